@@ -1,0 +1,54 @@
+"""What an initialiser returns: cameras for the photos it could place, first points, and an honest report."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Protocol
+
+from ...recon.capture import Capture, Unplaced
+from ...recon.points import PointCloud
+
+__all__ = ["CameraReport", "InitState", "Initializer", "Progress"]
+
+Progress = Callable[[str, float], None]  # (what is being done, share done in [0, 1])
+
+
+@dataclass(frozen=True)
+class CameraReport:
+    """How the cameras came about.
+
+    Attributes:
+        method: "given" or the matcher and mapper used.
+        registered, photos: placed photos of all photos.
+        reprojection_px: mean reprojection error of the triangulated points, pixels.
+        focal_px: mean focal length, pixels of the capture's images; focal_source: "given", "exif", "estimated".
+        baseline: largest distance between two camera centres divided by the median depth of the points.
+        points: number of triangulated points.
+        unplaced: photos left out, each with a reason.
+    """
+
+    method: str
+    registered: int
+    photos: int
+    reprojection_px: float
+    focal_px: float
+    focal_source: str
+    baseline: float
+    points: int
+    unplaced: tuple[Unplaced, ...] = ()
+
+
+@dataclass(frozen=True)
+class InitState:
+    """`capture` holds only placed photos, with cameras. `points` are triangulated from these photos alone."""
+
+    capture: Capture
+    points: PointCloud
+    report: CameraReport
+
+
+class Initializer(Protocol):
+    def run(self, capture: Capture, seed: int = 0, progress: Progress | None = None) -> InitState:
+        """Raises CaptureError when nothing can be placed; the message says what to photograph instead."""
+        ...

@@ -1,0 +1,147 @@
+"""What a user hands in: photos, perhaps with masks, cameras and points. No pixels are held, only ways to load them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from typing import Protocol
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from .camera import Cameras
+from .depth import DepthMap
+from .errors import CaptureError
+from .points import PointCloud
+
+__all__ = ["ArrayImage", "Capture", "ImageSource", "Unplaced", "View"]
+
+
+class ImageSource(Protocol):
+    """A lazy reference to one photo, already upright, undistorted and of the capture's common size."""
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """(width, height) in pixels, known without decoding."""
+        ...
+
+    def load(self) -> Float[Tensor, "H W 3"]:
+        """Decodes: float32 sRGB in [0, 1]. Raises CaptureError naming the file when it is broken."""
+        ...
+
+    def load_mask(self) -> Float[Tensor, "H W"] | None:
+        """1 where the pixel counts, 0 where it must be ignored (alpha, mask file, padding); None = all count."""
+        ...
+
+    def digest(self) -> str:
+        """sha256 over content and every option that changes the pixels; the key of caches."""
+        ...
+
+
+@dataclass(frozen=True)
+class ArrayImage:
+    """An ImageSource held in memory (synthetic scenes, tests)."""
+
+    rgb: Float[Tensor, "H W 3"]
+    mask: Float[Tensor, "H W"] | None = None
+
+    @property
+    def size(self) -> tuple[int, int]:
+        return self.rgb.shape[1], self.rgb.shape[0]
+
+    def load(self) -> Float[Tensor, "H W 3"]:
+        return self.rgb
+
+    def load_mask(self) -> Float[Tensor, "H W"] | None:
+        return self.mask
+
+    def digest(self) -> str:
+        import hashlib
+
+        h = hashlib.sha256(self.rgb.contiguous().numpy().tobytes())
+        if self.mask is not None:
+            h.update(self.mask.contiguous().numpy().tobytes())
+        return h.hexdigest()
+
+
+@dataclass(frozen=True)
+class View:
+    """One photo.
+
+    Attributes:
+        name: stable relative posix path inside the capture; what splits and reports refer to.
+        image: the lazy pixels.
+        focal_prior_px: focal length in pixels of `image`, from EXIF or a file; None when nothing is known.
+    """
+
+    name: str
+    image: ImageSource
+    focal_prior_px: float | None = None
+
+
+@dataclass(frozen=True)
+class Unplaced:
+    """A photo that is not used, and why (one short sentence for the user)."""
+
+    name: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class Capture:
+    """A set of photos of one static scene.
+
+    Attributes:
+        views: the photos in stable (natural name) order.
+        cameras: one per view in the same order, or None when nothing is known. Their frame and scale are the user's and are kept.
+        unplaced: photos that were named but have no camera or could not be read, each with its reason.
+        points: points that came with the capture (COLMAP points, LiDAR); None when there are none.
+        depth: sensor depth per view, aligned with `views`; empty when there is none.
+        white_background: the photos were composited on white (objects); renders use the same background.
+        source: name of the adapter that made it.
+        warnings: one sentence each, shown to the user once.
+    """
+
+    views: tuple[View, ...]
+    cameras: Cameras | None = None
+    unplaced: tuple[Unplaced, ...] = ()
+    points: PointCloud | None = None
+    depth: tuple[DepthMap | None, ...] = ()
+    white_background: bool = False
+    source: str = "memory"
+    warnings: tuple[str, ...] = field(default_factory=tuple)
+
+    def __len__(self) -> int:
+        return len(self.views)
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        return tuple(v.name for v in self.views)
+
+    def images(self) -> Float[Tensor, "V H W 3"]:
+        """Decodes every photo. They share one size by the adapters' contract."""
+        return torch.stack([v.image.load() for v in self.views])
+
+    def masks(self) -> Float[Tensor, "V H W"] | None:
+        """Masks of every photo, ones where a photo has none; None when no photo has one."""
+        masks = [v.image.load_mask() for v in self.views]
+        if all(m is None for m in masks):
+            return None
+        w, h = self.views[0].image.size
+        return torch.stack([torch.ones(h, w) if m is None else m for m in masks])
+
+    def select(self, names: tuple[str, ...] | list[str]) -> Capture:
+        """The sub-capture of the named views in the given order. Points that came with the capture are dropped:
+        they may have been made from views that are not selected (evaluation must not see them)."""
+        index = {v.name: i for i, v in enumerate(self.views)}
+        missing = [n for n in names if n not in index]
+        if missing:
+            raise CaptureError(f"The capture has no photo named {missing[0]!r}; it has {len(index)}, the first is {next(iter(index), '-')!r}.")
+        picks = [index[n] for n in names]
+        return replace(
+            self,
+            views=tuple(self.views[i] for i in picks),
+            cameras=None if self.cameras is None else self.cameras[picks],
+            depth=tuple(self.depth[i] for i in picks) if self.depth else (),
+            points=None,
+        )
