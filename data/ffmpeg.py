@@ -1,0 +1,24 @@
+"""Where ffmpeg is: the only file that imports imageio_ffmpeg (whose wheel carries the program)."""
+
+from __future__ import annotations
+
+import shutil
+from functools import lru_cache
+
+from ..recon.errors import BackendUnavailable
+
+__all__ = ["ffmpeg_exe"]
+
+
+@lru_cache(maxsize=1)
+def ffmpeg_exe() -> str:
+    """Path of an ffmpeg program: the one that came by pip, else one on PATH. Raises BackendUnavailable when there is neither."""
+    try:
+        import imageio_ffmpeg
+
+        return imageio_ffmpeg.get_ffmpeg_exe()  # honours IMAGEIO_FFMPEG_EXE
+    except (ImportError, RuntimeError) as e:
+        found = shutil.which("ffmpeg")
+        if found is None:
+            raise BackendUnavailable(f"Videos need ffmpeg, which was not found ({e}); run `pip install imageio-ffmpeg`.") from e
+        return found
