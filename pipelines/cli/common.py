@@ -1,0 +1,88 @@
+"""What every command shares: options, output for people (rich on a terminal, plain lines elsewhere) and for scripts (--json)."""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated, Any
+
+import tyro
+
+__all__ = ["CommonOptions", "Console"]
+
+PLAIN_EVERY = 5.0  # seconds between two progress lines where there is no terminal
+
+
+@dataclass(frozen=True, kw_only=True)
+class CommonOptions:
+    json: Annotated[Path | None, tyro.conf.arg(metavar="FILE")] = None
+    """Write a flat summary that a script can read."""
+    quiet: bool = False
+    """Print errors only."""
+
+    @property
+    def console(self) -> Console:
+        return Console(self.quiet)
+
+
+@dataclass
+class Console:
+    """Prints for people. On a terminal one line is rewritten; elsewhere a plain line now and then."""
+
+    quiet: bool = False
+    _last: float = field(default=0.0, init=False)
+    _open: bool = field(default=False, init=False)
+
+    @property
+    def terminal(self) -> bool:
+        return sys.stdout.isatty()
+
+    def say(self, text: str) -> None:
+        if not self.quiet:
+            self._close()
+            print(text, flush=True)
+
+    def warn(self, text: str) -> None:
+        if not self.quiet:
+            self._close()
+            print(f"note: {text}", file=sys.stderr, flush=True)
+
+    def progress(self, text: str, final: bool = False) -> None:
+        """A line that replaces the one before it on a terminal; elsewhere shown every few seconds and when `final`."""
+        if self.quiet:
+            return
+        if self.terminal:
+            import shutil
+
+            width = shutil.get_terminal_size().columns
+            sys.stdout.write("\r\x1b[K" + text[: width - 1])
+            sys.stdout.flush()
+            self._open = True
+            if final:
+                self._close()
+        elif final or time.monotonic() - self._last >= PLAIN_EVERY:
+            self._last = time.monotonic()
+            print(text, flush=True)
+
+    def _close(self) -> None:
+        if self._open:
+            sys.stdout.write("\n")
+            self._open = False
+
+
+def duration(seconds: float) -> str:
+    """1:05 for 65 seconds."""
+    s = max(0, round(seconds))
+    return f"{s // 3600}:{s % 3600 // 60:02d}:{s % 60:02d}" if s >= 3600 else f"{s // 60}:{s % 60:02d}"
+
+
+def write_summary(path: Path, summary: dict[str, Any]) -> None:
+    """Writes the --json file: beside, then renamed."""
+    from ...data.atomic import replace_file
+
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with replace_file(path) as beside:
+        beside.write_text(json.dumps(summary, indent=2) + "\n")

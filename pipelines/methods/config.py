@@ -1,0 +1,94 @@
+"""Every setting of the Gaussian methods, and the named compositions of them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+__all__ = ["OptimConfig", "SeedConfig", "SplatConfig", "TermsConfig"]
+
+
+@dataclass(frozen=True)
+class SeedConfig:
+    """First Gaussians from depth maps.
+
+    Attributes:
+        budget: about so many Gaussians on what the photos show; photos are thinned evenly to reach it.
+        size: standard deviation in units of the spacing between neighbouring seeds.
+        opacity: of pixels whose depth is confident; faint_opacity: of all others.
+        surround: width of the ring drawn around each photo, as a share of its longer side (0 = none).
+        surround_opacity: opacity of the ring and of the layer behind depth edges.
+        behind: width of the band, in percent of the longer side, that continues the background behind each depth edge (0 = none).
+        merge: skip pixels that an earlier photo's confident depth already explains.
+        sh_degree: highest spherical-harmonic degree; None = by the number of photos (0 up to 5, 1 up to 12, then 2).
+    """
+
+    budget: int = 280_000
+    size: float = 0.6
+    opacity: float = 0.6
+    faint_opacity: float = 0.05
+    surround: float = 0.4
+    surround_opacity: float = 0.5
+    behind: float = 4.0
+    merge: bool = True
+    sh_degree: int | None = None
+
+
+@dataclass(frozen=True)
+class OptimConfig:
+    """Optimiser and schedule. Learning rates are per step of Adam; positions are in units of the scene's median depth.
+
+    Attributes:
+        steps: optimisation steps with one photo each.
+        lr_means .. lr_sh: learning rates; lr_means decays exponentially to lr_means * lr_decay.
+        opacity_decay: opacity of every visible Gaussian is multiplied by this after each step (Han et al. 2024, Binocular3DGS, 3.2).
+        dropout: share of Gaussians left out of each training render (Xu et al. 2025, DropGaussian; opacity is scaled by 1 - dropout when rendering).
+        lr_camera: learning rate of the camera corrections (radians and median depths), only for estimated cameras.
+        prune_opacity: Gaussians fainter than this are dropped at the end of each tenth of the run.
+    """
+
+    steps: int = 1000
+    lr_means: float = 4.8e-5
+    lr_decay: float = 0.01
+    lr_quats: float = 1e-3
+    lr_scales: float = 5e-3
+    lr_opacities: float = 3e-2
+    lr_sh: float = 2e-2
+    opacity_decay: float = 0.99
+    dropout: float = 0.2
+    lr_camera: float = 2e-4
+    prune_opacity: float = 0.005
+
+
+@dataclass(frozen=True)
+class TermsConfig:
+    """Weights of the loss terms (0 = left out). See pipelines/methods/terms/.
+
+    Attributes:
+        ssim: share of D-SSIM in the photometric loss.
+        smooth: edge-aware smoothness of rendered inverse depth.
+        depth: agreement of rendered with stereo depth, by confidence; falls to depth_final of its weight.
+        opaque: pixels of the photos should be covered.
+        virtual: consistency between a photo and a render from a shifted camera; every virtual_every-th step from virtual_from on.
+        virtual_shift: largest shift as a share of the distance to the nearest other photo.
+    """
+
+    ssim: float = 0.2
+    smooth: float = 0.02
+    depth: float = 0.05
+    depth_final: float = 0.2
+    opaque: float = 0.01
+    virtual: float = 0.0
+    virtual_every: int = 2
+    virtual_from: float = 0.3
+    virtual_shift: float = 0.4
+
+
+@dataclass(frozen=True)
+class SplatConfig:
+    """A Gaussian splatting method: seed, optimiser, loss terms."""
+
+    seed: SeedConfig = field(default_factory=SeedConfig)
+    optim: OptimConfig = field(default_factory=OptimConfig)
+    terms: TermsConfig = field(default_factory=TermsConfig)
+    depth_prior: str = "stereo"
+    rasterizer: str = "auto"

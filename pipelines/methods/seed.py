@@ -1,0 +1,152 @@
+"""First Gaussians: one for each (thinned) pixel at its depth, plus what no photo shows, a ring around each photo and a layer behind depth edges."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+from torch.nn.functional import max_pool2d
+
+from ...priors.fill import complete_depth
+from ...recon.camera import Cameras, pixel_centers
+from ...recon.capture import Capture
+from ...recon.depth import DepthMap
+from ...recon.fill import push_pull
+from ...recon.gaussians import Gaussians
+from ...recon.sh import rgb_to_sh_dc
+from .config import SeedConfig
+
+__all__ = ["seed_gaussians"]
+
+RING_STRIDE = 4  # pixels between the splats of the ring: nothing sharp is known there
+AGREES = 0.015  # two depths are the same surface when they differ by less than this (relative)
+EDGE = 0.06  # relative depth difference that makes a depth edge
+
+
+@dataclass(frozen=True)
+class Layer:
+    """Candidate splats of one photo on a pixel grid, world frame."""
+
+    xyz: Float[Tensor, "M 3"]
+    rgb: Float[Tensor, "M 3"]
+    opacity: Float[Tensor, "M"]
+    sigma: Float[Tensor, "M"]
+
+
+def seed_gaussians(capture: Capture, depth: tuple[DepthMap, ...], config: SeedConfig) -> Gaussians:
+    """Gaussians in the capture's world. `depth` is aligned with the capture's views, which all have cameras."""
+    assert capture.cameras is not None, "seeding follows the initialiser, which gives every view a camera"
+    cameras = capture.cameras.to(dtype=torch.float32)
+    images, masks = capture.images(), capture.masks()
+    inside = torch.ones(images.shape[:3], dtype=torch.bool) if masks is None else masks > 0.5
+    dense = torch.stack([complete_depth(d.depth, d.confidence, images[i]) for i, d in enumerate(depth)])
+    keep = [inside[i] & ~_explained(cameras, depth, dense, i) if config.merge else inside[i] for i in range(len(cameras))]
+    rate = min(1.0, config.budget / max(1, sum(int(k.sum()) for k in keep)))
+    layers: list[Layer] = []
+    for i in range(len(cameras)):
+        layers.append(_photo_layer(cameras[i], images[i], depth[i], dense[i], keep[i], rate, config))
+        if config.behind > 0:
+            layers.append(_behind_layer(cameras[i], images[i], dense[i], inside[i], config))
+        if config.surround > 0 and masks is None:
+            layers.append(_ring(cameras, images[i], dense, i, config))
+    return _assemble(layers, len(cameras), config)
+
+
+def _assemble(layers: list[Layer], views: int, config: SeedConfig) -> Gaussians:
+    xyz, rgb, opacity, sigma = (torch.cat([getattr(layer, name) for layer in layers]) for name in ("xyz", "rgb", "opacity", "sigma"))
+    degree = config.sh_degree if config.sh_degree is not None else 0 if views <= 5 else 1 if views <= 12 else 2
+    sh = torch.zeros(len(xyz), (degree + 1) ** 2, 3)
+    sh[:, 0] = rgb_to_sh_dc(rgb)
+    quats = torch.zeros(len(xyz), 4)
+    quats[:, 0] = 1
+    return Gaussians(xyz.contiguous(), quats, sigma.log()[:, None].repeat(1, 3), torch.logit(opacity.clamp(0.005, 0.99)), sh)
+
+
+def _spacing(camera: Cameras, z: Tensor) -> Tensor:
+    """World size of one pixel at z-depth z."""
+    return z / (0.5 * (camera.K[0, 0, 0] + camera.K[0, 1, 1]))
+
+
+def _explained(cameras: Cameras, depth: tuple[DepthMap, ...], dense: Tensor, i: int) -> Bool[Tensor, "H W"]:
+    """Pixels of photo i that an earlier photo shows at least as closely, both depths agreeing and confident."""
+    h, w = dense.shape[1:]
+    xyz = cameras[i].unproject_depth(dense[i][None]).reshape(-1, 3)
+    confident = depth[i].valid.reshape(-1)
+    found = torch.zeros(h * w, dtype=torch.bool)
+    for j in range(i):
+        uv, z = cameras[j].project(xyz)
+        x, y = uv[0, :, 0].floor().long(), uv[0, :, 1].floor().long()
+        ok = (x >= 0) & (x < w) & (y >= 0) & (y < h) & (z[0] > 0)
+        at = (y.clamp(0, h - 1) * w) + x.clamp(0, w - 1)
+        there = dense[j].reshape(-1)[at]
+        same = ((z[0] - there).abs() < AGREES * there) & depth[j].valid.reshape(-1)[at]
+        as_close = z[0] <= 1.1 * dense[i].reshape(-1)
+        found |= ok & confident & same & as_close
+    return found.reshape(h, w)
+
+
+def _photo_layer(camera: Cameras, image: Tensor, prior: DepthMap, dense: Tensor, keep: Tensor, rate: float, config: SeedConfig) -> Layer:
+    h, w = dense.shape
+    xy = pixel_centers(w, h)
+    # interleaved gradient noise: an even, seedless thinning at any rate
+    noise = (52.9829189 * ((0.06711056 * xy[..., 0] + 0.00583715 * xy[..., 1]) % 1.0)) % 1.0
+    pick = keep & (noise < rate) & (dense > 0)
+    xyz = camera.unproject_depth(dense[None])[0][pick]
+    trust = torch.where(prior.valid, prior.confidence, 0.0)[pick]
+    opacity = config.faint_opacity + (config.opacity - config.faint_opacity) * trust
+    sigma = _spacing(camera, dense[pick]) * config.size / rate**0.5
+    return Layer(xyz, image[pick], opacity, sigma)
+
+
+def _behind_layer(camera: Cameras, image: Tensor, dense: Tensor, inside: Tensor, config: SeedConfig) -> Layer:
+    """Continues the background into a band behind each depth edge, where a moved camera looks past the foreground."""
+    h, w = dense.shape
+    band = max(1, round(config.behind / 100 * max(h, w)))
+    far = dense
+    for _ in range(2):  # two passes make the square window rounder and reach across the blurred edge itself
+        far = max_pool2d(far[None, None], band // 2 * 2 + 1, stride=1, padding=band // 2)[0, 0]
+    front = dense < far * (1 - EDGE)
+    known = (inside & ~front & (dense > 0)).float()
+    if not bool(front.any()) or not bool(known.any()):
+        empty = torch.zeros(0)
+        return Layer(torch.zeros(0, 3), torch.zeros(0, 3), empty, empty)
+    filled = push_pull(torch.cat([image, 1 / dense.clamp_min(1e-6)[..., None]], -1), known)
+    z = 1 / filled[..., 3].clamp_min(1e-9)
+    stride = 2
+    grid = torch.zeros(h, w, dtype=torch.bool)
+    grid[::stride, ::stride] = True
+    pick = front & grid & inside & (z > dense * (1 + EDGE / 2))
+    xyz = camera.unproject_depth(z[None])[0][pick]
+    sigma = _spacing(camera, z[pick]) * config.size * stride
+    return Layer(xyz, filled[..., :3][pick], torch.full((len(xyz),), config.surround_opacity), sigma)
+
+
+def _ring(cameras: Cameras, image: Tensor, dense: Tensor, i: int, config: SeedConfig) -> Layer:
+    """Continues a photo beyond its borders with the blurred colour and depth of its edge, unless another photo looks there."""
+    h, w = dense.shape[1:]
+    margin = round(config.surround * max(h, w) / RING_STRIDE) * RING_STRIDE
+    canvas = torch.zeros(h + 2 * margin, w + 2 * margin, 4)
+    weight = torch.zeros(canvas.shape[:2])
+    inner = (slice(margin, margin + h), slice(margin, margin + w))
+    canvas[inner] = torch.cat([image, 1 / dense[i].clamp_min(1e-6)[..., None]], -1)
+    weight[inner] = 1.0
+    canvas = push_pull(canvas, weight)
+    camera = cameras[i].cropped(-margin, -margin, canvas.shape[1], canvas.shape[0])
+    z = 1 / canvas[..., 3].clamp_min(1e-9)
+    pick = weight == 0
+    grid = torch.zeros_like(pick)
+    grid[::RING_STRIDE, ::RING_STRIDE] = True
+    pick &= grid
+    xyz, rgb, z = camera.unproject_depth(z[None])[0][pick], canvas[..., :3][pick], z[pick]
+    free = torch.ones(len(xyz), dtype=torch.bool)
+    for j in range(len(cameras)):
+        if j != i:
+            uv, zj = cameras[j].project(xyz)
+            x, y = uv[0, :, 0].floor().long(), uv[0, :, 1].floor().long()
+            shown = (x >= 0) & (x < w) & (y >= 0) & (y < h) & (zj[0] > 0)
+            there = dense[j][y.clamp(0, h - 1), x.clamp(0, w - 1)]
+            free &= ~(shown & (zj[0] < there * 1.05))
+    sigma = _spacing(camera, z) * config.size * RING_STRIDE
+    return Layer(xyz[free], rgb[free], torch.full((int(free.sum()),), config.surround_opacity), sigma[free])

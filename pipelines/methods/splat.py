@@ -1,0 +1,224 @@
+"""The Gaussian splatting run: one loop for every method; what differs lies in the config, the terms and the seed."""
+
+from __future__ import annotations
+
+import math
+import threading
+import time
+from collections.abc import Iterator
+from dataclasses import fields, replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ...recon.camera import Cameras
+from ...recon.errors import CheckpointError
+from ...recon.gaussians import Gaussians
+from ...recon.optim import SparseAdam, decay_opacity
+from ...recon.raster.protocol import RasterOptions, RenderOutput
+from ...recon.raster.registry import get_rasterizer
+from ...recon.scene import SplatScene
+from ...recon.se3 import se3_exp
+from ..events import Event, Finished, StepDone
+from ..protocol import Start
+from .config import SplatConfig
+from .seed import seed_gaussians
+from .terms import TERMS, StepContext
+
+__all__ = ["SplatMethod", "SplatRun"]
+
+REPORT_EVERY = 20  # steps between two readings of loss and PSNR: reading a tensor waits for the device
+PARAMETERS = tuple(f.name for f in fields(Gaussians))
+CALIBRATION_STEPS = 25  # steps timed before a time limit is turned into a number of steps
+
+
+class SplatMethod:
+    def __init__(self, config: SplatConfig) -> None:
+        self.config = config
+
+    def seed(self, start: Start) -> Gaussians:
+        return seed_gaussians(start.init.capture, start.depth, self.config.seed)
+
+    def start(self, start: Start, gaussians: Gaussians | None = None, max_seconds: float | None = None) -> SplatRun:
+        return SplatRun(self.config, start, gaussians if gaussians is not None else self.seed(start), max_seconds)
+
+
+class SplatRun:
+    """See `Run` in pipelines/protocol.py. Results depend on config, start and thread count only, not on interruptions."""
+
+    def __init__(self, config: SplatConfig, start: Start, gaussians: Gaussians, max_seconds: float | None = None) -> None:
+        capture = start.init.capture
+        assert capture.cameras is not None, "training follows the initialiser, which gives every view a camera"
+        self.config, self.device = config, start.device
+        self.rasterizer = get_rasterizer(config.rasterizer, start.device)
+        self.names, self.white = capture.names, capture.white_background
+        self.cameras = capture.cameras.to(start.device, torch.float32)
+        self.images = capture.images().to(start.device)
+        masks = capture.masks()
+        self.masks = None if masks is None else masks.to(start.device)
+        self.depth = [_to(d, start.device) for d in start.depth]
+        self.neighbour = _neighbour_distances(self.cameras)
+        self.scene_depth = _median_depth(start)
+        self.rng = torch.Generator().manual_seed(start.seed)
+        self.step, self.steps, self.elapsed = 0, config.optim.steps, 0.0
+        self.max_seconds = max_seconds
+        self.order: list[int] = []
+        self.refine = start.estimated_cameras and config.optim.lr_camera > 0
+        self.camera_delta = torch.zeros(len(self.cameras), 6, device=start.device)
+        self._stop = threading.Event()
+        self._lock = threading.Lock()
+        self._readings: list[tuple[float, float]] = []
+        self._set_gaussians(gaussians.to(start.device))
+
+    # -- what the caller sees ------------------------------------------------------------------------------------
+
+    def events(self) -> Iterator[Event]:
+        began = time.monotonic() - self.elapsed
+        while self.step < self.steps and not self._stop.is_set():
+            with self._lock:
+                self._one_step()
+            self.elapsed = time.monotonic() - began
+            if self.max_seconds is not None and self.step == CALIBRATION_STEPS:
+                self._fit_to_time()
+            loss, psnr = self._readings[-1] if self._readings else (None, None)
+            yield StepDone(self.step, self.steps, len(self.means), self.elapsed, loss, psnr)
+        yield Finished(self.step, self.elapsed, early=self.step < self.config.optim.steps)
+
+    def stop(self) -> None:
+        self._stop.set()
+
+    def snapshot(self) -> SplatScene:
+        with self._lock:
+            gaussians = Gaussians(*(getattr(self, name).detach().clone() for name in PARAMETERS))
+            cameras = self._cameras_now(detached=True)
+        # trained with dropout, so the expected opacity is what a whole render must show (DropGaussian, section 3.2)
+        keep = 1.0 - self.config.optim.dropout
+        opacity = (torch.sigmoid(gaussians.logit_opacities) * keep).clamp(1e-6, 1 - 1e-6)
+        gaussians = replace(gaussians, logit_opacities=torch.logit(opacity))
+        return SplatScene(gaussians, cameras, self.names, self.rasterizer, self._background())
+
+    def state(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
+        with self._lock:
+            tensors = {f"gaussians.{name}": getattr(self, name).detach().clone() for name in PARAMETERS}
+            tensors |= {f"adam.{k}": v.clone() for k, v in self.adam.state_dict().items()}
+            tensors["rng"] = self.rng.get_state()
+            tensors["camera_delta"] = self.camera_delta.detach().clone()
+            tensors |= {f"camera_adam.{k}": v.clone() for k, v in self.camera_adam.state_dict().items()}
+            meta = {"step": self.step, "steps": self.steps, "elapsed": self.elapsed, "order": list(self.order)}
+        return tensors, meta
+
+    def restore(self, tensors: dict[str, Tensor], meta: dict[str, Any]) -> None:
+        try:
+            self._set_gaussians(Gaussians(*(tensors[f"gaussians.{name}"].to(self.device) for name in PARAMETERS)))
+            self.adam.load_state_dict({k[5:]: v.to(self.device) for k, v in tensors.items() if k.startswith("adam.")})
+            self.camera_delta.data.copy_(tensors["camera_delta"])
+            self.camera_adam.load_state_dict({k[12:]: v.to(self.device) for k, v in tensors.items() if k.startswith("camera_adam.")})
+            self.rng.set_state(tensors["rng"])
+            self.step, self.steps, self.elapsed = meta["step"], meta["steps"], meta["elapsed"]
+            self.order = list(meta["order"])
+        except KeyError as e:
+            raise CheckpointError(f"The checkpoint lacks {e}; delete it to start anew.") from e
+
+    # -- one step ------------------------------------------------------------------------------------------------
+
+    def _one_step(self) -> None:
+        optim, progress = self.config.optim, self.step / self.steps
+        if not self.order:
+            self.order = torch.randperm(len(self.cameras), generator=self.rng).tolist()
+        i = self.order.pop()
+        keep = (torch.rand(len(self.means), generator=self.rng) >= optim.dropout).float().to(self.device) if optim.dropout > 0 else None
+        options = RasterOptions(background=self._background(), opacity_scale=keep, camera_grads=self.refine)
+        gaussians = Gaussians(*(getattr(self, name) for name in PARAMETERS))
+
+        def render(cameras: Cameras) -> RenderOutput:
+            return self.rasterizer.render(gaussians, cameras, options)
+
+        camera = self._cameras_now()[i]
+        out = render(camera)
+        context = StepContext(
+            camera, self.images[i], None if self.masks is None else self.masks[i], out, self.depth[i],
+            self.neighbour[i], progress, self.step, render, self.rng,
+        )  # fmt: skip
+        losses = [loss for term in TERMS if (loss := term(context, self.config.terms)) is not None]
+        total = torch.stack(losses).sum()
+        total.backward()
+        visible = out.aux.visible[0]
+        with torch.no_grad():
+            self.adam.set_lr("means", optim.lr_means * self.scene_depth * optim.lr_decay**progress)
+            self.adam.step(visible)
+            self.adam.zero_grad()
+            if self.refine:
+                self.camera_adam.step(None)
+                self.camera_adam.zero_grad()
+            if optim.opacity_decay < 1:
+                decay_opacity(self.logit_opacities, optim.opacity_decay, visible)
+        self.step += 1
+        if self.step % REPORT_EVERY == 0 or self.step == self.steps:
+            mse = (out.color[0].detach() - self.images[i]).square().mean().item()
+            self._readings.append((total.item(), -10 * math.log10(max(mse, 1e-10))))
+        if self.step % max(1, self.steps // 10) == 0:
+            self._prune()
+
+    def _cameras_now(self, detached: bool = False) -> Cameras:
+        if not self.refine:
+            return self.cameras
+        delta = self.camera_delta.detach() if detached else self.camera_delta
+        scale = torch.tensor([self.scene_depth] * 3 + [1.0] * 3, device=self.device)
+        return replace(self.cameras, cam_from_world=se3_exp(delta * scale) @ self.cameras.cam_from_world)
+
+    def _background(self) -> tuple[float, float, float]:
+        return (1.0, 1.0, 1.0) if self.white else (0.0, 0.0, 0.0)
+
+    def _set_gaussians(self, gaussians: Gaussians) -> None:
+        """Makes trainable copies and a fresh optimiser."""
+        optim = self.config.optim
+        for name in PARAMETERS:
+            setattr(self, name, getattr(gaussians, name).detach().clone().requires_grad_(True))
+        rates = {
+            "means": optim.lr_means * self.scene_depth, "quats_wxyz": optim.lr_quats, "log_scales": optim.lr_scales,
+            "logit_opacities": optim.lr_opacities, "sh": optim.lr_sh,
+        }  # fmt: skip
+        self.adam = SparseAdam({name: getattr(self, name) for name in PARAMETERS}, rates)
+        self.camera_delta = self.camera_delta.detach().requires_grad_(self.refine)
+        self.camera_adam = SparseAdam({"delta": self.camera_delta}, {"delta": optim.lr_camera})
+
+    def _prune(self) -> None:
+        """Drops what has faded: it costs time and shows nothing."""
+        keep = torch.sigmoid(self.logit_opacities.detach()) > self.config.optim.prune_opacity
+        if bool(keep.all()):
+            return
+        state = self.adam.state_dict()
+        kept = Gaussians(*(getattr(self, name).detach()[keep] for name in PARAMETERS))
+        camera_state = self.camera_adam.state_dict()
+        n = len(keep)
+        self._set_gaussians(kept)
+        self.adam.load_state_dict({k: v[keep] if v.ndim and v.shape[0] == n else v for k, v in state.items()})
+        self.camera_adam.load_state_dict(camera_state)
+
+    def _fit_to_time(self) -> None:
+        """Turns the time limit into a number of steps, so that the schedule ends where the time ends."""
+        per_step = self.elapsed / self.step
+        affordable = int(self.max_seconds / per_step) if self.max_seconds else self.steps
+        self.steps = max(self.step + 1, min(self.config.optim.steps, affordable))
+
+
+def _to(depth: Any, device: torch.device) -> Any:
+    normal = None if depth.normal is None else depth.normal.to(device)
+    return replace(depth, depth=depth.depth.to(device), confidence=depth.confidence.to(device), valid=depth.valid.to(device), normal=normal)
+
+
+def _neighbour_distances(cameras: Cameras) -> list[float]:
+    """Distance from each camera centre to the nearest other; 0 for a single camera."""
+    if len(cameras) < 2:
+        return [0.0]
+    distance = torch.cdist(cameras.centers, cameras.centers)
+    distance.fill_diagonal_(math.inf)
+    return distance.min(1).values.tolist()
+
+
+def _median_depth(start: Start) -> float:
+    """Median depth of the confident pixels: the unit that position steps are measured in."""
+    known = [d.depth[d.valid] if bool(d.valid.any()) else d.depth[d.depth > 0] for d in start.depth]
+    known = torch.cat([k for k in known if k.numel()] or [torch.ones(1)])
+    return float(known.median())

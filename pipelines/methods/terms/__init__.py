@@ -1,0 +1,13 @@
+"""All loss terms of the Gaussian methods. A new one is one file, one weight in TermsConfig and one line here."""
+
+from __future__ import annotations
+
+from .depth_agreement import depth_agreement
+from .opaque import opaque
+from .photometric import photometric
+from .protocol import StepContext as StepContext
+from .protocol import Term as Term
+from .smoothness import smoothness
+from .virtual_view import virtual_view
+
+TERMS: tuple[Term, ...] = (photometric, smoothness, depth_agreement, opaque, virtual_view)

@@ -1,0 +1,58 @@
+"""What a reconstruction method is. The caller drives: a run is an iterator of events that can be looked at and saved at any moment."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+
+from ..recon.depth import DepthMap
+from ..recon.gaussians import Gaussians
+from ..recon.scene import SplatScene
+from .events import Event
+from .init.protocol import InitState
+
+__all__ = ["Method", "Run", "Start"]
+
+
+@dataclass(frozen=True)
+class Start:
+    """Everything a method starts from. `depth` is aligned with `init.capture.views`.
+
+    `estimated_cameras` says that the cameras were found from the photos, so that a method may refine them.
+    """
+
+    init: InitState
+    depth: tuple[DepthMap, ...]
+    estimated_cameras: bool = False
+    seed: int = 0
+    device: torch.device = field(default_factory=lambda: torch.device("cpu"))
+
+
+class Run(Protocol):
+    def events(self) -> Iterator[Event]:
+        """Works while iterated; ends with Finished. Dropping the iterator stops the work between two steps."""
+        ...
+
+    def snapshot(self) -> SplatScene:
+        """The scene as it is now: a copy, safe to render from another thread."""
+        ...
+
+    def state(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
+        """Tensors and plain values from which `restore` continues exactly."""
+        ...
+
+    def restore(self, tensors: dict[str, Tensor], meta: dict[str, Any]) -> None: ...
+
+    def stop(self) -> None:
+        """Asks the iterator to finish after the step in progress (from a signal handler or another thread)."""
+        ...
+
+
+class Method(Protocol):
+    def seed(self, start: Start) -> Gaussians: ...
+
+    def start(self, start: Start, gaussians: Gaussians | None = None, max_seconds: float | None = None) -> Run: ...
