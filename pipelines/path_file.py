@@ -1,0 +1,136 @@
+"""Camera paths as files: our own JSON, and nerfstudio's camera_path.json read as well.
+
+Ours: {"format": "handful-camera-path", "version": 1, "fps": 30, "width": 1280, "height": 720,
+"keyframes": [{"time": 0.0, "cam_from_world": [[...4 rows of 4...]], "fov_y_degrees": 50.0}, ...]}.
+Times are seconds and grow; between keyframes the camera moves smoothly.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from ..recon.camera import Cameras
+from ..recon.errors import ConfigError, ShapeError
+from .paths import fit_size, smooth_cameras
+
+__all__ = ["CameraPath", "load_path", "save_path"]
+
+_FORMAT, _VERSION = "handful-camera-path", 1
+_MAX_BYTES, _MAX_KEYFRAMES = 64_000_000, 100_000
+
+
+@dataclass(frozen=True)
+class CameraPath:
+    """Keyframes of a camera path: cameras (float64), their times in seconds (increasing), and the frame rate it was made for."""
+
+    cameras: Cameras
+    times: Float[Tensor, "n"]
+    fps: float
+
+    def sample(self, frames: int | None = None, size: tuple[int, int] | None = None) -> Cameras:
+        """Float32 cameras, evenly spaced in time from the first to the last keyframe; `frames` None = as many as fps asks for."""
+        if frames is None:
+            frames = 1 + round(float(self.times[-1] - self.times[0]) * self.fps)
+        if frames < 1:
+            raise ConfigError(f"A camera path needs at least one frame, got {frames}.")
+        at = torch.linspace(float(self.times[0]), float(self.times[-1]), frames, dtype=torch.float64)
+        cameras = self.cameras[[0] * frames] if len(self.cameras) == 1 else smooth_cameras(self.cameras, self.times, at)
+        return fit_size(cameras, *(size or (cameras.width, cameras.height))).to(dtype=torch.float32)
+
+
+def save_path(path: Path, camera_path: CameraPath) -> None:
+    """Writes our format, beside and then renamed."""
+    cameras = camera_path.cameras.to("cpu", torch.float64)
+    fov = torch.rad2deg(2 * torch.atan(cameras.height / (2 * cameras.K[:, 1, 1])))
+    keyframes = [
+        {"time": float(t), "cam_from_world": T.tolist(), "fov_y_degrees": float(f)}
+        for t, T, f in zip(camera_path.times, cameras.cam_from_world, fov, strict=True)
+    ]
+    head = {"format": _FORMAT, "version": _VERSION, "fps": camera_path.fps, "width": cameras.width, "height": cameras.height}
+    beside = path.with_name(path.name + ".part")
+    beside.write_text(json.dumps({**head, "keyframes": keyframes}, indent=1))
+    beside.replace(path)
+
+
+def load_path(path: Path) -> CameraPath:
+    """Reads our format or nerfstudio's camera_path.json (its world must be the scene's). Raises ConfigError with one sentence."""
+    try:
+        if path.stat().st_size > _MAX_BYTES:
+            raise ConfigError(f"{path} is larger than any camera path ({_MAX_BYTES // 1_000_000} MB).")
+        data = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, json.JSONDecodeError, RecursionError) as e:
+        raise ConfigError(f"The camera path {path} cannot be read ({e}).") from e
+    try:
+        if isinstance(data, dict) and data.get("format") == _FORMAT:
+            loaded = _ours(data)
+        elif isinstance(data, dict) and "camera_path" in data:
+            loaded = _nerfstudio(data)
+        else:
+            raise ValueError("it is neither Handful's nor nerfstudio's format")
+        loaded.cameras.validate()
+    except (KeyError, TypeError, ValueError, OverflowError, ShapeError) as e:
+        what = f"{e.args[0]!r} is missing" if isinstance(e, KeyError) and e.args else str(e)
+        raise ConfigError(f"{path} is not a camera path: {what}.") from e
+    return loaded
+
+
+def _ours(data: dict[str, Any]) -> CameraPath:
+    if data.get("version") != _VERSION:
+        raise ValueError(f"version {data.get('version')!r} is not known, only {_VERSION} is")
+    keys = _keyframes(data["keyframes"])
+    poses = torch.tensor([k["cam_from_world"] for k in keys], dtype=torch.float64)
+    return _assemble(
+        poses,
+        [float(k["fov_y_degrees"]) for k in keys],
+        [float(k["time"]) for k in keys],
+        (int(data["width"]), int(data["height"])),
+        float(data.get("fps", 30)),
+    )
+
+
+def _nerfstudio(data: dict[str, Any]) -> CameraPath:
+    """OpenGL axes (y up, z backwards), camera-to-world row by row, vertical field of view in degrees, one entry per frame."""
+    if data.get("camera_type", "perspective") != "perspective":
+        raise ValueError(f"camera type {data['camera_type']!r} is not supported, only perspective is")
+    keys = _keyframes(data["camera_path"])
+    world_from_gl = torch.tensor([k["camera_to_world"] for k in keys], dtype=torch.float64).reshape(len(keys), 4, 4)
+    world_from_cam = world_from_gl * torch.tensor([1.0, -1.0, -1.0, 1.0], dtype=torch.float64)
+    fps = float(data.get("fps", 30))
+    return _assemble(
+        torch.linalg.inv(world_from_cam),
+        [float(k["fov"]) for k in keys],
+        [i / fps for i in range(len(keys))],
+        (int(data["render_width"]), int(data["render_height"])),
+        fps,
+    )
+
+
+def _keyframes(value: Any) -> list[dict[str, Any]]:
+    if not isinstance(value, list) or not 1 <= len(value) <= _MAX_KEYFRAMES or not all(isinstance(k, dict) for k in value):
+        raise ValueError(f"it needs a list of 1 to {_MAX_KEYFRAMES} keyframes")
+    return value
+
+
+def _assemble(poses: Tensor, fov_y_degrees: list[float], times: list[float], size: tuple[int, int], fps: float) -> CameraPath:
+    width, height = size
+    if not (2 <= width <= 32768 and 2 <= height <= 32768):
+        raise ValueError(f"a frame of {width}x{height} pixels is not possible")
+    if not 0 < fps <= 1000:
+        raise ValueError(f"{fps:g} frames a second are not possible")
+    if not all(0 < f < 180 for f in fov_y_degrees):
+        raise ValueError("every field of view must lie between 0 and 180 degrees")
+    if not all(math.isfinite(t) for t in times) or any(b <= a for a, b in zip(times, times[1:], strict=False)):
+        raise ValueError("the times of the keyframes must grow")
+    focal = torch.tensor([height / 2 / math.tan(math.radians(f) / 2) for f in fov_y_degrees], dtype=torch.float64)
+    K = torch.zeros(len(times), 3, 3, dtype=torch.float64)
+    K[:, 0, 0] = K[:, 1, 1] = focal
+    K[:, 0, 2], K[:, 1, 2], K[:, 2, 2] = width / 2, height / 2, 1.0
+    return CameraPath(Cameras(cam_from_world=poses, K=K, width=width, height=height), torch.tensor(times, dtype=torch.float64), fps)

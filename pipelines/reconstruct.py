@@ -1,0 +1,278 @@
+"""The main job: photos -> cameras -> depth -> Gaussians -> scene folder. Resumable at every stage."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from ..data.protocol import LoadOptions
+from ..data.registry import load_capture
+from ..priors.registry import get_prior
+from ..recon.capture import Capture
+from ..recon.errors import CaptureError, CheckpointError
+from ..recon.scene import SplatScene
+from .checkpoint import load_checkpoint, save_checkpoint
+from .config import to_jsonable
+from .events import Event, Finished, StageProgress, Warned
+from .init.protocol import InitState
+from .init.registry import get_initializer
+from .methods import method_config
+from .methods.config import SplatConfig
+from .methods.splat import SplatMethod, SplatRun
+from .protocol import Start
+from .scene_folder import SceneFolder, write_scene_folder
+from .start_file import load_start, save_start
+
+__all__ = ["ReconstructJob", "reconstruct", "train_capture"]
+
+DEFAULT_MAX_SIDE = {"cpu": 640, "cuda": 1600}  # photos are reduced to this longer side unless the user says otherwise
+CHECKPOINT_SECONDS = 15.0
+
+
+@dataclass(frozen=True)
+class ReconstructJob:
+    """What to do, in full: two equal jobs give the same scene.
+
+    Attributes:
+        photos: folder of photos, a video, or a capture with cameras.
+        out: scene folder to write.
+        method, config: name of the method and its settings.
+        max_photos: use at most so many photos, evenly spaced; max_side: reduce photos to this longer side (None = by device).
+        seed: of every random number; device: "cpu", "cuda" or "auto".
+        max_seconds: limit on the optimisation; not part of the job's identity.
+    """
+
+    photos: Path
+    out: Path
+    method: str = "handful"
+    config: SplatConfig | None = None
+    max_photos: int | None = None
+    max_side: int | None = None
+    seed: int = 0
+    device: str = "auto"
+    max_seconds: float | None = None
+
+    @property
+    def settings(self) -> SplatConfig:
+        return self.config or method_config(self.method)
+
+    def torch_device(self) -> torch.device:
+        if self.device != "auto":
+            return torch.device(self.device)
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+    def fingerprint(self, capture: Capture) -> str:
+        """sha256 over the settings, the seed, and every photo's pixels and camera."""
+        h = hashlib.sha256(json.dumps(to_jsonable(self.settings), sort_keys=True).encode())
+        h.update(f"{self.method} {self.seed}".encode())
+        for view in capture.views:
+            h.update(f"{view.name} {view.image.digest()}".encode())
+        if capture.cameras is not None:
+            h.update(capture.cameras.cam_from_world.double().numpy().tobytes() + capture.cameras.K.double().numpy().tobytes())
+        return h.hexdigest()
+
+
+class Reconstruction:
+    """One job at work: iterate `events()`, then call `finish()`. `run` is there once the stages before it are done."""
+
+    def __init__(self, job: ReconstructJob, overwrite: bool = False) -> None:
+        self.job = job
+        self.run: SplatRun | None = None
+        self.init: InitState | None = None
+        self.stopped = False
+        self.warnings: list[str] = []
+        self.began = time.monotonic()
+        self.overwrite = overwrite
+        self.device = job.torch_device()
+
+    @property
+    def state_path(self) -> Path:
+        return self.job.out / "checkpoint" / "state.safetensors"
+
+    @property
+    def start_path(self) -> Path:
+        return self.job.out / "checkpoint" / "start.safetensors"
+
+    def events(self) -> Iterator[Event]:
+        """Loads, places, measures depth, optimises; saves a checkpoint every few seconds. Ends with Finished."""
+        yield StageProgress("reading photos", 0.0)
+        capture = self._load()
+        for text in capture.warnings:
+            self.warnings.append(text)
+            yield Warned(text)
+        self.fingerprint = self.job.fingerprint(capture)
+        self._check_out()
+        start = self._resume_start(capture)
+        if start is None:
+            start = yield from self._start(capture)
+            save_start(self.start_path, start, self.fingerprint)
+        self.init = start.init
+        for item in start.init.report.unplaced:
+            yield Warned(f"{item.name} is left out: {item.reason}")
+        yield StageProgress("seeding", 0.0)
+        self.run = SplatMethod(self.job.settings).start(start, max_seconds=self.job.max_seconds)
+        if self.state_path.exists():
+            tensors, meta = load_checkpoint(self.state_path)
+            self.run.restore(tensors, meta["run"])
+        if self.stopped:
+            self.run.stop()
+        saved = time.monotonic()
+        for event in self.run.events():
+            yield event
+            if time.monotonic() - saved > CHECKPOINT_SECONDS and not isinstance(event, Finished):
+                self._save()
+                saved = time.monotonic()
+        self._save()
+
+    def stop(self) -> None:
+        """Ends the optimisation after the current step with a usable result."""
+        self.stopped = True
+        if self.run is not None:
+            self.run.stop()
+
+    def finish(self) -> SceneFolder:
+        """Writes the scene folder (each file beside, then renamed) and returns it."""
+        assert self.run is not None and self.init is not None, "finish follows events()"
+        scene = self.run.snapshot()
+        report = self.init.report
+        metrics = {
+            "photos": report.photos, "registered": report.registered, "gaussians": len(scene.gaussians),
+            "seconds": round(time.monotonic() - self.began, 2), "reprojection_px": report.reprojection_px,
+            "train_psnr": train_psnr(scene, self.init.capture), "steps": self.run.step, "finished": self.run.step >= self.run.steps,
+            "cameras": to_jsonable(report), "method": self.job.method, "seed": self.job.seed,
+            "optimisation_seconds": round(self.run.elapsed, 2), "warnings": self.warnings,
+        }  # fmt: skip
+        return write_scene_folder(self.job.out, scene, self.init, self.job.settings, metrics)
+
+    # -- stages --------------------------------------------------------------------------------------------------
+
+    def _load(self) -> Capture:
+        side = self.job.max_side or DEFAULT_MAX_SIDE[self.device.type if self.device.type in DEFAULT_MAX_SIDE else "cpu"]
+        capture = load_capture(self.job.photos, LoadOptions(max_side=side, max_photos=self.job.max_photos))
+        if len(capture) < 2:
+            raise CaptureError(
+                f"{self.job.photos} holds {len(capture)} usable photo{'s' if len(capture) != 1 else ''}; a scene needs at least 2 photos of "
+                "the same place taken from different positions."
+            )
+        return capture
+
+    def _check_out(self) -> None:
+        """Never mixes two jobs in one folder, and never deletes a result that is not asked to go."""
+        out = self.job.out
+        if out.exists() and not out.is_dir():
+            raise CaptureError(f"{out} is a file; give a folder with -o.")
+        path = self.start_path
+        if path.exists():
+            _, meta = load_checkpoint(path)
+            if meta["fingerprint"] != self.fingerprint:
+                if not self.overwrite:
+                    raise CheckpointError(
+                        f"{out} holds a reconstruction of other photos or settings; choose another folder with -o, or add --overwrite."
+                    )
+                path.unlink()
+                self.state_path.unlink(missing_ok=True)
+        elif self.overwrite:
+            self.state_path.unlink(missing_ok=True)
+        elif (out / "scene.ply").exists():
+            raise CheckpointError(f"{out} already holds a scene that this job did not make; choose another folder with -o, or add --overwrite.")
+
+    def _resume_start(self, capture: Capture) -> Start | None:
+        if not self.start_path.exists():
+            return None
+        return replace(load_start(self.start_path, capture), seed=self.job.seed, device=self.device)
+
+    def _start(self, capture: Capture) -> Iterator[Event]:
+        initializer = get_initializer("auto", capture)
+        init = yield from _with_progress(lambda progress: initializer.run(capture, self.job.seed, progress))
+        yield StageProgress("measuring depth", 0.0)
+        prior = get_prior("depth", self.job.settings.depth_prior)
+        depth = tuple(prior.predict(init.capture.views, init.capture.cameras, init.points))
+        return Start(init, depth, capture.cameras is None, self.job.seed, self.device)
+
+    def _save(self) -> None:
+        assert self.run is not None
+        tensors, meta = self.run.state()
+        save_checkpoint(self.state_path, tensors, {"fingerprint": self.fingerprint, "run": meta})
+
+
+def reconstruct(
+    photos: str | Path, out: str | Path | None = None, on_event: Callable[[Event], None] | None = None, **options: Any
+) -> SplatScene:
+    """Photos to scene in one call; `options` are the fields of ReconstructJob.
+
+    Without `out` nothing is kept on disk. Raises CaptureError when the photos cannot be used.
+
+    Example:
+        >>> scene = reconstruct("photos/", max_seconds=60)
+        >>> image = scene.render(scene.cameras).color[0]
+    """
+    import tempfile
+
+    with tempfile.TemporaryDirectory() as scratch:
+        job = ReconstructJob(Path(photos), Path(out) if out is not None else Path(scratch) / "out", **options)
+        work = Reconstruction(job)
+        for event in work.events():
+            if on_event:
+                on_event(event)
+        if out is not None:
+            work.finish()
+        assert work.run is not None
+        return work.run.snapshot()
+
+
+def train_capture(
+    capture: Capture, config: SplatConfig, seed: int = 0, device: torch.device | None = None, on_event: Callable[[Event], None] | None = None
+) -> tuple[SplatScene, Start]:
+    """Cameras (when missing), depth, seed and optimisation in memory: what the evaluator calls."""
+    init = get_initializer("auto", capture).run(capture, seed, None)
+    depth = tuple(get_prior("depth", config.depth_prior).predict(init.capture.views, init.capture.cameras, init.points))
+    start = Start(init, depth, capture.cameras is None, seed, device or torch.device("cpu"))
+    run = SplatMethod(config).start(start)
+    for event in run.events():
+        if on_event:
+            on_event(event)
+    return run.snapshot(), start
+
+
+def train_psnr(scene: SplatScene, capture: Capture) -> float:
+    """Mean PSNR of the photos it was made from: how well it fits, not how good it is."""
+    values = []
+    masks = capture.masks()
+    for i, image in enumerate(capture.images()):
+        error = (scene.render(scene.cameras[i]).color[0].cpu().clamp(0, 1) - image).square().mean(-1)
+        weight = torch.ones_like(error) if masks is None else masks[i]
+        values.append(-10 * torch.log10(((error * weight).sum() / weight.sum().clamp_min(1)).clamp_min(1e-10)).item())
+    return sum(values) / len(values)
+
+
+def _with_progress(work: Callable[[Callable[[str, float], None]], InitState]) -> Iterator[Event]:
+    """Runs `work` on a thread and yields the progress it reports: an initialiser calls back, a run is iterated."""
+    import queue
+    import threading
+
+    reports: queue.Queue[StageProgress | None] = queue.Queue()
+    box: dict[str, Any] = {}
+
+    def target() -> None:
+        try:
+            box["result"] = work(lambda what, done: reports.put(StageProgress(what, done)))
+        except BaseException as e:  # handed to the caller below
+            box["error"] = e
+        finally:
+            reports.put(None)
+
+    thread = threading.Thread(target=target, daemon=True)
+    thread.start()
+    while (event := reports.get()) is not None:
+        yield event
+    thread.join()
+    if "error" in box:
+        raise box["error"]
+    return box["result"]
