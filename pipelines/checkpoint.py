@@ -8,7 +8,7 @@ from typing import Any
 
 from torch import Tensor
 
-from ..data.atomic import replace_file
+from ..data.atomic import write_bytes
 from ..recon.errors import CheckpointError
 
 __all__ = ["load_checkpoint", "save_checkpoint"]
@@ -18,12 +18,11 @@ VERSION = 1
 
 def save_checkpoint(path: Path, tensors: dict[str, Tensor], meta: dict[str, Any]) -> None:
     """Writes beside `path`, then renames: whatever happens, a whole checkpoint is there."""
-    from safetensors.torch import save_file
+    from safetensors.torch import save
 
     clean = {k: v.detach().cpu().contiguous() for k, v in tensors.items()}
     header = {"handful": json.dumps({"version": VERSION, **meta})}
-    with replace_file(path) as beside:
-        save_file(clean, str(beside), metadata=header)
+    write_bytes(path, save(clean, metadata=header))
 
 
 def load_checkpoint(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:

@@ -76,7 +76,7 @@ def load_path(path: Path) -> CameraPath:
         else:
             raise ValueError("it is neither Handful's nor nerfstudio's format")
         loaded.cameras.validate()
-    except (KeyError, TypeError, ValueError, OverflowError, ShapeError) as e:
+    except (KeyError, TypeError, ValueError, ArithmeticError, ShapeError) as e:
         what = f"{e.args[0]!r} is missing" if isinstance(e, KeyError) and e.args else str(e)
         raise ConfigError(f"{path} is not a camera path: {what}.") from e
     return loaded
@@ -86,9 +86,8 @@ def _ours(data: dict[str, Any]) -> CameraPath:
     if data.get("version") != _VERSION:
         raise ValueError(f"version {data.get('version')!r} is not known, only {_VERSION} is")
     keys = _keyframes(data["keyframes"])
-    poses = torch.tensor([k["cam_from_world"] for k in keys], dtype=torch.float64)
     return _assemble(
-        poses,
+        _poses(keys, "cam_from_world"),
         [float(k["fov_y_degrees"]) for k in keys],
         [float(k["time"]) for k in keys],
         (int(data["width"]), int(data["height"])),
@@ -101,11 +100,14 @@ def _nerfstudio(data: dict[str, Any]) -> CameraPath:
     if data.get("camera_type", "perspective") != "perspective":
         raise ValueError(f"camera type {data['camera_type']!r} is not supported, only perspective is")
     keys = _keyframes(data["camera_path"])
-    world_from_gl = torch.tensor([k["camera_to_world"] for k in keys], dtype=torch.float64).reshape(len(keys), 4, 4)
-    world_from_cam = world_from_gl * torch.tensor([1.0, -1.0, -1.0, 1.0], dtype=torch.float64)
+    world_from_cam = _poses(keys, "camera_to_world") * torch.tensor([1.0, -1.0, -1.0, 1.0], dtype=torch.float64)
+    R_T = world_from_cam[:, :3, :3].transpose(1, 2)  # a rigid inverse cannot fail; whether it is rigid is validated after
+    cam_from_world = world_from_cam.clone()
+    cam_from_world[:, :3, :3] = R_T
+    cam_from_world[:, :3, 3:] = -R_T @ world_from_cam[:, :3, 3:]
     fps = float(data.get("fps", 30))
     return _assemble(
-        torch.linalg.inv(world_from_cam),
+        cam_from_world,
         [float(k["fov"]) for k in keys],
         [i / fps for i in range(len(keys))],
         (int(data["render_width"]), int(data["render_height"])),
@@ -117,6 +119,14 @@ def _keyframes(value: Any) -> list[dict[str, Any]]:
     if not isinstance(value, list) or not 1 <= len(value) <= _MAX_KEYFRAMES or not all(isinstance(k, dict) for k in value):
         raise ValueError(f"it needs a list of 1 to {_MAX_KEYFRAMES} keyframes")
     return value
+
+
+def _poses(keys: list[dict[str, Any]], field: str) -> Float[Tensor, "n 4 4"]:
+    flat = [[x for row in k[field] for x in (row if isinstance(row, list) else [row])] for k in keys]
+    for i, numbers in enumerate(flat):
+        if len(numbers) != 16:
+            raise ValueError(f"{field} of keyframe {i} must have 16 numbers, it has {len(numbers)}")
+    return torch.tensor(flat, dtype=torch.float64).reshape(-1, 4, 4)
 
 
 def _assemble(poses: Tensor, fov_y_degrees: list[float], times: list[float], size: tuple[int, int], fps: float) -> CameraPath:

@@ -9,7 +9,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from ..data.atomic import replace_file
+from ..data.atomic import write_bytes
+from ..data.image_io import encode_png
 from ..recon.camera import Cameras
 from ..recon.colormap import colorize_depth
 from ..recon.scene import SplatScene
@@ -21,8 +22,6 @@ ROWS = 4  # photos shown at most
 
 def write_preview(path: Path, scene: SplatScene, images: Float[Tensor, "V H W 3"]) -> None:
     """Per photo a row: photo, render, depth, and a render from half way to the next photo (which no photo shows)."""
-    from PIL import Image
-
     count = len(scene.cameras)
     shown = sorted({round(i * (count - 1) / max(1, ROWS - 1)) for i in range(ROWS)}) if count > ROWS else list(range(count))
     rows = []
@@ -30,9 +29,7 @@ def write_preview(path: Path, scene: SplatScene, images: Float[Tensor, "V H W 3"
         out = scene.render(scene.cameras[i])
         new = scene.render(halfway(scene.cameras, i, (i + 1) % count))
         rows.append(torch.cat([images[i], out.color[0].cpu(), colorize_depth(out.depth[0].cpu()), new.color[0].cpu()], 1))
-    pixels = (torch.cat(rows, 0).clamp(0, 1) * 255).round().byte().numpy()
-    with replace_file(path) as beside:
-        Image.fromarray(pixels).save(beside, format="PNG")
+    write_bytes(path, encode_png(torch.cat(rows, 0)))
 
 
 def halfway(cameras: Cameras, i: int, j: int) -> Cameras:

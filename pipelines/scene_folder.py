@@ -17,9 +17,10 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from ..data.atomic import replace_file
+from ..data.atomic import write_bytes, write_json
 from ..data.colmap import write_model
 from ..data.nerfstudio_json import read_cameras, write_transforms
+from ..data.image_io import encode_png
 from ..data.ply import read_gaussians, write_gaussians
 from ..recon.camera import Cameras
 from ..recon.errors import CaptureError
@@ -68,22 +69,19 @@ def image_name(view_name: str) -> str:
 
 def write_scene_folder(out: Path, scene: SplatScene, init: InitState, config: SplatConfig, metrics: dict[str, Any]) -> SceneFolder:
     """Writes or replaces every file, each atomically; `scene.ply` last, so that its presence means a whole folder."""
-    out.mkdir(parents=True, exist_ok=True)
-    (out / "images").mkdir(exist_ok=True)
     images = init.capture.images()
     files = [image_name(n) for n in scene.names]
     for name, image in zip(files, images, strict=True):
-        _write_image(out / name, image)
+        write_bytes(out / name, encode_png(image))
     cameras = scene.cameras.to("cpu")
     write_model(out / "sparse" / "0", cameras, [f.removeprefix("images/") for f in files], init.points)
     write_transforms(out / "transforms.json", cameras, files)
     background = list(scene.background)
-    _write_json(out / "config.json", {"version": VERSION, "method": metrics.get("method"), "settings": to_jsonable(config),
+    write_json(out / "config.json", {"version": VERSION, "method": metrics.get("method"), "settings": to_jsonable(config),
                                       "names": list(scene.names), "background": background})  # fmt: skip
-    _write_json(out / "metrics.json", {"version": VERSION, **metrics})
+    write_json(out / "metrics.json", {"version": VERSION, **metrics})
     write_preview(out / "preview.png", scene, images)
-    with replace_file(out / "scene.ply") as beside:
-        write_gaussians(beside, scene.gaussians.to("cpu"))
+    write_gaussians(out / "scene.ply", scene.gaussians.to("cpu"))
     return SceneFolder(out, scene, metrics)
 
 
@@ -110,18 +108,6 @@ def _read_json(path: Path) -> dict[str, Any]:
     if not isinstance(data, dict):
         raise CaptureError(f"{path} is not a JSON object; give a folder that `handful reconstruct -o` wrote.")
     return data
-
-
-def _write_json(path: Path, data: dict[str, Any]) -> None:
-    with replace_file(path) as beside:
-        beside.write_text(json.dumps(data, indent=2) + "\n")
-
-
-def _write_image(path: Path, image: Float[Tensor, "H W 3"]) -> None:
-    from PIL import Image
-
-    with replace_file(path) as beside:
-        Image.fromarray((image.clamp(0, 1) * 255).round().byte().cpu().numpy()).save(beside, format="PNG")
 
 
 def _read_image(path: Path) -> Float[Tensor, "H W 3"]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sys
 import time
 from dataclasses import dataclass, field
@@ -80,9 +79,7 @@ def duration(seconds: float) -> str:
 
 
 def write_summary(path: Path, summary: dict[str, Any]) -> None:
-    """Writes the --json file: beside, then renamed."""
-    from ...data.atomic import replace_file
+    """Writes the --json file."""
+    from ...data.atomic import write_json
 
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with replace_file(path) as beside:
-        beside.write_text(json.dumps(summary, indent=2) + "\n")
+    write_json(path, summary)

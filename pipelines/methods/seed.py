@@ -15,7 +15,7 @@ from ...recon.capture import Capture
 from ...recon.depth import DepthMap
 from ...recon.fill import push_pull
 from ...recon.gaussians import Gaussians
-from ...recon.sh import rgb_to_sh_dc
+from ...recon.sh import sh_dc_from_rgb
 from .config import SeedConfig
 
 __all__ = ["seed_gaussians"]
@@ -58,7 +58,7 @@ def _assemble(layers: list[Layer], views: int, config: SeedConfig) -> Gaussians:
     xyz, rgb, opacity, sigma = (torch.cat([getattr(layer, name) for layer in layers]) for name in ("xyz", "rgb", "opacity", "sigma"))
     degree = config.sh_degree if config.sh_degree is not None else 0 if views <= 5 else 1 if views <= 12 else 2
     sh = torch.zeros(len(xyz), (degree + 1) ** 2, 3)
-    sh[:, 0] = rgb_to_sh_dc(rgb)
+    sh[:, 0] = sh_dc_from_rgb(rgb)
     quats = torch.zeros(len(xyz), 4)
     quats[:, 0] = 1
     return Gaussians(xyz.contiguous(), quats, sigma.log()[:, None].repeat(1, 3), torch.logit(opacity.clamp(0.005, 0.99)), sh)

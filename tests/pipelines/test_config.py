@@ -1,0 +1,65 @@
+"""Settings travel as strict JSON and take overrides by name."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from handful.pipelines.config import from_jsonable, load_config, override, to_jsonable
+from handful.pipelines.methods import METHODS, method_config
+from handful.pipelines.methods.config import SplatConfig
+from handful.recon.errors import ConfigError
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_round_trip(name: str) -> None:
+    config = method_config(name)
+    assert from_jsonable(SplatConfig, json.loads(json.dumps(to_jsonable(config)))) == config
+
+
+def test_unknown_key_names_the_nearest() -> None:
+    data = to_jsonable(SplatConfig())
+    data["optim"]["opacity_decays"] = 1.0
+    with pytest.raises(ConfigError, match="did you mean 'opacity_decay'"):
+        from_jsonable(SplatConfig, data)
+
+
+def test_override() -> None:
+    config = override(SplatConfig(), ["optim.steps=7", "terms.smooth=0", "seed.sh_degree=2", "depth_prior=oracle", "seed.merge=false"])
+    assert (config.optim.steps, config.terms.smooth, config.seed.sh_degree, config.depth_prior, config.seed.merge) == (7, 0.0, 2, "oracle", False)
+    assert override(config, ["seed.sh_degree=null"]).seed.sh_degree is None
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("optim.step=7", "did you mean 'steps'"),
+        ("optim.steps", "name=value"),
+        ("optim.steps=many", "expected int"),
+        ("optim.steps=1.5", "expected int"),
+        ("optim=3", "is a group"),
+        ("depth_prior.x=1", "has no parts"),
+        ("seed.merge=1", "expected bool"),
+    ],
+)
+def test_bad_override(text: str, message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        override(SplatConfig(), [text])
+
+
+def test_unknown_method() -> None:
+    with pytest.raises(ConfigError, match="handful"):
+        method_config("handfull")
+
+
+def test_load_config(tmp_path: Path) -> None:
+    path = tmp_path / "c.json"
+    path.write_text(json.dumps({"version": 1, **to_jsonable(SplatConfig())}))
+    assert load_config(SplatConfig, path) == SplatConfig()
+    path.write_text("{")
+    with pytest.raises(ConfigError, match="c.json"):
+        load_config(SplatConfig, path)
+    path.write_text(json.dumps({"version": 99}))
+    with pytest.raises(ConfigError, match="version 1"):
+        load_config(SplatConfig, path)
