@@ -1,0 +1,124 @@
+"""Output that is either whole or not there: written beside its place, then renamed.
+
+A run that is killed, or a disk that fills up, leaves what existed untouched; the left-over is a hidden temporary next to it.
+"""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import shutil
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO, Any
+
+from ..recon.errors import HandfulError
+
+__all__ = ["atomic_file", "atomic_folder", "ensure_folder", "writing", "write_bytes", "write_json", "write_text"]
+
+_SENTENCES = {
+    errno.ENOSPC: "the disk is full; free some space or choose another output folder",
+    errno.EDQUOT: "your disk quota is used up; free some space or choose another output folder",
+    errno.EROFS: "the disk is read-only; choose another output folder",
+    errno.EACCES: "you have no permission to write there; choose another output folder",
+    errno.EPERM: "you have no permission to write there; choose another output folder",
+    errno.ENOTDIR: "a part of this path is a file, not a folder; choose another output folder",
+    errno.EISDIR: "a folder of that name is in the way; move it or choose another name",
+    errno.EEXIST: "a file of that name is in the way; move it or choose another name",
+    errno.ENAMETOOLONG: "the name is too long for this disk; choose a shorter one",
+    errno.EFBIG: "the file would be larger than this disk or user may hold; choose another output folder",
+}
+
+
+@contextmanager
+def writing(path: str | Path) -> Iterator[None]:
+    """Turns an OSError of the block into one sentence that names `path` (a full or read-only disk, no permission)."""
+    try:
+        yield
+    except OSError as e:
+        reason = _SENTENCES.get(e.errno or 0, f"{e.strerror or e}; choose another output folder")
+        raise HandfulError(f"Cannot write {path}: {reason}.") from e
+
+
+def _beside(path: Path) -> Path:
+    return path.with_name(f".{path.name[:200]}.{uuid.uuid4().hex[:8]}.partial")
+
+
+@contextmanager
+def atomic_file(path: str | Path, mode: str = "wb") -> Iterator[IO[Any]]:
+    """A file to write to; it takes the place of `path` when the block ends well, and disappears when it does not.
+
+    Missing parent folders are made. Raises HandfulError in one sentence when the disk is full or may not be written.
+    """
+    path = Path(path)
+    partial = _beside(path)
+    with writing(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if path.is_dir():
+            raise IsADirectoryError(errno.EISDIR, "is a folder", str(path))
+        try:
+            with open(partial, mode, encoding=None if "b" in mode else "utf-8") as f:
+                yield f
+                f.flush()
+                os.fsync(f.fileno())
+            os.replace(partial, path)
+        finally:
+            partial.unlink(missing_ok=True)
+
+
+@contextmanager
+def atomic_folder(path: str | Path) -> Iterator[Path]:
+    """A new folder to fill; it takes the place of `path` (which may exist) when the block ends well, else it disappears."""
+    path = Path(path)
+    partial, old = _beside(path), _beside(path)
+    with writing(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if path.exists() and not path.is_dir():
+            raise FileExistsError(errno.EEXIST, "is a file", str(path))
+        partial.mkdir()
+        try:
+            yield partial
+            if path.exists():
+                # two renames: between them nothing but the name is missing, both versions are whole
+                os.rename(path, old)
+                try:
+                    os.rename(partial, path)
+                except OSError:
+                    os.rename(old, path)
+                    raise
+                shutil.rmtree(old, ignore_errors=True)
+            else:
+                os.rename(partial, path)
+        finally:
+            shutil.rmtree(partial, ignore_errors=True)
+
+
+def ensure_folder(path: str | Path) -> Path:
+    """Makes `path` and proves that it can be written, before hours of work are spent. Raises HandfulError in one sentence."""
+    path = Path(path)
+    with writing(path):
+        path.mkdir(parents=True, exist_ok=True)
+        probe = _beside(path / "probe")
+        try:
+            probe.write_bytes(b"\0" * 4096)
+        finally:
+            probe.unlink(missing_ok=True)
+    return path
+
+
+def write_bytes(path: str | Path, data: bytes) -> None:
+    with atomic_file(path) as f:
+        f.write(data)
+
+
+def write_text(path: str | Path, text: str) -> None:
+    with atomic_file(path, "w") as f:
+        f.write(text)
+
+
+def write_json(path: str | Path, value: Any) -> None:
+    """JSON that every reader takes: two-space indent, no NaN (ValueError)."""
+    write_text(path, json.dumps(value, indent=2, allow_nan=False) + "\n")

@@ -1,0 +1,51 @@
+"""A folder of photos without cameras, perhaps with masks/."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from ..recon.capture import Capture
+from ..recon.errors import CaptureError
+from .assemble import Shot, assemble
+from .files import MASK_FOLDERS, find_mask, list_photos
+from .protocol import LoadOptions
+
+__all__ = ["ImagesFolder"]
+
+PHOTO_FOLDERS = ("images", "photos", "rgb", "input")
+RAW_SUFFIXES = frozenset(".dng .cr2 .cr3 .nef .arw .raf .orf .rw2 .pef".split())
+
+
+class ImagesFolder:
+    """Photos directly in the folder, or in its images/ (photos/, rgb/, input/)."""
+
+    name = "photos"
+
+    def recognises(self, path: Path) -> bool:
+        """Photos and no camera file: a specific format always wins over the plain folder."""
+        from .registry import specific_adapters
+
+        return _photo_folder(path) is not None and not any(a.recognises(path) for a in specific_adapters(self.name))
+
+    def load(self, path: Path, options: LoadOptions) -> Capture:
+        folder = _photo_folder(path)
+        if folder is None:
+            raise CaptureError(no_photos(path))
+        masks = [p / m for p in dict.fromkeys((folder, path, folder.parent if folder.name in PHOTO_FOLDERS else folder)) for m in MASK_FOLDERS]
+        shots = [Shot(p.name, p, mask_file=find_mask(masks, p.name)) for p in list_photos(folder)]
+        return assemble(shots, options, self.name, drop_duplicates=True, exif_upright=True)
+
+
+def _photo_folder(path: Path) -> Path | None:
+    if not path.is_dir():
+        return None
+    return next((f for f in (path, *(path / n for n in PHOTO_FOLDERS)) if list_photos(f)), None)
+
+
+def no_photos(path: Path) -> str:
+    """One sentence for a folder without photos."""
+    if any(p.suffix.lower() in RAW_SUFFIXES for p in path.iterdir()):
+        return f"{path} holds raw camera files only; develop them to JPEG, PNG or TIFF first."
+    if not any(path.iterdir()):
+        return f"The folder {path} is empty; put 2 to 30 photos of a scene into it."
+    return f"The folder {path} holds no photos (.jpg, .png, .tif, .webp, .heic) and no images/ folder with some."

@@ -1,0 +1,60 @@
+"""All capture formats. A new one is one file and one line here."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from pathlib import Path
+
+from ..recon.capture import Capture
+from ..recon.errors import CaptureError, ConfigError
+from .protocol import CaptureAdapter, LoadOptions
+
+__all__ = ["ADAPTERS", "get_adapter", "load_capture", "specific_adapters"]
+
+# name -> ("module:Class", what it looks like); the module is imported when first asked
+ADAPTERS: dict[str, tuple[str, str]] = {
+    "photos": ("images_folder:ImagesFolder", "a folder of photos (.jpg .png .tif .webp .heic), or one with an images/ folder"),
+    "llff": ("llff:Llff", "poses_bounds.npy with images_4/ or images_8/"),
+}
+
+
+def get_adapter(name: str) -> CaptureAdapter:
+    """Raises ConfigError for a name that is not there."""
+    if name not in ADAPTERS:
+        raise ConfigError(f"There is no capture format {name!r}; choose one of {', '.join(ADAPTERS)}.")
+    module, attr = ADAPTERS[name][0].split(":")
+    return getattr(import_module(f".{module}", __package__), attr)()
+
+
+def specific_adapters(but: str) -> list[CaptureAdapter]:
+    """All formats except the one named."""
+    return [get_adapter(n) for n in ADAPTERS if n != but]
+
+
+def load_capture(path: str | Path, options: LoadOptions | None = None, adapter: str | None = None) -> Capture:
+    """The capture at `path`: a folder, or the one file that describes it.
+
+    Args:
+        adapter: a name of `ADAPTERS`, to choose where two formats lie in one folder; None = the one that recognises the path.
+
+    Raises CaptureError in one sentence when nothing or more than one format recognises the path, or the content cannot be used.
+    """
+    path, options = Path(path), options or LoadOptions()
+    if not path.exists():
+        raise CaptureError(f"There is no file or folder {path}.")
+    if adapter is not None:
+        return get_adapter(adapter).load(path, options)
+    found = [a for a in map(get_adapter, ADAPTERS) if a.recognises(path)]
+    if len(found) > 1:
+        names = " and ".join(a.name for a in found)
+        raise CaptureError(f"{path} can be read as {names}; say which one is meant by its format name or by the path of its file.")
+    if not found:
+        raise CaptureError(_unrecognised(path))
+    return found[0].load(path, options)
+
+
+def _unrecognised(path: Path) -> str:
+    kinds = "; ".join(f"{name}: {what}" for name, (_, what) in ADAPTERS.items())
+    if path.is_dir() and not any(path.iterdir()):
+        return f"The folder {path} is empty; put 2 to 30 photos of a scene into it."
+    return f"{path} holds nothing Handful can read; it reads {kinds}."
