@@ -1,0 +1,44 @@
+"""Settings of the multi-view stereo."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+__all__ = ["StereoConfig"]
+
+
+@dataclass(frozen=True)
+class StereoConfig:
+    """Plane sweep, semi-global aggregation and checks.
+
+    Attributes:
+        max_side: photos larger than this (longer side, pixels) are matched at this size; the depth is enlarged again.
+        planes_min, planes_max: bounds of the number of inverse depths; in between one plane per `plane_step_px` of disparity.
+        plane_step_px: disparity between two planes, in pixels of the source where it is largest.
+        max_sources: photos compared with each photo at most.
+        noise: grey-level noise in [0, 1]; windows with less texture than this match nowhere.
+        second_weight: weight of the second-best source in the cost; the best has the rest.
+        unknown_cost: cost in [0, 1] where no other photo sees the point.
+        p1, p2, p2_min, p2_colour: penalties of the aggregation (cost units, 200 = no correlation) for a step of one plane and for a larger
+            step; the latter falls from p2 to p2_min with the colour step exp(-step / p2_colour), step in 8-bit levels.
+        paths: directions of the aggregation: 2, 4 or 8.
+        check_px, check_relative: the largest reprojection error (pixels) and relative depth difference of two views that agree.
+        speckle: connected patches of valid depth smaller than this many pixels are dropped.
+    """
+
+    max_side: int = 800
+    planes_min: int = 64
+    planes_max: int = 192
+    plane_step_px: float = 0.75
+    max_sources: int = 4
+    noise: float = 0.008
+    second_weight: float = 0.3
+    unknown_cost: float = 0.6
+    p1: int = 12
+    p2: int = 90
+    p2_min: int = 25
+    p2_colour: float = 12.0
+    paths: int = 8
+    check_px: float = 1.0
+    check_relative: float = 0.02
+    speckle: int = 40

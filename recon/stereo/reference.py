@@ -1,0 +1,129 @@
+"""The stereo's steps in plain torch: slow, readable, sharing no code with the kernels. The judge of the tests and the fallback."""
+
+from __future__ import annotations
+
+import torch
+from jaxtyping import Float, Int, UInt8
+from torch import Tensor
+from torch.nn import functional as F
+
+from .config import StereoConfig
+
+__all__ = ["aggregate", "cost_volume", "winner"]
+
+_RADIUS = 3
+_COST_MAX = 200
+
+
+def _box(x: Float[Tensor, "H W"]) -> Float[Tensor, "H W"]:
+    """Sum over 7x7 windows, the border repeated."""
+    n = 2 * _RADIUS + 1
+    return F.avg_pool2d(F.pad(x[None, None], (_RADIUS,) * 4, mode="replicate"), n, stride=1)[0, 0] * (n * n)
+
+
+def _warp(image: Float[Tensor, "H W"], mask: UInt8[Tensor, "H W"], m: Float[Tensor, "12"], w: float) -> tuple[Tensor, Tensor]:
+    """The source seen through the plane of inverse depth w, and where it is seen."""
+    h, width = image.shape
+    u = torch.arange(width, dtype=torch.float64)[None] + 0.5
+    v = torch.arange(h, dtype=torch.float64)[:, None] + 0.5
+    k = m.double()
+    x = k[0] * u + k[1] * v + k[2] + w * k[9]
+    y = k[3] * u + k[4] * v + k[5] + w * k[10]
+    z = k[6] * u + k[7] * v + k[8] + w * k[11]
+    a, b = torch.nan_to_num(x / z - 0.5, nan=0.0), torch.nan_to_num(y / z - 0.5, nan=0.0)
+    inside = (z > 0) & (a >= -0.5) & (b >= -0.5) & (a <= width - 0.5) & (b <= h - 0.5)
+    a, b = a.clamp(0, width - 1.001), b.clamp(0, h - 1.001)
+    ia, ib = a.long(), b.long()
+    fa, fb = a - ia, b - ib
+    g = image.double()
+    top = g[ib, ia] + fa * (g[ib, ia + 1] - g[ib, ia])
+    bottom = g[ib + 1, ia] + fa * (g[ib + 1, ia + 1] - g[ib + 1, ia])
+    return top + fb * (bottom - top), inside & (mask[ib, ia] > 0)
+
+
+def cost_volume(
+    grey: Float[Tensor, "V H W"],
+    mask: UInt8[Tensor, "V H W"],
+    i: int,
+    sources: list[int],
+    maps: Float[Tensor, "S 12"],
+    planes: Float[Tensor, "D"],
+    config: StereoConfig,
+) -> UInt8[Tensor, "H W D"]:
+    """Zero-mean normalised cross-correlation of 7x7 windows over all planes and sources, the best sources kept; 200 = no correlation."""
+    n = float((2 * _RADIUS + 1) ** 2)
+    floor = n * n * config.noise**2
+    ref = grey[i].double() - 0.5
+    mean = _box(ref)
+    var = (n * _box(ref * ref) - mean**2).clamp(min=0) + floor
+    out = torch.empty(*ref.shape, len(planes), dtype=torch.uint8)
+    for d, w in enumerate(planes.tolist()):
+        costs = []
+        for s, j in enumerate(sources):
+            img, seen = _warp(grey[j], mask[j], maps[s], w)
+            img = img - 0.5
+            sw = _box(img)
+            vw = (n * _box(img * img) - sw**2).clamp(min=0) + floor
+            zncc = (n * _box(img * ref) - mean * sw) / (var * vw).sqrt()
+            costs.append(torch.where(seen, (1 - zncc).clamp(0, 1), torch.full_like(zncc, 2.0)))
+        ranked = torch.stack(costs).sort(dim=0).values
+        best = ranked[0]
+        total = best
+        if len(sources) > 1:
+            second = torch.where(ranked[1] > 1.5, best.clamp(min=config.unknown_cost), ranked[1])
+            total = best + config.second_weight * (second - best)
+        total = torch.where(best > 1.5, torch.full_like(best, config.unknown_cost), total)
+        out[..., d] = (total * _COST_MAX + 0.5).to(torch.uint8)
+    out[mask[i] == 0] = _COST_MAX
+    return out
+
+
+def _path(cost: Int[Tensor, "H W D"], rgb: Int[Tensor, "H W 3"], dx: int, dy: int, p1: int, p2: Int[Tensor, "256"]) -> Int[Tensor, "H W D"]:
+    """Path costs along one direction. The image is turned so that the path runs down the rows."""
+    if dy == 0:
+        return _path(cost.transpose(0, 1), rgb.transpose(0, 1), 0, dx, p1, p2).transpose(0, 1)
+    if dy < 0:
+        return _path(cost.flip(0), rgb.flip(0), dx, 1, p1, p2).flip(0)
+    out = torch.empty_like(cost)
+    out[0] = cost[0]
+    for y in range(1, cost.shape[0]):
+        prev = torch.roll(out[y - 1], dx, dims=0)
+        before = torch.roll(rgb[y - 1], dx, dims=0)
+        low = prev.min(dim=1, keepdim=True).values
+        big = torch.full_like(low, 1 << 20)
+        up = torch.cat([big, prev[:, :-1]], dim=1) + p1
+        down = torch.cat([prev[:, 1:], big], dim=1) + p1
+        jump = low + p2[(rgb[y] - before).abs().max(dim=1).values][:, None]
+        line = cost[y] + torch.minimum(torch.minimum(prev, up), torch.minimum(down, jump)) - low
+        if dx > 0:
+            line[0] = cost[y, 0]
+        elif dx < 0:
+            line[-1] = cost[y, -1]
+        out[y] = line
+    return out
+
+
+def aggregate(cost: UInt8[Tensor, "H W D"], rgb: UInt8[Tensor, "H W 3"], p1: int, p2: Tensor, paths: int) -> Int[Tensor, "H W D"]:
+    """Semi-global aggregation: H. Hirschmueller, Stereo processing by semiglobal matching, TPAMI 2008, section 2.3."""
+    directions = [(1, 0), (-1, 0), (0, 1), (0, -1), (1, 1), (-1, 1), (1, -1), (-1, -1)][:paths]
+    c, colour, steps = cost.int(), rgb.int(), p2.int()
+    total = torch.zeros_like(c)
+    for dx, dy in directions:
+        total += _path(c, colour, dx, dy, p1, steps)
+    return total
+
+
+def winner(cost: UInt8[Tensor, "H W D"], total: Int[Tensor, "H W D"]) -> tuple[Tensor, Tensor, Tensor]:
+    """Best plane with the vertex of the parabola through its neighbours, relative margin to the best plane more than 3 away, raw cost."""
+    d = total.shape[2]
+    low = total.min(dim=2, keepdim=True).values
+    k = (total == low).float().argmax(dim=2)
+    at = k[..., None]
+    a, b, c = (total.gather(2, (at + o).clamp(0, d - 1))[..., 0].float() for o in (-1, 0, 1))
+    bend = a - 2 * b + c
+    inner = (k > 0) & (k < d - 1) & (bend > 0)
+    offset = torch.where(inner, 0.5 * (a - c) / bend.clamp(min=1e-9), torch.zeros_like(a))
+    far = (torch.arange(d) - at).abs() > 3
+    rest = torch.where(far, total, torch.full_like(total, 65535)).min(dim=2).values
+    margin = torch.where(rest > low[..., 0], (rest - low[..., 0]).float() / (rest + 1).float(), torch.zeros_like(a))
+    return k + offset, margin, cost.gather(2, at)[..., 0].float() / _COST_MAX
