@@ -1,0 +1,132 @@
+"""Videos decode again with the right size, frames and colours; outputs are whole or not there."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from handful.data.ffmpeg import ffmpeg_exe
+from handful.pipelines.paths import make_path
+from handful.pipelines.video import Mp4Sink, open_sink, parse_what, picture, render_path
+from handful.recon.camera import Cameras
+from handful.recon.errors import ConfigError, HandfulError
+from handful.recon.framing import look_at
+from handful.recon.gaussians import Gaussians
+from handful.recon.raster.registry import get_rasterizer
+from handful.recon.scene import SplatScene
+from PIL import Image
+
+
+def decode(file: Path) -> tuple[np.ndarray, str]:
+    """All frames of a video (F, H, W, 3) and what ffmpeg says about it, by another process than the one that wrote it."""
+    info = subprocess.run([ffmpeg_exe(), "-i", str(file)], capture_output=True, text=True).stderr
+    size = re.search(r", (\d+)x(\d+)[ ,]", info)
+    assert size is not None, info
+    w, h = int(size[1]), int(size[2])
+    raw = subprocess.run([ffmpeg_exe(), "-v", "error", "-i", str(file), "-f", "rawvideo", "-pix_fmt", "rgb24", "-"], capture_output=True)
+    return np.frombuffer(raw.stdout, np.uint8).reshape(-1, h, w, 3), info
+
+
+@pytest.fixture(scope="module")
+def scene() -> SplatScene:
+    """A red ball before a green wall, seen by three cameras."""
+    torch.manual_seed(0)
+    ball = torch.nn.functional.normalize(torch.randn(300, 3), dim=-1) * 0.5
+    wall = torch.cat([torch.rand(500, 2) * 8 - 4, torch.full((500, 1), 2.0)], 1)
+    means = torch.cat([ball, wall])
+    n = len(means)
+    rgb = torch.cat([torch.tensor([0.9, 0.1, 0.1]).expand(300, 3), torch.tensor([0.1, 0.8, 0.2]).expand(500, 3)])
+    gaussians = Gaussians(
+        means, torch.tensor([1.0, 0, 0, 0]).expand(n, 4).clone(), torch.tensor([-2.0, -2, -4]).expand(n, 3).clone(), torch.full((n,), 3.0),
+        ((rgb - 0.5) / 0.28209479)[:, None],
+    )  # fmt: skip
+    eye = torch.tensor([[-1.0, 0, -4], [0, 0, -4], [1, 0, -4]])
+    K = torch.tensor([[60.0, 0, 32], [0, 60, 24], [0, 0, 1]]).expand(3, 3, 3).clone()
+    cameras = Cameras(look_at(eye, torch.zeros(3, 3), torch.tensor([0.0, -1, 0])), K, 64, 48)
+    return SplatScene(gaussians, cameras, ("a.jpg", "b.jpg", "c.jpg"), get_rasterizer("reference"))
+
+
+def test_mp4_has_the_right_size_frames_and_colours(scene: SplatScene, tmp_path: Path) -> None:
+    cameras = make_path("spiral", scene.cameras, 7, scene.gaussians.means, size=(65, 49))
+    seen: list[tuple[int, int]] = []
+    report = render_path(scene, cameras, tmp_path / "new" / "a.mp4", fps=12, on_frame=lambda i, n, left: seen.append((i, n)))
+    frames, info = decode(tmp_path / "new" / "a.mp4")
+    assert frames.shape == (7, 48, 64, 3) and (report.frames, report.width, report.height) == (7, 64, 48)
+    assert seen == [(i, 7) for i in range(1, 8)]
+    assert "h264" in info and "yuv420p" in info and "12 fps" in info and "bt709" in info
+    want = (picture(scene, cameras[0])[:48, :64] * 255).numpy()
+    assert np.abs(frames[0].astype(float) - want).mean() < 10  # 4:2:0 blurs the colours of this speckled scene
+    assert [p.name for p in (tmp_path / "new").iterdir()] == ["a.mp4"]
+
+
+def test_colours_survive_the_video(tmp_path: Path) -> None:
+    colours = torch.tensor([[0.9, 0.1, 0.1], [0.1, 0.8, 0.2], [0.1, 0.2, 0.9], [0.5, 0.5, 0.5]])
+    with Mp4Sink(tmp_path / "c.mp4", 64, 64) as sink:
+        for c in colours:
+            sink.add(c.expand(64, 64, 3))
+    frames, _ = decode(tmp_path / "c.mp4")
+    np.testing.assert_allclose(frames[:, 20:40, 20:40].mean((1, 2)) / 255, colours.numpy(), atol=0.02)
+
+
+def test_layers_side_by_side(scene: SplatScene) -> None:
+    image = picture(scene, scene.cameras[1], ("color", "depth", "normal"))
+    assert image.shape == (48, 3 * 64, 3) and image.min() >= 0 and image.max() <= 1
+    color, depth, normal = image[24, 32], image[24, 96], image[4, 130]
+    assert color[0] > 0.5 and color[1] < 0.3
+    assert depth[0] > depth[2], "the near ball is warm"
+    assert image[4, 68, 2] > image[4, 68, 0], "the wall behind is cold"
+    assert normal[2] > 0.9 and (normal[:2] - 0.5).abs().max() < 0.15, "what faces the camera is blue"
+
+
+def test_png_frames_replace_an_older_longer_run(scene: SplatScene, tmp_path: Path) -> None:
+    cameras = make_path("between", scene.cameras, 5, scene.gaussians.means)
+    render_path(scene, cameras, tmp_path / "frames", what="depth")
+    (tmp_path / "frames" / "mine.txt").write_text("kept")
+    render_path(scene, cameras[[0, 1, 2]], tmp_path / "frames")
+    assert sorted(p.name for p in (tmp_path / "frames").iterdir()) == ["frame_00000.png", "frame_00001.png", "frame_00002.png", "mine.txt"]
+    assert Image.open(tmp_path / "frames" / "frame_00000.png").size == (64, 48)
+    render_path(scene, cameras[0], tmp_path / "one.png", what="color+depth")
+    assert Image.open(tmp_path / "one.png").size == (128, 48)
+
+
+def test_an_interrupted_video_leaves_the_old_one(tmp_path: Path) -> None:
+    out = tmp_path / "a.mp4"
+    out.write_bytes(b"old")
+    with pytest.raises(KeyboardInterrupt):
+        with Mp4Sink(out, 32, 32) as sink:
+            sink.add(torch.rand(32, 32, 3))
+            raise KeyboardInterrupt
+    assert out.read_bytes() == b"old" and [p.name for p in tmp_path.iterdir()] == ["a.mp4"]
+
+
+
+
+def test_an_encoder_that_dies_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    fake = tmp_path / "ffmpeg"
+    fake.write_text("#!/bin/sh\necho 'av_interleaved_write_frame(): No space left on device' >&2\nexit 1\n")
+    fake.chmod(0o755)
+    monkeypatch.setattr("handful.pipelines.video.ffmpeg_exe", lambda: str(fake))
+    with pytest.raises(HandfulError, match="disk is full"):
+        with Mp4Sink(tmp_path / "a.mp4", 640, 480) as sink:
+            for _ in range(50):
+                sink.add(torch.rand(480, 640, 3))
+    assert [p.name for p in tmp_path.iterdir()] == ["ffmpeg"]
+
+
+def test_bad_requests_are_one_sentence(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="nothing called 'colour'"):
+        parse_what("colour+depth")
+    with pytest.raises(ConfigError, match=".webm is not one of them"):
+        open_sink(tmp_path / "a.webm", 64, 48, 3)
+    with pytest.raises(ConfigError, match="add --frames 1"):
+        open_sink(tmp_path / "a.png", 64, 48, 3)
+    (tmp_path / "file").write_text("")
+    with pytest.raises(HandfulError, match="Cannot write"):
+        open_sink(tmp_path / "file" / "a.mp4", 64, 48, 3).__enter__()
+    (tmp_path / "dir.mp4").mkdir()
+    with pytest.raises(HandfulError, match="folder of that name is in the way"):
+        open_sink(tmp_path / "dir.mp4", 64, 48, 3).__enter__()
