@@ -163,7 +163,7 @@ def _composite(s: _Splats, features: Float[Tensor, "M C"], size: tuple[int, int]
     # tiles with lists of similar length go together, so that little is padded
     busy = torch.argsort(count, descending=True, stable=True)[: int((count > 0).sum())]
     groups = []
-    for tile in busy.split(GROUP_TILES):
+    for tile in busy.split(GROUP_TILES) if len(busy) else ():
         used = count[tile]
         span = torch.arange(int(used[0]), device=tile.device)
         lists = pairs[(first[tile][:, None] + torch.minimum(span, used[:, None] - 1))]
@@ -172,8 +172,8 @@ def _composite(s: _Splats, features: Float[Tensor, "M C"], size: tuple[int, int]
         assert isinstance(out, Tensor)
         groups.append(out)
     image = features.new_zeros(th * tw, TILE_SIZE, TILE_SIZE, channels)
-    if groups:
-        image = image.index_copy(0, busy, torch.cat(groups))
+    # where nothing is drawn the image still hangs in the graph, with zero gradients
+    image = image.index_copy(0, busy, torch.cat(groups)) if groups else image + 0 * features.sum(0)
     image = image.view(th, tw, TILE_SIZE, TILE_SIZE, channels).transpose(1, 2).reshape(th * TILE_SIZE, tw * TILE_SIZE, channels)
     return image[:height, :width]
 
