@@ -8,11 +8,11 @@ from torch import Tensor
 
 __all__ = ["colorize_depth", "colorize_normal", "inverse_depth_range", "rainbow"]
 
-# far to near: night blue, blue, cyan, green, yellow, orange, dark red; brightness rises to the middle and falls again, so that
+# far to near: violet, blue, cyan, green, yellow, orange, dark red; brightness rises to the middle and falls again, so that
 # neighbouring depths differ in hue and both ends stay distinguishable from black
 _ANCHORS = (
-    (0.19, 0.07, 0.25),
-    (0.26, 0.28, 0.72),
+    (0.27, 0.18, 0.50),
+    (0.27, 0.32, 0.78),
     (0.25, 0.52, 0.97),
     (0.11, 0.78, 0.84),
     (0.22, 0.94, 0.56),
@@ -21,7 +21,7 @@ _ANCHORS = (
     (0.99, 0.60, 0.19),
     (0.91, 0.32, 0.09),
     (0.72, 0.13, 0.02),
-    (0.48, 0.02, 0.01),
+    (0.54, 0.04, 0.02),
 )
 
 
