@@ -15,6 +15,8 @@ __all__ = ["ADAPTERS", "get_adapter", "load_capture", "specific_adapters"]
 ADAPTERS: dict[str, tuple[str, str]] = {
     "photos": ("images_folder:ImagesFolder", "a folder of photos (.jpg .png .tif .webp .heic), or one with an images/ folder"),
     "llff": ("llff:Llff", "poses_bounds.npy with images_4/ or images_8/"),
+    "nerfstudio": ("nerfstudio_json:Nerfstudio", "transforms.json (nerfstudio, instant-ngp)"),
+    "colmap": ("colmap:Colmap", "sparse/0/ with cameras and images (.bin or .txt) beside images/"),
 }
 
 
