@@ -15,10 +15,10 @@ from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
 from ..camera import Cameras
-from ..errors import ShapeError
 from ..gaussians import Gaussians
 from ..se3 import matrix_from_quat
 from ..sh import rgb_from_sh
+from .checks import check_inputs
 from .constants import ALPHA_MAX, ALPHA_MIN, COVARIANCE_BLUR, FOV_CLAMP, TILE_SIZE, TRANSMITTANCE_MIN
 from .protocol import RasterCaps, RasterOptions, RenderAux, RenderOutput
 
@@ -178,23 +178,6 @@ def _composite(s: _Splats, features: Float[Tensor, "M C"], size: tuple[int, int]
     return image[:height, :width]
 
 
-def _check(g: Gaussians, cameras: Cameras, options: RasterOptions) -> None:
-    g.validate()
-    if g.means.dtype not in (torch.float32, torch.float64):
-        raise ShapeError(f"Gaussians.means: the reference rasterizer takes float32 or float64, got {g.means.dtype}.")
-    v = cameras.cam_from_world.shape[0]
-    if tuple(cameras.cam_from_world.shape) != (v, 4, 4) or tuple(cameras.K.shape) != (v, 3, 3):
-        raise ShapeError(
-            f"Cameras need cam_from_world (V,4,4) and K (V,3,3); got {tuple(cameras.cam_from_world.shape)} and {tuple(cameras.K.shape)}."
-        )
-    if cameras.width < 1 or cameras.height < 1:
-        raise ShapeError(f"Cameras need a positive image size; got {cameras.width}x{cameras.height}.")
-    if cameras.device != g.device:
-        raise ShapeError(f"Gaussians are on {g.device} and cameras on {cameras.device}; move both to one device.")
-    if options.opacity_scale is not None and tuple(options.opacity_scale.shape) != (len(g),):
-        raise ShapeError(f"RasterOptions.opacity_scale: expected shape ({len(g)},), got {tuple(options.opacity_scale.shape)}.")
-
-
 class ReferenceRasterizer:
     """See the module's docstring. Computes in the dtype of `gaussians.means`."""
 
@@ -207,7 +190,7 @@ class ReferenceRasterizer:
     )
 
     def render(self, gaussians: Gaussians, cameras: Cameras, options: RasterOptions = RasterOptions()) -> RenderOutput:
-        _check(gaussians, cameras, options)
+        check_inputs(self.name, self.caps, gaussians, cameras, options)
         g, dtype = gaussians, gaussians.means.dtype
         cam_from_world, K = cameras.cam_from_world.to(dtype), cameras.K.to(dtype)
         if not options.camera_grads:

@@ -12,7 +12,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-
 from handful.recon.camera import Cameras
 from handful.recon.errors import BackendUnavailable, ShapeError
 from handful.recon.gaussians import Gaussians
@@ -24,6 +23,7 @@ from handful.recon.sh import SH_C0, sh_dc_from_rgb
 
 from ..golden.make_raster_golden import weights
 from ..golden.splat_numpy import Images, Scene
+from ..recon.raster import gsplat_on_cpu
 from ..recon.raster.scenes import FIELDS, INPUTS, gradients, leaves, loss_of, relative_error, smooth_scene, to_torch
 
 GOLDEN = Path(__file__).resolve().parent.parent / "golden"
@@ -32,10 +32,11 @@ TOLERANCE = 1e-4  # relative to the largest value, float32, away from jumps
 IMAGES = ("color", "alpha", "depth", "normal")
 
 
-@pytest.fixture(params=list(RASTERIZERS))
+# the gsplat adapter runs here without a GPU too, over gsplat's own torch functions
+@pytest.fixture(params=[*RASTERIZERS, "gsplat-torch"])
 def raster(request: pytest.FixtureRequest, device: torch.device) -> Rasterizer:
     try:
-        r = get_rasterizer(request.param)
+        r = gsplat_on_cpu.make() if request.param == "gsplat-torch" else get_rasterizer(request.param)
     except (BackendUnavailable, ModuleNotFoundError) as e:
         pytest.skip(f"{WHY_SKIPPED[request.param]}: {e}")
     if device.type not in r.caps.devices:
@@ -52,6 +53,11 @@ def one_gaussian(
     )
     K = t([[[30.0, 0, 16.0], [0, 32.0, 12.0], [0, 0, 1]]])
     return g.to(device), Cameras(torch.eye(4)[None], K, 32, 24).to(device)
+
+
+def unguarded(raster: Rasterizer) -> bool:
+    """gsplat's torch functions divide by z and take square roots unguarded, unlike its CUDA kernels."""
+    return raster.name == "gsplat" and "cpu" in raster.caps.devices
 
 
 def assert_same(a, b, tolerance: float = 1e-5) -> None:
@@ -221,6 +227,8 @@ def test_poison_is_skipped_and_hurts_nobody(raster: Rasterizer, device: torch.de
     out, grads = gradients(raster, dirty, c, o)
     assert_same(out, want, 1e-6)
     assert not out.aux.visible[0, :n].any() and (out.aux.radii[0, :n] == 0).all()
+    if unguarded(raster):
+        pytest.xfail("gsplat's torch functions divide by z = 0")
     for k, grad in grads.items():
         assert torch.isfinite(grad).all(), k
         if k in FIELDS:
@@ -242,6 +250,8 @@ def test_extreme_scales_stay_finite(
     for k in IMAGES:
         assert torch.isfinite(getattr(out, k)).all(), k
     assert (out.alpha >= 0).all() and (out.alpha <= 1 + 1e-6).all()
+    if unguarded(raster) and antialiased:
+        pytest.xfail("gsplat's torch functions differentiate sqrt at 0")
     for k, grad in grads.items():
         assert torch.isfinite(grad).all(), k
 

@@ -6,7 +6,6 @@ from functools import lru_cache
 
 import numpy as np
 import torch
-
 from handful.recon.camera import Cameras
 from handful.recon.gaussians import Gaussians
 from handful.recon.raster.protocol import Rasterizer, RasterOptions, RenderOutput
