@@ -15,12 +15,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ..recon.errors import CaptureError
-from .exif import exif_focal_px, exif_orientation
+from .exif import EXIF_IFD, exif_focal_px, exif_orientation
 
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-__all__ = ["MAX_PIXELS", "PHOTO_SUFFIXES", "PhotoHeader", "Pixels", "decode_photo", "decode_mask", "is_photo", "probe_photo"]
+__all__ = ["MAX_PIXELS", "PHOTO_SUFFIXES", "PhotoHeader", "Pixels", "decode_photo", "decode_mask", "is_photo", "probe_photo", "stored_size"]
 
 PHOTO_SUFFIXES = frozenset(
     ".jpg .jpeg .jpe .jfif .png .tif .tiff .webp .heic .heif .hif .avif .bmp .ppm .pgm".split()
@@ -137,17 +137,33 @@ def probe_photo(file: Path, content: bytes | None = None) -> PhotoHeader:
     """
     data = _read(file, content)
     im = _open(data, file)
-    try:
-        exif = im.getexif()
-        orientation = exif_orientation(exif)
-        focal = exif_focal_px(exif, *im.size)
-    except Exception:  # a broken EXIF block does not make the pixels bad
-        orientation, focal = 1, None
     width, height, alpha = im.width, im.height, _has_alpha(im)
     _kind(im, file)
+    exif = _exif(im) if im.format != "PNG" else None  # Pillow loads a PNG to find its EXIF, and a TIFF's must be read before
     im.draft(im.mode, (max(1, width // 8), max(1, height // 8)))
     _load(im, file)
-    return PhotoHeader(width, height, orientation, alpha, focal, hashlib.sha256(data).hexdigest())
+    exif = exif if exif is not None else _exif(im)
+    focal = exif_focal_px(exif, width, height)
+    return PhotoHeader(width, height, exif_orientation(exif), alpha, focal, hashlib.sha256(data).hexdigest())
+
+
+def _exif(im: Image) -> Any:
+    try:
+        exif = im.getexif()
+        exif.get_ifd(EXIF_IFD)  # read while the file is open; it stays in `exif`
+        return exif
+    except Exception:  # a broken EXIF block does not make the pixels bad
+        from PIL import Image as module
+
+        return module.Exif()
+
+
+def stored_size(file: Path) -> tuple[int, int] | None:
+    """(width, height) as stored, from the header alone; None when there is none (`probe_photo` says why)."""
+    try:
+        return _open(_read(file, None), file).size
+    except CaptureError:
+        return None
 
 
 def _load(im: Image, file: Path) -> None:
@@ -171,14 +187,12 @@ def decode_photo(file: Path, content: bytes | None = None, upright: bool = True)
     data = _read(file, content)
     im = _open(data, file)
     _kind(im, file)
-    try:
-        orientation = exif_orientation(im.getexif()) if upright else 1
-    except Exception:  # as in probe_photo
-        orientation = 1
-    pixels = _decode_16bit(im, data) if _is_16bit(im) else None
+    exif = _exif(im) if im.format != "PNG" else None
+    pixels = _decode_16bit(im, data) if _is_16bit(im, data) else None
     if pixels is None:
         _load(im, file)
         pixels = _decode_8bit(im, file)
+    orientation = exif_orientation(exif if exif is not None else _exif(im)) if upright else 1
     alpha = None if pixels.alpha is None else _orient(pixels.alpha, orientation)
     return Pixels(_orient(pixels.rgb, orientation), alpha)
 
@@ -194,17 +208,11 @@ def decode_mask(file: Path) -> np.ndarray:
     return grey
 
 
-def _is_16bit(im: Image) -> bool:
+def _is_16bit(im: Image, data: bytes) -> bool:
     if im.format == "PNG":
-        stream: Any = im.fp
-        position = stream.tell()
-        stream.seek(24)  # bit depth in the IHDR chunk
-        depth = stream.read(1)
-        stream.seek(position)
-        return depth == b"\x10"
+        return data[24:25] == b"\x10"  # bit depth in the IHDR chunk
     if im.format == "TIFF":
-        bits = getattr(im, "tag_v2", {}).get(258, (8,))
-        return max(bits) == 16
+        return max(getattr(im, "tag_v2", {}).get(258, (8,))) == 16
     return False
 
 

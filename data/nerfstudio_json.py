@@ -21,6 +21,7 @@ from ..recon.points import PointCloud
 from .assemble import GivenCamera, Shot, assemble
 from .atomic import write_json
 from .axes import cam_from_world_of_opengl, opengl_of_cam_from_world
+from .decode import stored_size
 from .files import MASK_FOLDERS, common_parent, find_by_stem, find_mask, inside, natural_key, read_json
 from .ply import read_points
 from .protocol import LoadOptions
@@ -46,7 +47,7 @@ class Nerfstudio:
         file = path / FILE if path.is_dir() else path
         root = file.parent
         data = read_json(file)
-        frames = _frames(data, file)
+        frames = frames_of(data, file)
         paths = [_posix(f["file_path"]) for f in frames]
         prefix = common_parent(paths)
         masks = [root / m for m in MASK_FOLDERS]
@@ -58,7 +59,7 @@ class Nerfstudio:
             if photo is None:
                 unplaced.append(Unplaced(name, f"{file.name} names it, but there is no such file"))
                 continue
-            camera = frame_camera(frame, data, f"{relative} in {file}")
+            camera = frame_camera(frame, data, f"{relative} in {file}", photo)
             shots.append(Shot(name if PurePosixPath(name).suffix else name + photo.suffix, photo, camera, _mask(frame, root, masks, name, file)))
         warnings = []
         if unplaced and shots:
@@ -77,7 +78,7 @@ def _posix(path: str) -> str:
     return p
 
 
-def _frames(data: dict[str, Any], file: Path) -> list[dict[str, Any]]:
+def frames_of(data: dict[str, Any], file: Path) -> list[dict[str, Any]]:
     frames = data.get("frames")
     if not isinstance(frames, list) or not frames:
         raise CaptureError(f"{file} has no list of frames, so it names no photo.")
@@ -117,30 +118,44 @@ def _number(value: Any, key: str, what: str) -> float:
     return float(value)
 
 
-def frame_camera(frame: dict[str, Any], top: dict[str, Any], what: str) -> GivenCamera:
-    """One frame's camera; what the frame does not say stands at the top of the file. Raises CaptureError."""
-
-    def get(key: str) -> float | None:
-        value = frame.get(key, top.get(key))
-        return None if value is None else _number(value, key, what)
-
+def matrix_of(frame: dict[str, Any], what: str) -> np.ndarray:
+    """A frame's transform_matrix. Raises CaptureError when it is no 4 x 4 of numbers."""
     try:
         M = np.array(frame.get("transform_matrix"), dtype=np.float64)
     except (TypeError, ValueError) as e:
         raise CaptureError(f"The camera of {what} has no transform_matrix of numbers.") from e
     if M.shape not in ((4, 4), (3, 4)):
         raise CaptureError(f"The camera of {what} has no 4 x 4 transform_matrix.")
+    return M
+
+
+def focal_of_angle(angle: Any, side: float, what: str) -> float:
+    """Focal length in pixels from the field of view (radians) across `side` pixels. Raises CaptureError for a senseless angle."""
+    angle = _number(angle, "camera_angle_x", what)
+    if not 0 < angle < math.pi:
+        raise CaptureError(f"The camera of {what} has a field of view of {angle:g} radians; it must lie between 0 and 3.14.")
+    return 0.5 * side / math.tan(0.5 * angle)
+
+
+def frame_camera(frame: dict[str, Any], top: dict[str, Any], what: str, photo: Path | None = None) -> GivenCamera:
+    """One frame's camera; what the frame does not say stands at the top of the file, and the size also in the photo. Raises CaptureError."""
+
+    def get(key: str) -> float | None:
+        value = frame.get(key, top.get(key))
+        return None if value is None else _number(value, key, what)
+
+    M = matrix_of(frame, what)
     w, h = get("w"), get("h")
-    size = (round(w), round(h)) if w and h else None
-    angle_x, angle_y = get("camera_angle_x"), get("camera_angle_y")
+    size = (round(w), round(h)) if w and h else None if photo is None else stored_size(photo)
     fx, fy = get("fl_x"), get("fl_y")
-    if fx is None and angle_x is not None and size and 0 < angle_x < math.pi:
-        fx = 0.5 * size[0] / math.tan(0.5 * angle_x)
-    if fy is None and fx is None and angle_y is not None and size and 0 < angle_y < math.pi:
-        fy = 0.5 * size[1] / math.tan(0.5 * angle_y)
+    if fx is None and fy is None and size is not None:
+        # instant-ngp's older files hold the angle only; one angle stands for both axes (square pixels)
+        for side, key in ((size[0], "camera_angle_x"), (size[1], "camera_angle_y")):
+            if fx is None and get(key) is not None:
+                fx = focal_of_angle(get(key), side, what)
     fx, fy = fx or fy, fy or fx
     if fx is None or fy is None:
-        raise CaptureError(f"The camera of {what} has no focal length (fl_x, or camera_angle_x with w and h).")
+        raise CaptureError(f"The camera of {what} has no focal length (fl_x, or camera_angle_x).")
     return GivenCamera(cam_from_world_of_opengl(M, what), fx, fy, get("cx"), get("cy"), size, _lens(frame, top, get, what))
 
 
@@ -162,7 +177,7 @@ def read_cameras(path: str | Path) -> Cameras:
     """
     path = Path(path)
     data = read_json(path)
-    cameras = [frame_camera(f, data, f"{f['file_path']} in {path}") for f in _frames(data, path)]
+    cameras = [frame_camera(f, data, f"{f['file_path']} in {path}") for f in frames_of(data, path)]
     size = cameras[0].size
     if size is None or any(c.size != size or not c.lens.is_pinhole for c in cameras):
         raise CaptureError(f"{path} has cameras without a size, of different sizes or with distortion; load it as a capture instead.")

@@ -17,6 +17,12 @@ ADAPTERS: dict[str, tuple[str, str]] = {
     "llff": ("llff:Llff", "poses_bounds.npy with images_4/ or images_8/"),
     "nerfstudio": ("nerfstudio_json:Nerfstudio", "transforms.json (nerfstudio, instant-ngp)"),
     "colmap": ("colmap:Colmap", "sparse/0/ with cameras and images (.bin or .txt) beside images/"),
+    "blender": ("blender:Blender", "transforms_train.json and transforms_test.json (NeRF synthetic)"),
+    "dtu": ("dtu:Dtu", "cameras_sphere.npz with image/ and mask/ (DTU as in NeuS)"),
+    "middlebury": ("middlebury:Middlebury", "NAME_par.txt with its photos"),
+    "strecha": ("strecha:Strecha", "PHOTO.camera files (fountain-P11, Herz-Jesu)"),
+    "rgbd": ("posed_rgbd:PosedRgbd", "condition.npz with poses and depths, and rgb/"),
+    "video": ("video:Video", "a video (.mp4 .mov .mkv .webm .avi .m4v), or a folder with one"),
 }
 
 
