@@ -1,0 +1,15 @@
+from .constants import ALPHA_MAX as ALPHA_MAX
+from .constants import ALPHA_MIN as ALPHA_MIN
+from .constants import COVARIANCE_BLUR as COVARIANCE_BLUR
+from .constants import FOV_CLAMP as FOV_CLAMP
+from .constants import NEAR_PLANE as NEAR_PLANE
+from .constants import TILE_SIZE as TILE_SIZE
+from .constants import TRANSMITTANCE_MIN as TRANSMITTANCE_MIN
+from .protocol import RasterCaps as RasterCaps
+from .protocol import Rasterizer as Rasterizer
+from .protocol import RasterOptions as RasterOptions
+from .protocol import RenderAux as RenderAux
+from .protocol import RenderOutput as RenderOutput
+from .registry import RASTERIZERS as RASTERIZERS
+from .registry import get_rasterizer as get_rasterizer
+from .registry import rasterizer_status as rasterizer_status

@@ -1,0 +1,189 @@
+#include "binning.h"
+
+#include <chrono>
+#include <cstdlib>
+#include <cstring>
+#include <new>
+#include <stdexcept>
+#include <vector>
+
+#include "parallel.h"
+
+namespace handful {
+
+StageTimes &stage_times() {
+    static thread_local StageTimes times{};
+    return times;
+}
+
+static double now_ms() {
+    return std::chrono::duration<double, std::milli>(std::chrono::steady_clock::now().time_since_epoch()).count();
+}
+
+void grow(PairBuffer &b, size_t extra) {
+    size_t capacity = b.capacity * 3 / 2 + extra + 4096;
+    void *tile = std::realloc(b.tile, capacity * sizeof *b.tile);
+    if (tile) b.tile = static_cast<uint32_t *>(tile);
+    void *mask = tile ? std::realloc(b.mask, capacity * sizeof *b.mask) : nullptr;
+    if (!mask) throw std::bad_alloc();
+    b.mask = static_cast<uint16_t *>(mask);
+    b.capacity = capacity;
+}
+
+namespace {
+
+// The projecting threads' pair buffers, kept from call to call.
+struct PairBuffers {
+    std::vector<PairBuffer> of;
+    explicit PairBuffers(int threads) : of((size_t)threads, PairBuffer{nullptr, nullptr, 0, 0}) {}
+    PairBuffers(const PairBuffers &) = delete;
+    ~PairBuffers() {
+        for (auto &b : of) std::free(b.tile), std::free(b.mask);
+    }
+};
+
+struct Chunk {
+    int worker;
+    size_t first;       // in the worker's buffer
+    uint32_t visible;   // how many of its Gaussians
+    uint32_t sorted_at; // its first place among all visible
+    uint32_t slot;      // its first slot
+};
+
+// Stable least-significant-digit radix sort of (key, id) by the bits in which the keys differ. Each worker counts and then moves a contiguous part.
+void radix_sort(int threads, uint32_t count, uint32_t *&key, uint32_t *&id, uint32_t *&key2, uint32_t *&id2) {
+    constexpr int kBits = 11, kBuckets = 1 << kBits;
+    if (count < 2) return;
+    if (count < 8192) threads = 1;
+    uint32_t all_or = 0, all_and = ~0u;
+    for (uint32_t i = 0; i < count; ++i) all_or |= key[i], all_and &= key[i];
+    uint32_t differ = all_or ^ all_and;
+    std::vector<uint32_t> counts((size_t)threads * kBuckets);
+    for (int shift = 0; shift < 32; shift += kBits) {
+        if (!(differ >> shift & (kBuckets - 1))) continue;
+        auto part = [&](int64_t t) { return (uint32_t)((uint64_t)count * (uint64_t)t / (uint64_t)threads); };
+        parallel_for(threads, threads, [&](int64_t t, int) {
+            uint32_t *c = counts.data() + t * kBuckets;
+            std::memset(c, 0, kBuckets * sizeof *c);
+            for (uint32_t i = part(t), e = part(t + 1); i < e; ++i) ++c[key[i] >> shift & (kBuckets - 1)];
+        });
+        uint32_t sum = 0;
+        for (int b = 0; b < kBuckets; ++b)
+            for (int t = 0; t < threads; ++t) {
+                uint32_t &c = counts[(size_t)t * kBuckets + b], n = c;
+                c = sum;
+                sum += n;
+            }
+        parallel_for(threads, threads, [&](int64_t t, int) {
+            uint32_t *c = counts.data() + t * kBuckets;
+            for (uint32_t i = part(t), e = part(t + 1); i < e; ++i) {
+                uint32_t to = c[key[i] >> shift & (kBuckets - 1)]++;
+                key2[to] = key[i], id2[to] = id[i];
+            }
+        });
+        std::swap(key, key2);
+        std::swap(id, id2);
+    }
+}
+
+// Lists every tile's pairs in the order of `sorted`: each worker counts a contiguous part of it, then fills the places that these counts leave it.
+void fill_tiles(int threads, int tiles, const uint32_t *sorted, uint32_t visible, const std::vector<Chunk> &chunks, const PairBuffers &buffers,
+                const Projection &p, Binned &b) {
+    if (p.pairs < 16384) threads = 1;
+    Array<uint32_t> cursor((size_t)threads * tiles);
+    auto part = [&](int64_t t) { return (uint32_t)((uint64_t)visible * (uint64_t)t / (uint64_t)threads); };
+    auto source = [&](uint32_t g) {  // index in the worker's buffer of the Gaussian's first pair
+        const Chunk &c = chunks[g / kChunk];
+        return c.first + (p.slot_begin[g] - c.slot);
+    };
+    parallel_for(threads, threads, [&](int64_t t, int) {
+        uint32_t *count = cursor.data + t * tiles;
+        std::memset(count, 0, sizeof *count * (size_t)tiles);
+        for (uint32_t r = part(t), e = part(t + 1); r < e; ++r) {
+            uint32_t g = sorted[r], n = p.slot_begin[g + 1] - p.slot_begin[g];
+            const uint32_t *tile = buffers.of[(size_t)chunks[g / kChunk].worker].tile + source(g);
+            for (uint32_t k = 0; k < n; ++k) ++count[tile[k]];
+        }
+    });
+    uint32_t sum = 0;
+    for (int tile = 0; tile < tiles; ++tile) {
+        b.tile_begin[(size_t)tile] = sum;
+        for (int t = 0; t < threads; ++t) {
+            uint32_t &c = cursor[(size_t)t * tiles + tile], n = c;
+            c = sum;
+            sum += n;
+        }
+    }
+    b.tile_begin[(size_t)tiles] = sum;
+    parallel_for(threads, threads, [&](int64_t t, int) {
+        uint32_t *at = cursor.data + t * tiles;
+        for (uint32_t r = part(t), e = part(t + 1); r < e; ++r) {
+            uint32_t g = sorted[r], slot = p.slot_begin[g], n = p.slot_begin[g + 1] - slot;
+            const PairBuffer &from = buffers.of[(size_t)chunks[g / kChunk].worker];
+            size_t s = source(g);
+            for (uint32_t k = 0; k < n; ++k) {
+                uint32_t to = at[from.tile[s + k]]++;
+                b.gaussian[to] = g, b.slot[to] = slot + k, b.mask[to] = from.mask[s + k];
+            }
+        }
+    });
+}
+
+}  // namespace
+
+void project_and_bin(const Scene &scene, const Camera &cam, const Options &opt, int threads, float *means2d, float *radii, Projection &p, Binned &b) {
+    const Kernels &k = kernels();
+    const size_t n = (size_t)scene.n;
+    const int tiles = cam.tiles_x * cam.tiles_y;
+    const int64_t chunk_count = (scene.n + kChunk - 1) / kChunk;
+    double t0 = now_ms();
+    p.splats = Array<Splat>(n);
+    p.slot_begin = Array<uint32_t>(n + 1);
+    Array<uint32_t> memory(4 * n);
+    uint32_t *keys = memory.data, *ids = keys + n, *keys2 = ids + n, *ids2 = keys2 + n;
+    std::vector<Chunk> chunks((size_t)chunk_count);
+    PairBuffers buffers(threads);
+    parallel_for(threads, chunk_count, [&](int64_t c, int worker) {
+        int64_t begin = c * kChunk, end = begin + kChunk < scene.n ? begin + kChunk : scene.n;
+        PairBuffer &buffer = buffers.of[(size_t)worker];
+        size_t first = buffer.size;
+        ProjectOut out{p.splats.data, means2d, radii, p.slot_begin.data, keys2, ids2, 0};
+        k.project(scene, cam, opt, begin, end, out, buffer);
+        chunks[(size_t)c] = {worker, first, (uint32_t)out.visible, 0, (uint32_t)(buffer.size - first)};
+    });
+    uint64_t visible = 0, pairs = 0;
+    for (auto &c : chunks) {
+        uint64_t count = c.slot;
+        c.sorted_at = (uint32_t)visible, c.slot = (uint32_t)pairs;
+        visible += c.visible, pairs += count;
+    }
+    if (pairs > 0x7fffffffu) throw std::length_error("more than 2^31 pairs of Gaussian and tile");
+    p.visible = (uint32_t)visible, p.pairs = (uint32_t)pairs;
+    double t1 = now_ms();
+    // counts to places, and the visible of all chunks side by side
+    parallel_for(threads, chunk_count, [&](int64_t c, int) {
+        const Chunk &chunk = chunks[(size_t)c];
+        size_t begin = (size_t)c * kChunk, end = begin + kChunk < n ? begin + kChunk : n;
+        uint32_t slot = chunk.slot;
+        for (size_t i = begin; i < end; ++i) {
+            uint32_t count = p.slot_begin[i];
+            p.slot_begin[i] = slot;
+            slot += count;
+        }
+        std::memcpy(keys + chunk.sorted_at, keys2 + begin, chunk.visible * sizeof *keys);
+        std::memcpy(ids + chunk.sorted_at, ids2 + begin, chunk.visible * sizeof *ids);
+    });
+    p.slot_begin[n] = p.pairs;
+    radix_sort(threads, p.visible, keys, ids, keys2, ids2);
+    double t2 = now_ms();
+    b.tile_begin = Array<uint32_t>((size_t)tiles + 1);
+    b.gaussian = Array<uint32_t>(p.pairs);
+    b.slot = Array<uint32_t>(p.pairs);
+    b.mask = Array<uint16_t>(p.pairs);
+    fill_tiles(threads, tiles, ids, p.visible, chunks, buffers, p, b);
+    double t3 = now_ms();
+    StageTimes &times = stage_times();
+    times.project = t1 - t0, times.sort = t2 - t1, times.bin = t3 - t2;
+}
+
+}  // namespace handful

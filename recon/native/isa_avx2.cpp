@@ -1,0 +1,16 @@
+// The kernels compiled for AVX2 (flags in CMakeLists.txt).
+#include "kernels.h"
+#if defined(__x86_64__) || defined(_M_X64)
+#define HANDFUL_ISA_AVX2
+#define HANDFUL_NS avx2
+#define HANDFUL_NAME "avx2"
+#include "simd.h"
+#include "kernels_sh.h"
+#include "kernels_project.h"
+#include "kernels_project_grad.h"
+#include "kernels_composite.h"
+#include "kernels_table.h"
+const handful::Kernels *handful::kernels_avx2() { return &handful::avx2::table; }
+#else
+const handful::Kernels *handful::kernels_avx2() { return nullptr; }
+#endif

@@ -1,0 +1,16 @@
+// The kernels compiled for AVX512 (flags in CMakeLists.txt).
+#include "kernels.h"
+#if defined(__x86_64__) || defined(_M_X64)
+#define HANDFUL_ISA_AVX512
+#define HANDFUL_NS avx512
+#define HANDFUL_NAME "avx512"
+#include "simd.h"
+#include "kernels_sh.h"
+#include "kernels_project.h"
+#include "kernels_project_grad.h"
+#include "kernels_composite.h"
+#include "kernels_table.h"
+const handful::Kernels *handful::kernels_avx512() { return &handful::avx512::table; }
+#else
+const handful::Kernels *handful::kernels_avx512() { return nullptr; }
+#endif

@@ -1,0 +1,25 @@
+// The table of kernels of one instruction set; isa.cpp picks one at run time.
+#pragma once
+#include "raster_types.h"
+
+namespace handful {
+
+struct Kernels {
+    const char *name;
+    void (*project)(const Scene &, const Camera &, const Options &, int64_t begin, int64_t end, ProjectOut &, PairBuffer &);
+    void (*forward_tile)(const Camera &, const Options &, const Splat *, Pairs, int tile, PixelState, Images);
+    void (*backward_tile)(const Camera &, const Options &, const Splat *, Pairs, int tile, PixelState, const float *depth, ImageGrads, float *pair_grads,
+                          uint8_t *hit_slot);
+    void (*project_grad)(const Scene &, const Camera &, const Options &, const Splat *, const uint32_t *slot_begin, const uint8_t *hit_slot,
+                         const float *pair_grads, int64_t begin, int64_t end, SceneGrads, float *cam_grads);
+};
+
+// null where the compiler's target has no such variant
+const Kernels *kernels_avx512();
+const Kernels *kernels_avx2();
+const Kernels *kernels_base();  // SSE2, NEON or plain C++: always there
+
+const Kernels &kernels();           // the fastest this processor runs, or the one chosen by name
+bool choose_kernels(const char *name);  // "auto" or a name; false: not on this machine
+
+}  // namespace handful

@@ -1,0 +1,18 @@
+// Included last by isa_*.cpp: this variant's table.
+#include "kernels.h"
+
+namespace handful {
+namespace HANDFUL_NS {
+
+static void forward_any(const Camera &c, const Options &o, const Splat *s, Pairs p, int tile, PixelState st, Images out) {
+    o.normal ? forward_tile<true>(c, o, s, p, tile, st, out) : forward_tile<false>(c, o, s, p, tile, st, out);
+}
+static void backward_any(const Camera &c, const Options &o, const Splat *s, Pairs p, int tile, PixelState st, const float *depth, ImageGrads in, float *grads,
+                         uint8_t *hit) {
+    o.normal ? backward_tile<true>(c, o, s, p, tile, st, depth, in, grads, hit) : backward_tile<false>(c, o, s, p, tile, st, depth, in, grads, hit);
+}
+
+static const Kernels table = {HANDFUL_NAME, project, forward_any, backward_any, project_grad};
+
+}  // namespace HANDFUL_NS
+}  // namespace handful
