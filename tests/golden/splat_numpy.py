@@ -184,7 +184,7 @@ def render(scene: Scene) -> Images:
     return out
 
 
-def away_from_jumps(scene: Scene, margin: float, rng: np.random.Generator, tries: int = 50, keep_order: bool = True) -> Scene:
+def away_from_jumps(scene: Scene, margin: float, rng: np.random.Generator, tries: int = 50) -> Scene:
     """The scene with those Gaussians that come closer than `margin` to a jump moved a little until none does.
 
     float32 shifts alpha by about 1e-6 relative: a margin of 1e-4 keeps every backend on the same side everywhere.
