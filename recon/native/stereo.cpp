@@ -1,6 +1,7 @@
 // Scheduling of the stereo kernels over threads, and the choice of the instruction set.
 #include "stereo.h"
 
+#include <cmath>
 #include <cstring>
 #include <vector>
 
@@ -101,6 +102,73 @@ void winner(const Winner &j) {
     const Kernels &k = kernels();
 #pragma omp parallel for schedule(dynamic, 8)
     for (int y = 0; y < j.height; ++y) k.winner_rows(j, y, y + 1);
+}
+
+void refine(const Refine &j, int rounds) {
+    const Kernels &k = kernels();
+#pragma omp parallel
+    {
+        std::vector<float> scratch(k.refine_scratch(j));
+        for (int half = 0; half < 2 * rounds || (rounds == 0 && half < 2); ++half) {
+#pragma omp for schedule(dynamic, 2)  // its end is a barrier
+            for (int r = 0; r < (j.height + 1 - half % 2) / 2; ++r) k.refine_row(j, 2 * r + half % 2, half / 2, rounds == 0, scratch.data());
+        }
+    }
+}
+
+void fit_planes(const float *inv, int W, int H, float scale, float *plane) {
+    const float k = 1.0f / scale;
+#pragma omp parallel for schedule(dynamic, 8)
+    for (int y = 0; y < H; ++y)
+        for (int x = 0; x < W; ++x) {
+            const float w = inv[(long)y * W + x];
+            float suu = 1e-3f, svv = 1e-3f, suv = 0, su = 0, sv = 0;
+            for (int dy = -2; dy <= 2; ++dy)
+                for (int dx = -2; dx <= 2; ++dx) {
+                    if (x + dx < 0 || x + dx >= W || y + dy < 0 || y + dy >= H) continue;
+                    const float d = inv[(long)(y + dy) * W + x + dx] - w, e = d * k, g = e * e < 9.0f ? std::exp(-e * e) : 0.0f;
+                    suu += g * dx * dx, svv += g * dy * dy, suv += g * dx * dy, su += g * dx * d, sv += g * dy * d;
+                }
+            const float det = suu * svv - suv * suv;
+            float *p = plane + 3 * ((long)y * W + x);
+            p[0] = w;
+            p[1] = det > 1e-6f ? (svv * su - suv * sv) / det : 0.0f;
+            p[2] = det > 1e-6f ? (suu * sv - suv * su) / det : 0.0f;
+        }
+}
+
+void carry_planes(const float *from, int W, int H, const float *k, const float *r, float *plane) {
+    std::memset(plane, 0, sizeof(float) * 3 * (size_t)W * H);
+    for (int y = 0; y < H; ++y)
+        for (int x = 0; x < W; ++x) {
+            const float *p = from + 3 * ((long)y * W + x);
+            const float w = p[0], u = x + 0.5f, v = y + 0.5f;
+            if (!(w > 0)) continue;
+            const float z = r[6] * u + r[7] * v + r[8] + r[11] * w;
+            if (!(z > 0)) continue;
+            const float px = (r[0] * u + r[1] * v + r[2] + r[9] * w) / z, py = (r[3] * u + r[4] * v + r[5] + r[10] * w) / z;
+            if (!(px > -1 && py > -1 && px < W + 1 && py < H + 1)) continue;
+            // the plane c . (u, v, 1) = inverse depth, moved: A^T c / (1 - c . b)
+            const float c[3] = {p[1], p[2], w - p[1] * u - p[2] * v};
+            const float scale = 1.0f - (c[0] * k[9] + c[1] * k[10] + c[2] * k[11]);
+            if (!(scale > 1e-6f || scale < -1e-6f)) continue;
+            float q[3];
+            for (int i = 0; i < 3; ++i) q[i] = (k[i] * c[0] + k[3 + i] * c[1] + k[6 + i] * c[2]) / scale;
+            const int ix = (int)std::floor(px - 0.5f), iy = (int)std::floor(py - 0.5f);
+            for (int yy = iy; yy <= iy + 1; ++yy)
+                for (int xx = ix; xx <= ix + 1; ++xx) {
+                    if (xx < 0 || yy < 0 || xx >= W || yy >= H) continue;
+                    const float there = q[0] * (xx + 0.5f) + q[1] * (yy + 0.5f) + q[2];
+                    float *out = plane + 3 * ((long)yy * W + xx);
+                    if (there > out[0]) out[0] = there, out[1] = q[0], out[2] = q[1];
+                }
+        }
+}
+
+void agree(const Agree &j) {
+    const Kernels &k = kernels();
+#pragma omp parallel for schedule(dynamic, 8)
+    for (int y = 0; y < j.height; ++y) k.agree_rows(j, y, y + 1);
 }
 
 }  // namespace handful_stereo

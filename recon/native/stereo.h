@@ -42,6 +42,46 @@ struct Winner {
     float *best_cost;  // H,W: raw matching cost at the best plane, [0,1]
 };
 
+// Slanted planes: each pixel holds an inverse depth and its slopes (inverse depth of a plane is linear in the pixel), tries its
+// neighbours' planes and small changes, and keeps what matches best (PatchMatch stereo, Bleyer et al. 2011), with a window whose taps
+// count by how much their colour is like the centre's.
+constexpr int kMaxTaps = 49;
+constexpr int kMaxCandidates = 16;
+
+struct Refine {
+    int width, height, sources, candidates, taps;
+    int tap_dx[kMaxTaps], tap_dy[kMaxTaps];
+    float tap_weight[kMaxTaps];
+    const float *ref;      // H,W grey
+    const uint8_t *rgb;    // H,W,3
+    const uint8_t *mask;   // H,W
+    const uint32_t *packed[kMaxSources];
+    float map[kMaxSources][12];
+    float noise, second_weight, unknown_cost;
+    float colour_scale;               // weight = exp(-mean channel difference [0,255] / colour_scale)
+    const float *prior;               // H,W,2 inverse depth and trust [0,1]; cost grows towards trust * prior_weight when prior_step away
+    float prior_weight, prior_step;
+    float smooth_weight, smooth_step; // cost of differing from the planes of the four neighbours of like colour by smooth_step or more
+    const float *other[kMaxSources];  // H,W inverse depth of each source, or null
+    float back[kMaxSources][12];      // source to reference
+    float agree_weight, agree_px;     // cost of disagreeing with the source's depth by agree_px or more
+    const float *candidate[kMaxCandidates];  // H,W,3 planes from elsewhere (inverse depth, slopes); 0 = none
+    float near, slope_cap;            // largest inverse depth; largest slope relative to the inverse depth, per pixel
+    float shake;                      // size of the random changes, inverse depth
+    float *plane;                     // H,W,3 in and out
+    float *cost;                      // H,W in and out
+};
+
+// Do the views agree? The point of a pixel, at the depth that the source has there, must come back to the pixel.
+struct Agree {
+    int width, height, sources;
+    const float *inv;                 // H,W of the reference
+    const float *other[kMaxSources];
+    float map[kMaxSources][12], back[kMaxSources][12];
+    float max_px, max_relative;
+    float *count, *error_px, *error_relative;  // H,W
+};
+
 // The hot loops, one table per instruction set.
 struct Kernels {
     const char *isa;
@@ -49,6 +89,9 @@ struct Kernels {
     void (*sweep_band)(const Sweep &, int y0, int y1, float *scratch);
     void (*aggregate_lines)(const Aggregate &, int dx, int dy, bool first, int line0, int line1, int16_t *scratch);
     void (*winner_rows)(const Winner &, int y0, int y1);
+    long (*refine_scratch)(const Refine &);
+    void (*refine_row)(const Refine &, int y, int round, bool score_only, float *scratch);
+    void (*agree_rows)(const Agree &, int y0, int y1);
 };
 
 const Kernels &kernels();                     // the best this processor runs
@@ -64,5 +107,12 @@ void pack_image(const float *grey, const uint8_t *mask, int width, int height, u
 void sweep(const Sweep &);
 void aggregate(const Aggregate &, int paths);
 void winner(const Winner &);
+void refine(const Refine &, int rounds);
+void agree(const Agree &);
+
+// Slopes of the inverse depth from a 5x5 window, counting pixels by exp(-(difference / scale)^2): H,W -> H,W,3 (inverse depth, slopes).
+void fit_planes(const float *inv, int width, int height, float scale, float *plane);
+// A source's planes carried into the reference (map: reference to source, back: source to reference); the nearest wins; 0 = none.
+void carry_planes(const float *source_plane, int width, int height, const float *map, const float *back, float *plane);
 
 }  // namespace handful_stereo

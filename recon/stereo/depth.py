@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from types import ModuleType
+
 import torch
 from jaxtyping import Float
 from torch import Tensor
@@ -10,8 +12,11 @@ from torch.nn import functional as F
 from ..camera import Cameras
 from ..depth import DepthMap
 from ..errors import ShapeError
-from .check import agreement, drop_speckles, normals_from_depth
+from ..kernels import native_or_none
+from . import reference
+from .check import agreement, drop_speckles, normals_from_slopes
 from .config import StereoConfig
+from .refine import Photos, Sweep, refine_views
 from .setup import choose_sources, inverse_depths, range_from_geometry, range_from_points, source_maps
 from .stages import match_view
 
@@ -79,38 +84,44 @@ def _run(
     grey = (images @ torch.tensor([0.299, 0.587, 0.114])).clamp(0, 1).contiguous()
     rgb = (images.clamp(0, 1) * 255 + 0.5).to(torch.uint8).contiguous()
     mask = torch.ones(v, h, w, dtype=torch.uint8) if masks is None else (masks > 0.5).to(torch.uint8).contiguous()
-    inv = torch.zeros(v, h, w)
-    step = torch.zeros(v)
-    margin, cost = torch.zeros(v, h, w), torch.ones(v, h, w)
+    photos = Photos(grey, rgb, mask)
+    sweep = Sweep(
+        torch.zeros(v, h, w), torch.zeros(v, h, w, 2), torch.zeros(v, h, w), torch.ones(v, h, w), torch.zeros(v), limits[:, 1].clone()
+    )
     for i in range(v):
         if not sources[i]:
             continue
         maps = source_maps(cameras, i, sources[i])
         planes = inverse_depths(cameras, maps, limits[i], config)
         win = match_view(grey, rgb[i], mask, i, sources[i], maps, planes, config, backend)
-        step[i] = planes[1] - planes[0]
-        inv[i] = planes[0] + win.plane * step[i]
-        margin[i], cost[i] = win.margin, win.cost
-    inv = inv * mask
-    return [_finish(inv, cameras, i, sources[i], margin[i], cost[i], float(step[i]), mask[i], config) for i in range(v)]
+        sweep.step[i] = planes[1] - planes[0]
+        sweep.inv[i] = (planes[0] + win.plane * sweep.step[i]) * mask[i]
+        sweep.margin[i], sweep.cost[i] = win.margin, win.cost
+    kernels = native_or_none() if backend != "reference" else None
+    if kernels is not None and config.refine_rounds > 0:
+        refine_views(kernels, photos, cameras, sources, sweep, config)
+    else:
+        for i in range(v):
+            sweep.slopes[i] = reference.fit_planes(sweep.inv[i], max(3.0 * float(sweep.step[i]), 1e-12))
+    return [_finish(sweep, cameras, i, sources[i], mask[i], config, kernels) for i in range(v)]
 
 
 def _finish(
-    inv: Tensor, cameras: Cameras, i: int, sources: list[int], margin: Tensor, cost: Tensor, step: float, mask: Tensor, config: StereoConfig
+    sweep: Sweep, cameras: Cameras, i: int, sources: list[int], mask: Tensor, config: StereoConfig, kernels: ModuleType | None
 ) -> DepthMap:
+    inv = sweep.inv
     h, w = inv.shape[1:]
     if not sources:
         zero = torch.zeros(h, w)
         return DepthMap(zero, zero, zero > 0, torch.zeros(h, w, 3))
-    agree = agreement(inv, cameras, i, sources, config.check_px, config.check_relative)
+    agree = agreement(inv, cameras, i, sources, config.check_px, config.check_relative, kernels)
     valid = (agree.count > 0) & (mask > 0) & (inv[i] > 0)
-    valid = drop_speckles(inv[i], valid, config.speckle, 1.5 * step)
+    valid = drop_speckles(inv[i], valid, config.speckle, 1.5 * float(sweep.step[i]))
     geometric = torch.exp(-((agree.error_px / config.check_px) ** 2))
-    photometric = (1.0 - cost).clamp(0, 1)
-    confidence = torch.where(valid, geometric * photometric * (1 - torch.exp(-margin / 0.08)), torch.zeros_like(cost))
-    depth = torch.where(inv[i] > 0, 1.0 / inv[i].clamp(min=1e-9), torch.zeros_like(cost))
-    normal = normals_from_depth(inv[i], cameras.K[i], confidence)
-    return DepthMap(depth, confidence, valid, normal)
+    photometric = (1.0 - sweep.cost[i]).clamp(0, 1)
+    confidence = torch.where(valid, geometric * photometric, torch.zeros_like(inv[i]))
+    depth = torch.where(inv[i] > 0, 1.0 / inv[i].clamp(min=1e-9), torch.zeros_like(inv[i]))
+    return DepthMap(depth, confidence, valid, normals_from_slopes(inv[i], sweep.slopes[i], cameras.K[i]))
 
 
 def _find_limits(

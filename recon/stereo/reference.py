@@ -7,9 +7,10 @@ from jaxtyping import Float, Int, UInt8
 from torch import Tensor
 from torch.nn import functional as F
 
+from ..camera import Cameras, pixel_centers
 from .config import StereoConfig
 
-__all__ = ["aggregate", "cost_volume", "winner"]
+__all__ = ["aggregate", "agreement", "cost_volume", "fit_planes", "winner"]
 
 _RADIUS = 3
 _COST_MAX = 200
@@ -127,3 +128,61 @@ def winner(cost: UInt8[Tensor, "H W D"], total: Int[Tensor, "H W D"]) -> tuple[T
     rest = torch.where(far, total, torch.full_like(total, 65535)).min(dim=2).values
     margin = torch.where(rest > low[..., 0], (rest - low[..., 0]).float() / (rest + 1).float(), torch.zeros_like(a))
     return k + offset, margin, cost.gather(2, at)[..., 0].float() / _COST_MAX
+
+
+def _sample_inverse(inv: Float[Tensor, "H W"], u: Tensor, v: Tensor) -> Tensor:
+    """Inverse depth at continuous pixels: bilinear on a smooth surface, the nearest pixel across an edge."""
+    h, w = inv.shape
+    x, y = (u - 0.5).clamp(0, w - 1), (v - 0.5).clamp(0, h - 1)
+    x0, y0 = x.floor().long().clamp(max=max(w - 2, 0)), y.floor().long().clamp(max=max(h - 2, 0))
+    x1, y1 = (x0 + 1).clamp(max=w - 1), (y0 + 1).clamp(max=h - 1)
+    fx, fy = x - x0, y - y0
+    a, b, c, d = inv[y0, x0], inv[y0, x1], inv[y1, x0], inv[y1, x1]
+    high = torch.maximum(torch.maximum(a, b), torch.maximum(c, d))
+    low = torch.minimum(torch.minimum(a, b), torch.minimum(c, d))
+    smooth = (a * (1 - fx) + b * fx) * (1 - fy) + (c * (1 - fx) + d * fx) * fy
+    nearest = inv[y.round().long(), x.round().long()]
+    return torch.where(high - low < 0.05 * high, smooth, nearest)
+
+
+def agreement(
+    inv: Float[Tensor, "V H W"], cameras: Cameras, i: int, sources: list[int], check_px: float, check_relative: float
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Two-view consistency: the point of a pixel, seen in the other view at that view's depth, must come back to the pixel."""
+    h, w = inv.shape[1:]
+    uv = pixel_centers(w, h).reshape(1, -1, 2)
+    depth = 1.0 / inv[i].reshape(1, -1).clamp(min=1e-9)
+    world = cameras[i].unproject(uv, depth)[0]
+    count = torch.zeros(h * w)
+    best_px = torch.full((h * w,), float("inf"))
+    best_rel = torch.full((h * w,), float("inf"))
+    for j in sources:
+        uv_j, z_j = (t[0] for t in cameras[j].project(world))
+        seen = (z_j > 0) & (uv_j[:, 0] >= 0) & (uv_j[:, 1] >= 0) & (uv_j[:, 0] <= w) & (uv_j[:, 1] <= h)
+        uv_j = torch.nan_to_num(uv_j)
+        inv_j = _sample_inverse(inv[j], uv_j[:, 0], uv_j[:, 1])
+        back = cameras[j].unproject(uv_j[None], 1.0 / inv_j[None].clamp(min=1e-9))[0]
+        uv_i, z_i = (t[0] for t in cameras[i].project(back))
+        px = torch.where(seen & (z_i > 0) & (inv_j > 0), (uv_i - uv[0]).norm(dim=-1), torch.full_like(z_i, float("inf")))
+        relative = (1.0 - z_j * inv_j).abs()
+        count += ((px < check_px) & (relative < check_relative)).float()
+        better = px < best_px
+        best_px = torch.where(better, px, best_px)
+        best_rel = torch.where(better, relative, best_rel)
+    return count.reshape(h, w), best_px.reshape(h, w), best_rel.reshape(h, w)
+
+
+def fit_planes(inv: Float[Tensor, "H W"], scale: float) -> Float[Tensor, "H W 2"]:
+    """Slopes of the inverse depth from a 5x5 window, counting pixels by exp(-(difference / scale)^2)."""
+    h, w = inv.shape
+    outside = F.pad(torch.zeros(1, 1, h, w), (2, 2, 2, 2), value=1.0)
+    window = F.unfold(F.pad(inv[None, None], (2, 2, 2, 2)), 5).reshape(25, h, w)
+    diff = window - inv
+    g = torch.exp(-((diff / scale) ** 2)) * ((diff / scale) ** 2 < 9) * (1 - F.unfold(outside, 5).reshape(25, h, w))
+    du = torch.arange(-2.0, 3.0).repeat(5)[:, None, None]
+    dv = torch.arange(-2.0, 3.0).repeat_interleave(5)[:, None, None]
+    suu, svv, suv = (g * du * du).sum(0) + 1e-3, (g * dv * dv).sum(0) + 1e-3, (g * du * dv).sum(0)
+    su, sv = (g * du * diff).sum(0), (g * dv * diff).sum(0)
+    det = suu * svv - suv * suv
+    slopes = torch.stack([svv * su - suv * sv, suu * sv - suv * su], -1) / det.clamp(min=1e-6)[..., None]
+    return torch.where((det > 1e-6)[..., None], slopes, torch.zeros_like(slopes))

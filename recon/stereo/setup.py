@@ -9,7 +9,7 @@ from torch import Tensor
 from ..camera import Cameras
 from .config import StereoConfig
 
-__all__ = ["choose_sources", "inverse_depths", "range_from_geometry", "range_from_points", "source_maps"]
+__all__ = ["back_maps", "choose_sources", "inverse_depths", "range_from_geometry", "range_from_points", "source_maps"]
 
 
 def range_from_points(cameras: Cameras, xyz: Float[Tensor, "N 3"], least: int = 20) -> Float[Tensor, "V 2"]:
@@ -93,6 +93,11 @@ def source_maps(cameras: Cameras, i: int, sources: list[int]) -> Float[Tensor, "
     A = src.K @ rel[:, :3, :3] @ torch.linalg.inv(ref.K)
     b = (src.K @ rel[:, :3, 3:])[..., 0]
     return torch.cat([A.reshape(-1, 9), b], dim=1).float().contiguous()
+
+
+def back_maps(cameras: Cameras, i: int, sources: list[int]) -> Float[Tensor, "S 12"]:
+    """The maps the other way: from each source to the reference."""
+    return torch.cat([source_maps(cameras, j, [i]) for j in sources])
 
 
 def inverse_depths(cameras: Cameras, maps: Float[Tensor, "S 12"], limits: Float[Tensor, "2"], config: StereoConfig) -> Float[Tensor, "D"]:
