@@ -20,7 +20,7 @@ from ..recon.capture import Capture, Unplaced, View
 from ..recon.depth import DepthMap
 from ..recon.errors import CaptureError, ConfigError
 from ..recon.points import PointCloud
-from .decode import PhotoHeader, decode_mask, probe_photo
+from .decode import PhotoHeader, probe_photo
 from .image_io import FileImage, resize_depth
 from .protocol import LoadOptions
 from .undistort import Lens, LensWarp
@@ -155,7 +155,7 @@ def _readable(shots: list[Shot], left_out: list[Unplaced], notes: list[str]) -> 
     def probe(shot: Shot) -> PhotoHeader | CaptureError:
         try:
             if shot.mask_file is not None:
-                decode_mask(shot.mask_file)
+                probe_photo(shot.mask_file)
         except CaptureError as e:
             return CaptureError(str(e).replace("The photo", "The mask", 1))
         try:

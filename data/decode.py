@@ -10,12 +10,12 @@ import io
 import warnings
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from ..recon.errors import CaptureError
-from .exif import EXIF_IFD, exif_focal_px, exif_orientation
+from .exif import exif_focal_px, exif_orientation
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -137,31 +137,34 @@ def probe_photo(file: Path, content: bytes | None = None) -> PhotoHeader:
     """
     data = _read(file, content)
     im = _open(data, file)
-    width, height, alpha = im.width, im.height, _has_alpha(im)
+    (width, height), alpha = _stored_size(im), _has_alpha(im)
     _kind(im, file)
-    exif = _exif(im) if im.format != "PNG" else None  # Pillow loads a PNG to find its EXIF, and a TIFF's must be read before
+    about = _exif(im, width, height) if im.format != "PNG" else None  # Pillow loads a PNG to find its EXIF; of a TIFF it drops it on loading
     im.draft(im.mode, (max(1, width // 8), max(1, height // 8)))
     _load(im, file)
-    exif = exif if exif is not None else _exif(im)
-    focal = exif_focal_px(exif, width, height)
-    return PhotoHeader(width, height, exif_orientation(exif), alpha, focal, hashlib.sha256(data).hexdigest())
+    orientation, focal = about or _exif(im, width, height)
+    return PhotoHeader(width, height, orientation, alpha, focal, hashlib.sha256(data).hexdigest())
 
 
-def _exif(im: Image) -> Any:
+def _stored_size(im: Image) -> tuple[int, int]:
+    """Pillow turns TIFF files (alone) by itself, and newer releases already tell the turned size."""
+    tags = getattr(im, "tag_v2", {})
+    return (int(tags[256]), int(tags[257])) if im.format == "TIFF" and 256 in tags and 257 in tags else im.size
+
+
+def _exif(im: Image, width: int, height: int) -> tuple[int, float | None]:
+    """Orientation and focal length in pixels."""
     try:
         exif = im.getexif()
-        exif.get_ifd(EXIF_IFD)  # read while the file is open; it stays in `exif`
-        return exif
+        return exif_orientation(exif), exif_focal_px(exif, width, height)
     except Exception:  # a broken EXIF block does not make the pixels bad
-        from PIL import Image as module
-
-        return module.Exif()
+        return 1, None
 
 
 def stored_size(file: Path) -> tuple[int, int] | None:
     """(width, height) as stored, from the header alone; None when there is none (`probe_photo` says why)."""
     try:
-        return _open(_read(file, None), file).size
+        return _stored_size(_open(_read(file, None), file))
     except CaptureError:
         return None
 
@@ -187,12 +190,18 @@ def decode_photo(file: Path, content: bytes | None = None, upright: bool = True)
     data = _read(file, content)
     im = _open(data, file)
     _kind(im, file)
-    exif = _exif(im) if im.format != "PNG" else None
-    pixels = _decode_16bit(im, data) if _is_16bit(im, data) else None
+    stored = _stored_size(im)
+    about = _exif(im, *stored) if im.format != "PNG" else None
+    pixels = _decode_16bit(im, data, stored) if _is_16bit(im, data) else None
+    turned = pixels is None and im.format == "TIFF"
     if pixels is None:
         _load(im, file)
         pixels = _decode_8bit(im, file)
-    orientation = exif_orientation(exif if exif is not None else _exif(im)) if upright else 1
+    orientation, _ = about or _exif(im, *stored)
+    if turned:
+        orientation = 1 if upright else {6: 8, 8: 6}.get(orientation, orientation)  # already upright: nothing, or back again
+    elif not upright:
+        orientation = 1
     alpha = None if pixels.alpha is None else _orient(pixels.alpha, orientation)
     return Pixels(_orient(pixels.rgb, orientation), alpha)
 
@@ -216,7 +225,7 @@ def _is_16bit(im: Image, data: bytes) -> bool:
     return False
 
 
-def _decode_16bit(im: Image, data: bytes) -> Pixels | None:
+def _decode_16bit(im: Image, data: bytes, size: tuple[int, int]) -> Pixels | None:
     """Pillow cuts 16-bit colour to 8 bits, OpenCV keeps them. None when OpenCV cannot, or when a profile needs Pillow."""
     import cv2
 
@@ -226,10 +235,10 @@ def _decode_16bit(im: Image, data: bytes) -> Pixels | None:
         a = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
     except cv2.error:
         return None
-    if a is None or a.dtype != np.uint16 or a.shape[:2] != (im.height, im.width):
+    if a is None or a.dtype != np.uint16 or a.shape[:2] != size[::-1]:
         return None
     if a.ndim == 2 or a.shape[2] == 1:
-        return Pixels(np.repeat(a.reshape(im.height, im.width, 1), 3, axis=2), None)
+        return Pixels(np.repeat(a.reshape(*a.shape[:2], 1), 3, axis=2), None)
     if a.shape[2] not in (3, 4):
         return None
     rgb = np.ascontiguousarray(a[:, :, 2::-1])

@@ -59,8 +59,8 @@ class FileImage:
             rgb = resize(pixels.rgb, self.fit)
         else:
             # averages weighted by alpha: what is hidden behind transparency must not bleed in
-            alpha = pixels.alpha.astype(np.float32)[..., None] / top
-            rgb, weight = resize(pixels.rgb * (alpha / top), self.fit), resize(alpha, self.fit)[..., None]
+            alpha = pixels.alpha.astype(np.float32) / top
+            rgb, weight = resize(pixels.rgb * (alpha / top)[..., None], self.fit), resize(alpha, self.fit)[..., None]
             rgb = rgb + (1 - weight) if self.background == "white" else rgb / np.maximum(weight, 1e-6)
             rgb = np.clip(rgb, 0.0, 1.0)
         if self.warp is not None:

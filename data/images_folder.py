@@ -7,6 +7,7 @@ from pathlib import Path
 from ..recon.capture import Capture
 from ..recon.errors import CaptureError
 from .assemble import Shot, assemble
+from .decode import is_photo
 from .files import MASK_FOLDERS, find_mask, list_photos
 from .protocol import LoadOptions
 
@@ -29,8 +30,10 @@ class ImagesFolder:
 
     def load(self, path: Path, options: LoadOptions) -> Capture:
         folder = _photo_folder(path)
+        if folder is None and not path.is_dir():
+            raise CaptureError(single_photo(path) or f"{path} is not a folder of photos.")
         if folder is None:
-            raise CaptureError(no_photos(path))
+            raise CaptureError(photo_trouble(path) or f"The folder {path} holds no photos (.jpg, .png, .tif, .webp, .heic) and no images/ folder with some.")
         masks = [p / m for p in dict.fromkeys((folder, path, folder.parent if folder.name in PHOTO_FOLDERS else folder)) for m in MASK_FOLDERS]
         shots = [Shot(p.name, p, mask_file=find_mask(masks, p.name)) for p in list_photos(folder)]
         return assemble(shots, options, self.name, drop_duplicates=True, exif_upright=True)
@@ -42,10 +45,19 @@ def _photo_folder(path: Path) -> Path | None:
     return next((f for f in (path, *(path / n for n in PHOTO_FOLDERS)) if list_photos(f)), None)
 
 
-def no_photos(path: Path) -> str:
-    """One sentence for a folder without photos."""
-    if any(p.suffix.lower() in RAW_SUFFIXES for p in path.iterdir()):
-        return f"{path} holds raw camera files only; develop them to JPEG, PNG or TIFF first."
-    if not any(path.iterdir()):
+def photo_trouble(path: Path) -> str | None:
+    """One sentence for a folder that can hold no capture of any kind; None when it only holds no photos."""
+    try:
+        entries = list(path.iterdir())
+    except OSError as e:
+        return f"The folder {path} cannot be read ({e.strerror or e})."
+    if not entries:
         return f"The folder {path} is empty; put 2 to 30 photos of a scene into it."
-    return f"The folder {path} holds no photos (.jpg, .png, .tif, .webp, .heic) and no images/ folder with some."
+    if any(p.suffix.lower() in RAW_SUFFIXES for p in entries):
+        return f"{path} holds raw camera files only; develop them to JPEG, PNG or TIFF first."
+    return None
+
+
+def single_photo(path: Path) -> str | None:
+    """One sentence for a path that is one photo instead of a folder."""
+    return f"{path} is a single photo; give the folder with all photos of the scene." if is_photo(path) else None

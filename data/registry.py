@@ -62,7 +62,8 @@ def load_capture(path: str | Path, options: LoadOptions | None = None, adapter: 
 
 
 def _unrecognised(path: Path) -> str:
+    from .images_folder import photo_trouble, single_photo
+
     kinds = "; ".join(f"{name}: {what}" for name, (_, what) in ADAPTERS.items())
-    if path.is_dir() and not any(path.iterdir()):
-        return f"The folder {path} is empty; put 2 to 30 photos of a scene into it."
-    return f"{path} holds nothing Handful can read; it reads {kinds}."
+    trouble = photo_trouble(path) if path.is_dir() else single_photo(path)
+    return trouble or f"{path} holds nothing Handful can read; it reads {kinds}."
