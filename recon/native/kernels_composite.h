@@ -68,7 +68,8 @@ inline void forward_tile(const Camera &cam, const Options &opt, const Splat *spl
                     continue;
                 }
                 some = true;
-                VF w = keep(hit, alpha * t), after = t - w;
+                alpha = keep(hit, alpha);
+                VF w = alpha * t, after = attenuate(t, alpha);
                 VM ends = hit & (after < set1(kTransmittanceMin));
                 if (any(ends)) {
                     store(final_T + o, select(ends, t, load(final_T + o)));

@@ -14,6 +14,7 @@ inline VF operator*(VF a, VF b) { return {_mm256_mul_ps(a.v, b.v)}; }
 inline VF operator/(VF a, VF b) { return {_mm256_div_ps(a.v, b.v)}; }
 inline VF fma(VF a, VF b, VF c) { return {_mm256_fmadd_ps(a.v, b.v, c.v)}; }    // a b + c
 inline VF fnma(VF a, VF b, VF c) { return {_mm256_fnmadd_ps(a.v, b.v, c.v)}; }  // c - a b
+inline VF attenuate(VF t, VF a) { return fnma(t, a, t); }  // t (1 - a), also where a is near 1
 inline VF min(VF a, VF b) { return {_mm256_min_ps(a.v, b.v)}; }
 inline VF max(VF a, VF b) { return {_mm256_max_ps(a.v, b.v)}; }
 inline VF sqrt(VF a) { return {_mm256_sqrt_ps(a.v)}; }

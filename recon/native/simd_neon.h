@@ -14,6 +14,7 @@ inline VF operator*(VF a, VF b) { return {vmulq_f32(a.v, b.v)}; }
 inline VF operator/(VF a, VF b) { return {vdivq_f32(a.v, b.v)}; }
 inline VF fma(VF a, VF b, VF c) { return {vfmaq_f32(c.v, a.v, b.v)}; }   // a b + c
 inline VF fnma(VF a, VF b, VF c) { return {vfmsq_f32(c.v, a.v, b.v)}; }  // c - a b
+inline VF attenuate(VF t, VF a) { return fnma(t, a, t); }  // t (1 - a), also where a is near 1
 // as on x86: where either is NaN the second is taken
 inline VF min(VF a, VF b) { return {vbslq_f32(vcltq_f32(a.v, b.v), a.v, b.v)}; }
 inline VF max(VF a, VF b) { return {vbslq_f32(vcgtq_f32(a.v, b.v), a.v, b.v)}; }

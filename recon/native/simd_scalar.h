@@ -15,6 +15,7 @@ inline VF operator*(VF a, VF b) { HANDFUL_LANES(VF, .v[i] = a.v[i] * b.v[i]); }
 inline VF operator/(VF a, VF b) { HANDFUL_LANES(VF, .v[i] = a.v[i] / b.v[i]); }
 inline VF fma(VF a, VF b, VF c) { HANDFUL_LANES(VF, .v[i] = a.v[i] * b.v[i] + c.v[i]); }
 inline VF fnma(VF a, VF b, VF c) { HANDFUL_LANES(VF, .v[i] = c.v[i] - a.v[i] * b.v[i]); }
+inline VF attenuate(VF t, VF a) { return t * (set1(1.0f) - a); }  // t (1 - a), also where a is near 1
 inline VF min(VF a, VF b) { HANDFUL_LANES(VF, .v[i] = a.v[i] < b.v[i] ? a.v[i] : b.v[i]); }
 inline VF max(VF a, VF b) { HANDFUL_LANES(VF, .v[i] = a.v[i] > b.v[i] ? a.v[i] : b.v[i]); }
 inline VF sqrt(VF a) { HANDFUL_LANES(VF, .v[i] = ::sqrtf(a.v[i])); }

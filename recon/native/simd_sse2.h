@@ -14,6 +14,7 @@ inline VF operator*(VF a, VF b) { return {_mm_mul_ps(a.v, b.v)}; }
 inline VF operator/(VF a, VF b) { return {_mm_div_ps(a.v, b.v)}; }
 inline VF fma(VF a, VF b, VF c) { return {_mm_add_ps(_mm_mul_ps(a.v, b.v), c.v)}; }   // a b + c, rounded twice here
 inline VF fnma(VF a, VF b, VF c) { return {_mm_sub_ps(c.v, _mm_mul_ps(a.v, b.v))}; }  // c - a b
+inline VF attenuate(VF t, VF a) { return t * (set1(1.0f) - a); }  // t (1 - a), also where a is near 1
 inline VF min(VF a, VF b) { return {_mm_min_ps(a.v, b.v)}; }
 inline VF max(VF a, VF b) { return {_mm_max_ps(a.v, b.v)}; }
 inline VF sqrt(VF a) { return {_mm_sqrt_ps(a.v)}; }
