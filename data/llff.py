@@ -49,7 +49,10 @@ class Llff:
         return assemble(shots, used, self.name, unplaced=unplaced)
 
 
-def _read_poses(root: Path) -> tuple[np.ndarray, list[tuple[float, float, float, float, float | None, float | None]]]:
+_Row = tuple[float, float, float, float, float | None, float | None]
+
+
+def _read_poses(root: Path) -> tuple[np.ndarray, list[_Row]]:
     """(N,3,4) camera-to-world in LLFF axes, and H, W, fx, fy, cx, cy per view (None = the centre)."""
     file = root / POSES
     table = load_npy(file)
@@ -57,7 +60,7 @@ def _read_poses(root: Path) -> tuple[np.ndarray, list[tuple[float, float, float,
         raise CaptureError(f"{file} has shape {table.shape}; expected N x 17 (LLFF), or N x 14 (NeX) with hwf_cxcy.npy beside it.")
     if table.shape[1] == 17:
         m = table[:, :15].reshape(-1, 3, 5)
-        rows = [(h, w, f, f, None, None) for h, w, f in m[:, :, 4]]
+        rows: list[_Row] = [(float(h), float(w), float(f), float(f), None, None) for h, w, f in m[:, :, 4]]
         poses = m[:, :, :4]
     else:
         hwf_file = root / "hwf_cxcy.npy"

@@ -1,7 +1,7 @@
 """Lens distortion, removed once, here: the rest of the house knows pinhole cameras only.
 
 Every model is written in the direction undistorted -> distorted (normalised image plane, z = 1), which is what resampling needs.
-Pixels follow our rule (centres at +0.5); OpenCV's remap counts from integer centres, hence the one -0.5 below.
+Resampled with torch's grid_sample, whose coordinates span the image as ours do and are exact (OpenCV's remap rounds to 1/32 pixel).
 Sources: OpenCV documentation of `calib3d` (radial-tangential, fisheye) and COLMAP's documented camera models.
 """
 
@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 import numpy as np
+import torch
 
 from ..recon.errors import CaptureError
 
@@ -122,8 +123,8 @@ class LensWarp:
 
 
 @lru_cache(maxsize=2)  # the photos of one capture mostly share one lens
-def _maps(warp: LensWarp) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """For every undistorted pixel: where it is in the photo (u, v with OpenCV's integer centres), and whether it is in it."""
+def _grid(warp: LensWarp) -> tuple[torch.Tensor, np.ndarray]:
+    """For every undistorted pixel centre: where it is in the photo, in [-1, 1] over its extent, and whether it is in it."""
     w, h = warp.size
     x = (np.arange(w) + 0.5 - warp.cx) / warp.fx
     y = (np.arange(h) + 0.5 - warp.cy) / warp.fy
@@ -133,25 +134,25 @@ def _maps(warp: LensWarp) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         xd, yd = warp.lens.distort(x, y)
         u, v = xd * warp.fx + warp.cx, yd * warp.fy + warp.cy
         valid = (u >= 0) & (u <= w) & (v >= 0) & (v <= h) & (r < warp.lens.fold_radius(float(r.max())))
-    u, v = np.where(valid, u - 0.5, -10.0), np.where(valid, v - 0.5, -10.0)
-    return u.astype(np.float32), v.astype(np.float32), valid
+    grid = np.stack([np.where(valid, 2 * u / w - 1, 0.0), np.where(valid, 2 * v / h - 1, 0.0)], axis=-1)
+    return torch.from_numpy(grid.astype(np.float32))[None], valid
+
+
+def _sample(a: np.ndarray, grid: torch.Tensor, mode: str) -> np.ndarray:
+    planes = torch.from_numpy(np.ascontiguousarray(a)).permute(2, 0, 1)[None]
+    out = torch.nn.functional.grid_sample(planes, grid, mode, padding_mode="border", align_corners=False)
+    return out[0].permute(1, 2, 0).numpy()
 
 
 def warp_image(image: np.ndarray, warp: LensWarp) -> np.ndarray:
-    """H,W,3 float32 in [0, 1], cubic; what lies outside the photo is 0 (and 0 in `warp_mask`)."""
-    import cv2
-
-    u, v, valid = _maps(warp)
-    out = cv2.remap(image, u, v, cv2.INTER_CUBIC, borderMode=cv2.BORDER_REPLICATE)
-    return np.clip(out, 0.0, 1.0) * valid[..., None]
+    """H,W,3 float32 in [0, 1], bicubic; what lies outside the photo is 0 (and 0 in `warp_mask`)."""
+    grid, valid = _grid(warp)
+    return np.clip(_sample(image, grid, "bicubic"), 0.0, 1.0) * valid[..., None]
 
 
 def warp_mask(mask: np.ndarray | None, warp: LensWarp) -> np.ndarray:
-    """H,W float32: the mask (ones when None), 0 where the photo shows nothing."""
-    import cv2
-
-    u, v, valid = _maps(warp)
+    """H,W float32: the mask (ones when None), bilinear, 0 where the photo shows nothing."""
+    grid, valid = _grid(warp)
     if mask is None:
         return valid.astype(np.float32)
-    out = cv2.remap(mask, u, v, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
-    return out * valid
+    return _sample(mask[..., None], grid, "bilinear")[..., 0] * valid
