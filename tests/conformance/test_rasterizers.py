@@ -264,6 +264,46 @@ def test_extreme_scales_stay_finite(
         assert torch.isfinite(grad).all(), k
 
 
+def test_needles_have_clean_gradients(raster: Rasterizer, device: torch.device) -> None:
+    """A splat a thousand times longer than wide: its gradient along the long axis is tiny, and must not be the rounding error of the others."""
+    if raster.name == "gsplat":
+        pytest.xfail("gsplat goes back through differences of large numbers (declared in its deviations)")
+    g, c, o = to_torch(smooth_scene(views=1), device=device)
+    g = replace(
+        g, log_scales=torch.cat([torch.tensor([[4.0, -5.0, -5.0], [-5.0, 5.0, -6.0], [3.0, -1.0, -6.0]], device=device), g.log_scales[3:]])
+    )
+    _, grads = gradients(raster, g, c, o)
+    _, want = gradients(get_rasterizer("reference"), g.to("cpu", torch.float64), c.to("cpu", torch.float64), o)
+    errors = {k: relative_error(grads[k], want[k]) for k in grads}
+    assert {k: e for k, e in errors.items() if not e < 1e-3} == {}
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_wild_scenes(raster: Rasterizer, device: torch.device, seed: int) -> None:
+    """Any size of image, splat, opacity, focal length: finite everywhere, and the judge's picture but for single pixels at jumps."""
+    gen = torch.Generator().manual_seed(seed)
+    size = torch.rand(8, generator=gen).tolist()
+    n, w, h, degree = int(1 + 150 * size[0]), int(1 + 60 * size[1]), int(1 + 50 * size[2]), int(4 * size[3])
+    log_scales = torch.randn(n, 3, generator=gen) * (0.5 + 2 * size[4]) + 5 * size[5] - 5
+    g = Gaussians(
+        torch.randn(n, 3, generator=gen) * torch.tensor([2.0, 2.0, 3.0]),
+        torch.randn(n, 4, generator=gen) * 10 ** (4 * size[6] - 2),
+        log_scales,
+        4 * torch.randn(n, generator=gen),
+        0.5 * torch.randn(n, (degree + 1) ** 2, 3, generator=gen),
+    )
+    focal = w * (0.3 + 2 * size[7])
+    c = Cameras(torch.eye(4)[None], torch.tensor([[[focal, 0, 0.4 * w], [0, 1.1 * focal, 0.7 * h], [0, 0, 1]]]), w, h)
+    o = RasterOptions(background=(0.2, 0.3, 0.4), antialiased=seed % 2 == 0, normal=True)
+    out, grads = gradients(raster, g.to(device), c.to(device), o)
+    if not unguarded(raster):
+        assert all(torch.isfinite(v).all() for v in grads.values())
+    want = get_rasterizer("reference").render(g.to(dtype=torch.float64), c.to(dtype=torch.float64), o)
+    for k in IMAGES:
+        error = (getattr(out, k).double().cpu() - getattr(want, k)).abs() / (1 + getattr(want, k).abs().max())
+        assert torch.isfinite(error).all() and (error > 1e-3).double().mean() < 0.01, k
+
+
 def test_a_point_is_drawn_as_the_blur(raster: Rasterizer, device: torch.device) -> None:
     g, c = one_gaussian(device, scale=(1e-30, 1e-30, 1e-30))
     g = replace(g, means=torch.tensor([[0.05, 0.046875, 3.0]], device=device))  # projects to the pixel centre (16.5, 12.5)
