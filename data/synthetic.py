@@ -16,7 +16,7 @@ from ..recon.camera import Cameras, pixel_centers
 from ..recon.capture import ArrayImage, Capture, View
 from ..recon.errors import ConfigError
 from ..recon.matches import FlowField, Matches
-from ._synth.cast import cast
+from ._synth.cast import cast, meet_planes
 from ._synth.light import Baked, bake, srgb_from_linear
 from ._synth.scenes import KINDS, Stage
 
@@ -113,20 +113,8 @@ def arc_cameras(
     return Cameras(torch.stack(poses), K.expand(len(poses), 3, 3).clone(), width, height).to(dtype=torch.float32)
 
 
-def _colors(scene: SyntheticScene, camera: Cameras, supersample: int) -> tuple[Tensor, Tensor]:
-    """Box-filtered picture (H, W, 3) and coverage (H, W) of one camera from supersample^2 rays a pixel."""
-    s, (w, h) = supersample, (camera.width, camera.height)
-    origins, directions = camera.to(dtype=torch.float64).resized(w * s, h * s).rays()
-    hits = cast(scene.baked.tree, origins.reshape(-1, 3).float(), directions.reshape(-1, 3).float())
-    seen = (hits.triangle >= 0).nonzero()[:, 0]
-    linear = torch.tensor(scene.baked.background).expand(len(hits.t), 3).clone()
-    linear[seen] = scene.baked.radiance(hits.triangle[seen], hits.bary[seen]).clamp(0, 1)
-    linear = linear.reshape(h, s, w, s, 3).mean((1, 3))
-    return srgb_from_linear(linear), (hits.triangle >= 0).float().reshape(h, s, w, s).mean((1, 3))
-
-
-def _geometry(scene: SyntheticScene, camera: Cameras) -> tuple[Tensor, Tensor, Tensor]:
-    """Depth, normal and sheet at the pixel centres of one camera."""
+def _geometry(scene: SyntheticScene, camera: Cameras) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Depth, normal, sheet and triangle at the pixel centres of one camera."""
     camera = camera.to(dtype=torch.float64)
     origins, directions = camera.rays()
     shape = directions.shape[1:3]
@@ -138,16 +126,49 @@ def _geometry(scene: SyntheticScene, camera: Cameras) -> tuple[Tensor, Tensor, T
     n = scene.baked.normal[hits.triangle.clamp_min(0)] @ R.T
     n = torch.where(((n * d_cam).sum(-1, keepdim=True) > 0), -n, n) * hit[:, None]
     sheet = torch.where(hit, scene.baked.sheet[hits.triangle.clamp_min(0)], hits.triangle)
-    return depth.reshape(shape).float(), n.reshape(*shape, 3).float(), sheet.reshape(shape)
+    return depth.reshape(shape).float(), n.reshape(*shape, 3).float(), sheet.reshape(shape), hits.triangle.reshape(shape)
+
+
+def _settled(sheet: Tensor, flat: Tensor) -> Tensor:
+    """Pixels all of whose 3x3 neighbours show one flat sheet (or nothing): rays between the centres need no search."""
+    padded = torch.nn.functional.pad(sheet[None, None].float(), (1, 1, 1, 1), mode="replicate")
+    most = torch.nn.functional.max_pool2d(padded, 3, 1)[0, 0]
+    least = -torch.nn.functional.max_pool2d(-padded, 3, 1)[0, 0]
+    return (most == least) & (flat[sheet.clamp_min(0)] | (sheet < 0))
+
+
+def _colors(scene: SyntheticScene, camera: Cameras, supersample: int, sheet: Tensor, triangle: Tensor) -> tuple[Tensor, Tensor]:
+    """Box-filtered picture (H, W, 3) and coverage (H, W) of one camera from supersample^2 rays a pixel.
+
+    `sheet` and `triangle` (H, W) are those at the pixel centres.
+    """
+    s, (w, h), baked = supersample, (camera.width, camera.height), scene.baked
+    origins, directions = (x.reshape(-1, 3).float() for x in camera.to(dtype=torch.float64).resized(w * s, h * s).rays())
+
+    def fine(x: Tensor) -> Tensor:
+        return x.repeat_interleave(s, 0).repeat_interleave(s, 1).reshape(-1)
+
+    settled, guess = fine(_settled(sheet, baked.flat)), fine(triangle)
+    linear = torch.tensor(baked.background).repeat(len(guess), 1)
+    easy, hard = (settled & (guess >= 0)).nonzero()[:, 0], (~settled).nonzero()[:, 0]
+    found = cast(baked.tree, origins[hard], directions[hard])
+    covered = settled & (guess >= 0)
+    covered[hard] = found.triangle >= 0
+    on = (found.triangle >= 0).nonzero()[:, 0]
+    linear[hard[on]] = baked.radiance(found.triangle[on], found.bary[on])
+    linear[easy] = baked.radiance(guess[easy], meet_planes(baked.tree, guess[easy], origins[easy], directions[easy]).bary)
+    linear = linear.clamp(0, 1).reshape(h, s, w, s, 3).mean((1, 3))
+    return srgb_from_linear(linear), covered.float().reshape(h, s, w, s).mean((1, 3))
 
 
 def render_truth(scene: SyntheticScene, cameras: Cameras, supersample: int = 2) -> Truth:
-    """What `cameras` see of the scene. About 0.5 s for a 480x360 photo at supersample 2 on two cores."""
-    pictures = [_colors(scene, cameras[i], supersample) for i in range(len(cameras))]
-    geometry = [_geometry(scene, cameras[i]) for i in range(len(cameras))]
-    images, mask = (torch.stack(x) for x in zip(*pictures, strict=True))
-    depth, normal, sheet = (torch.stack(x) for x in zip(*geometry, strict=True))
-    return Truth(images, depth, normal, mask, sheet)
+    """What `cameras` see of the scene. About half a second for a 480x360 photo at supersample 2 on two cores."""
+    parts: list[tuple[Tensor, ...]] = []
+    for i in range(len(cameras)):
+        depth, normal, sheet, triangle = _geometry(scene, cameras[i])
+        image, mask = _colors(scene, cameras[i], supersample, sheet, triangle)
+        parts.append((image, depth, normal, mask, sheet))
+    return Truth(*(torch.stack(x) for x in zip(*parts, strict=True)))
 
 
 def true_flow(scene: SyntheticScene, cameras: Cameras, depth: Float[Tensor, "V H W"], source: int, target: int) -> FlowField:

@@ -9,22 +9,23 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-__all__ = ["Hits", "TriangleTree", "build_tree", "cast"]
+__all__ = ["Hits", "TriangleTree", "build_tree", "cast", "meet_planes"]
 
 _LEAF = 2  # triangles in a leaf: a flat quad is one leaf
+_WIDE = 4  # children of a node (fewer in a root)
 _TINY = 1e-12
 _FAR = 1e15  # beyond every scene, and its product with 1 / _TINY is still a float32
 
 
 @dataclass(frozen=True)
 class TriangleTree:
-    """Triangles of several objects, each object with its own complete binary tree.
+    """Triangles of several objects, each object with its own complete tree.
 
     Attributes:
         corner, edge1, edge2: first corner and the two edges leaving it, float64, world units; padding has zero edges and is never hit.
-        source: index of each triangle in the caller's list; -1 for padding.
+        source: index of each triangle in the caller's list; -1 for padding. slot: the other way round.
         box_low, box_high: bounds of every node.
-        child: index of the left child (the right one follows it), -1 in a leaf.
+        child, children: index of the first child (the others follow it), -1 in a leaf; and their number.
         first: first triangle of a leaf.
         roots: one node per object.
     """
@@ -33,9 +34,11 @@ class TriangleTree:
     edge1: Float[Tensor, "T 3"]
     edge2: Float[Tensor, "T 3"]
     source: Int[Tensor, "T"]
+    slot: Int[Tensor, "S"]
     box_low: Float[Tensor, "M 3"]
     box_high: Float[Tensor, "M 3"]
     child: Int[Tensor, "M"]
+    children: Int[Tensor, "M"]
     first: Int[Tensor, "M"]
     roots: tuple[int, ...]
 
@@ -69,7 +72,7 @@ def _object_order(triangles: np.ndarray) -> np.ndarray:
 
 def build_tree(objects: list[np.ndarray]) -> TriangleTree:
     """`objects`: arrays (n, 3 corners, 3) of world-space triangles. Triangle indices run through all objects in order."""
-    corners, source, low, high, child, first, roots = [], [], [], [], [], [], []
+    corners, source, low, high, child, children, first, roots = [], [], [], [], [], [], [], []
     nodes = base = slots = 0
     for triangles in objects:
         order = _object_order(triangles)
@@ -80,29 +83,35 @@ def build_tree(objects: list[np.ndarray]) -> TriangleTree:
         levels = [(lo, hi)]
         while len(levels[0][0]) > 1:
             lo, hi = levels[0]
-            levels.insert(0, (lo.reshape(-1, 2, 3).min(1), hi.reshape(-1, 2, 3).max(1)))
+            wide = min(_WIDE, len(lo))
+            levels.insert(0, (lo.reshape(-1, wide, 3).min(1), hi.reshape(-1, wide, 3).max(1)))
         roots.append(nodes)
-        for lo, hi in levels:
-            count = len(lo)
-            leaf = count == len(levels[-1][0])
+        for depth, (lo, hi) in enumerate(levels):
+            count, leaf = len(lo), depth + 1 == len(levels)
+            wide = 1 if leaf else len(levels[depth + 1][0]) // count
             low.append(lo)
             high.append(np.where(hi < lo, lo, hi))  # a node of padding is a point out of every ray's reach
-            child.append(np.full(count, -1) if leaf else nodes + count + 2 * np.arange(count))
+            child.append(np.full(count, -1) if leaf else nodes + count + wide * np.arange(count))
+            children.append(np.full(count, wide))
             first.append(slots + _LEAF * np.arange(count) if leaf else np.full(count, -1))
             nodes += count
         corners.append(padded)
         source.append(np.where(order >= 0, order + base, -1))
         base += len(triangles)
         slots += len(order)
-    tri = torch.from_numpy(np.concatenate(corners))
+    tri, order = torch.from_numpy(np.concatenate(corners)), torch.from_numpy(np.concatenate(source))
+    slot = torch.empty(base, dtype=torch.int64)
+    slot[order[order >= 0]] = (order >= 0).nonzero()[:, 0]
     return TriangleTree(
         tri[:, 0].contiguous(),
         (tri[:, 1] - tri[:, 0]).contiguous(),
         (tri[:, 2] - tri[:, 0]).contiguous(),
-        torch.from_numpy(np.concatenate(source)),
+        order,
+        slot,
         torch.from_numpy(np.concatenate(low)).float() - 1e-5,  # float32 boxes must still hold their float64 triangles
         torch.from_numpy(np.concatenate(high)).float() + 1e-5,
         torch.from_numpy(np.concatenate(child)),
+        torch.from_numpy(np.concatenate(children)),
         torch.from_numpy(np.concatenate(first)),
         tuple(roots),
     )
@@ -163,9 +172,9 @@ def _cast_object(tree: TriangleTree, root: int, boxes: Parts, maps: Parts, rays:
                 won = t <= best[who]
                 tri[who[won]] = triangle[near[won]]
             return
-        pair = tree.child[node] + torch.arange(2)[:, None]
-        which, index = _boxes_hit(boxes, pair, tuple(c[ray] for c in rays), best[ray]).nonzero(as_tuple=True)
-        ray, node = ray[index], pair[which, index]
+        below = tree.child[node] + torch.arange(int(tree.children[node[0]]))[:, None]
+        which, index = _boxes_hit(boxes, below, tuple(c[ray] for c in rays), best[ray]).nonzero(as_tuple=True)
+        ray, node = ray[index], below[which, index]
 
 
 def cast(
@@ -185,19 +194,24 @@ def cast(
         best = torch.full((len(o),), t_max)
         for root in nearest_first:
             _cast_object(tree, root, boxes, maps, rays, best, found[start : start + chunk])
-    return _refine(tree, found, origins, directions)
-
-
-def _refine(tree: TriangleTree, found: Tensor, o: Tensor, d: Tensor) -> Hits:
-    """The hits again in the rays' own precision (Moeller and Trumbore 1997)."""
-    t = torch.full((len(o),), torch.inf, dtype=o.dtype)
-    bary = torch.zeros(len(o), 2, dtype=o.dtype)
-    hit = (found >= 0).nonzero()[:, 0]
-    tri = found[hit]
-    corner, edge1, edge2 = (x[tri].to(o) for x in (tree.corner, tree.edge1, tree.edge2))
-    dh, s = d[hit], o[hit] - corner
-    p, q = torch.linalg.cross(dh, edge2), torch.linalg.cross(s, edge1)
-    inverse = 1.0 / torch.linalg.vecdot(edge1, p)
-    t[hit] = torch.linalg.vecdot(edge2, q) * inverse
-    bary[hit] = torch.stack([torch.linalg.vecdot(s, p) * inverse, torch.linalg.vecdot(dh, q) * inverse], -1)
+    seen = (found >= 0).nonzero()[:, 0]
+    t = torch.full((len(origins),), torch.inf, dtype=origins.dtype)
+    bary = torch.zeros(len(origins), 2, dtype=origins.dtype)
+    t[seen], bary[seen] = _meet(tree, found[seen], origins[seen], directions[seen])
     return Hits(t, torch.where(found >= 0, tree.source[found.clamp_min(0)], found), bary)
+
+
+def _meet(tree: TriangleTree, slot: Tensor, o: Tensor, d: Tensor) -> tuple[Tensor, Tensor]:
+    """Distance and barycentric coordinates in the triangle's plane, in the rays' dtype (Moeller and Trumbore 1997)."""
+    corner, edge1, edge2 = (x[slot].to(o) for x in (tree.corner, tree.edge1, tree.edge2))
+    s = o - corner
+    p, q = torch.linalg.cross(d, edge2), torch.linalg.cross(s, edge1)
+    inverse = 1.0 / torch.linalg.vecdot(edge1, p)
+    t = torch.linalg.vecdot(edge2, q) * inverse
+    return t, torch.stack([torch.linalg.vecdot(s, p) * inverse, torch.linalg.vecdot(d, q) * inverse], -1)
+
+
+def meet_planes(tree: TriangleTree, triangle: Int[Tensor, "N"], origins: Float[Tensor, "N 3"], directions: Float[Tensor, "N 3"]) -> Hits:
+    """Where each ray meets the plane of a given triangle (caller's numbering), inside it or not: for rays known to see a flat sheet."""
+    t, bary = _meet(tree, tree.slot[triangle], origins, directions)
+    return Hits(t, triangle, bary)

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from .cast import TriangleTree, build_tree, cast
@@ -60,12 +60,13 @@ class Atlas:
 
 @dataclass(frozen=True)
 class Baked:
-    """A scene ready to be looked at. Indices of triangles are those of `Hits.triangle`."""
+    """A scene ready to be looked at. Indices of triangles are those of `Hits.triangle`; `flat` says which sheets lie in a plane."""
 
     tree: TriangleTree
     sheet: Int[Tensor, "T"]
     uv: Float[Tensor, "T 3 2"]
     normal: Float[Tensor, "T 3"]
+    flat: Bool[Tensor, "S"]
     albedo: Atlas
     light: Atlas
     background: tuple[float, float, float]
@@ -164,6 +165,7 @@ def bake(stage: Stage, seed: int) -> Baked:
         sheet_of,
         torch.from_numpy(np.concatenate([s.triangle_uv for s in sheets])).float(),
         torch.from_numpy(normal),
+        torch.tensor([s.points.shape[:2] == (2, 2) for s in sheets]),
         Atlas.pack(colors),
         Atlas.pack(light),
         stage.background,
