@@ -31,6 +31,8 @@ class Blender:
 
     def load(self, path: Path, options: LoadOptions) -> Capture:
         there = [p for p in PARTS if _file(path, p).is_file()]
+        if not there:
+            raise CaptureError(f"{path} holds no transforms_train.json or transforms_test.json.")
         if options.split is not None and options.split not in PARTS:
             raise ConfigError(f"There is no split {options.split!r}; a Blender capture has {', '.join(there)}.")
         if options.split is not None and options.split not in there:
