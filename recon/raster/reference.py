@@ -19,13 +19,14 @@ from ..gaussians import Gaussians
 from ..se3 import matrix_from_quat
 from ..sh import rgb_from_sh
 from .checks import check_inputs
-from .constants import ALPHA_MAX, ALPHA_MIN, COVARIANCE_BLUR, FOV_CLAMP, TILE_SIZE, TRANSMITTANCE_MIN
+from .constants import ALPHA_MAX, ALPHA_MIN, COVARIANCE_BLUR, FOV_CLAMP, TRANSMITTANCE_MIN
 from .protocol import RasterCaps, RasterOptions, RenderAux, RenderOutput
 
 __all__ = ["ReferenceRasterizer", "make"]
 
 QUAT_MIN = 1e-12  # a shorter quaternion counts as zero
-GROUP_TILES = 16  # tiles composited together
+TILE = 8  # pixels; smaller than elsewhere: every splat of a tile is computed at all its pixels
+GROUP_TILES = 64  # tiles composited together
 CHUNK = 256  # splats per step of a group; between steps it stops when every pixel is opaque
 
 
@@ -104,10 +105,8 @@ def _bin(s: _Splats, tiles: tuple[int, int]) -> tuple[Int[Tensor, "P"], Int[Tens
     """Splats of every tile, front to back: (splat of each pair, first pair of each tile, number of pairs of each tile)."""
     rank = torch.argsort(s.depth, stable=True)  # ties by index
     e = s.half_extent()[rank]
-    lo = ((s.mean2d[rank] - e) / TILE_SIZE).floor().long()
-    hi = ((s.mean2d[rank] + e) / TILE_SIZE).floor().long()
-    last = torch.tensor(tiles, device=lo.device) - 1
-    lo, hi = lo.clamp_min(0).minimum(last), hi.clamp_min(0).minimum(last)
+    last = torch.tensor(tiles, dtype=e.dtype, device=e.device) - 1
+    lo, hi = (((s.mean2d[rank] + side * e) / TILE).floor().clamp_min(0).minimum(last).long() for side in (-1, 1))
     w, h = (hi - lo + 1).unbind(-1)
     splat = torch.repeat_interleave(torch.arange(len(rank), device=rank.device), w * h)
     k = torch.arange(len(splat), device=rank.device) - torch.repeat_interleave((w * h).cumsum(0) - w * h, w * h)
@@ -126,9 +125,9 @@ def _composite_group(
 ) -> Float[Tensor, "B S S C"]:
     """sum(w * features) over each pixel of B tiles. `lists`: splats front to back, the first `used` of each row count."""
     B, L = lists.shape
-    pixel = torch.arange(TILE_SIZE, dtype=geometry.dtype, device=geometry.device) + 0.5
-    out = geometry.new_zeros(B, TILE_SIZE * TILE_SIZE, features.shape[1])
-    carry = geometry.new_ones(B, TILE_SIZE, TILE_SIZE, 1)
+    pixel = torch.arange(TILE, dtype=geometry.dtype, device=geometry.device) + 0.5
+    out = geometry.new_zeros(B, TILE * TILE, features.shape[1])
+    carry = geometry.new_ones(B, TILE, TILE, 1)
     for start in range(0, L, CHUNK):
         ids = lists[:, start : start + CHUNK]
         real = torch.arange(start, start + ids.shape[1], device=ids.device) < used[:, None]
@@ -148,13 +147,13 @@ def _composite_group(
         carry = after[..., -1:]
         if not bool((carry >= TRANSMITTANCE_MIN).any()):
             break
-    return out.unflatten(1, (TILE_SIZE, TILE_SIZE))
+    return out.unflatten(1, (TILE, TILE))
 
 
 def _composite(s: _Splats, features: Float[Tensor, "M C"], size: tuple[int, int]) -> Float[Tensor, "H W C"]:
     """sum(w * features) of every pixel."""
     width, height = size
-    tw, th = -(-width // TILE_SIZE), -(-height // TILE_SIZE)
+    tw, th = -(-width // TILE), -(-height // TILE)
     channels = features.shape[1]
     pairs, first, count = _bin(s, (tw, th))
     xx, xy, yy = s.cov2d.unbind(-1)
@@ -167,14 +166,14 @@ def _composite(s: _Splats, features: Float[Tensor, "M C"], size: tuple[int, int]
         used = count[tile]
         span = torch.arange(int(used[0]), device=tile.device)
         lists = pairs[(first[tile][:, None] + torch.minimum(span, used[:, None] - 1))]
-        origin = (torch.stack([tile % tw, tile // tw], -1) * TILE_SIZE).to(geometry.dtype)
+        origin = (torch.stack([tile % tw, tile // tw], -1) * TILE).to(geometry.dtype)
         out = checkpoint(_composite_group, geometry, features, origin, lists, used, use_reentrant=False, preserve_rng_state=False)
         assert isinstance(out, Tensor)
         groups.append(out)
-    image = features.new_zeros(th * tw, TILE_SIZE, TILE_SIZE, channels)
+    image = features.new_zeros(th * tw, TILE, TILE, channels)
     # where nothing is drawn the image still hangs in the graph, with zero gradients
     image = image.index_copy(0, busy, torch.cat(groups)) if groups else image + 0 * features.sum(0)
-    image = image.view(th, tw, TILE_SIZE, TILE_SIZE, channels).transpose(1, 2).reshape(th * TILE_SIZE, tw * TILE_SIZE, channels)
+    image = image.view(th, tw, TILE, TILE, channels).transpose(1, 2).reshape(th * TILE, tw * TILE, channels)
     return image[:height, :width]
 
 

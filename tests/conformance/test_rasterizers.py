@@ -246,7 +246,9 @@ def test_poison_is_skipped_and_hurts_nobody(raster: Rasterizer, device: torch.de
             assert relative_error(grad, want_grads[k]) < 1e-5, k
 
 
-@pytest.mark.parametrize("log_scales", [(-80.0, -80.0, -80.0), (-30.0, 0.0, 0.0), (9.0, 9.0, 9.0), (8.0, -9.0, -9.0), (15.0, 15.0, -15.0)])
+@pytest.mark.parametrize(
+    "log_scales", [(-80.0, -80.0, -80.0), (-30.0, 0.0, 0.0), (9.0, 9.0, 9.0), (8.0, -9.0, -9.0), (15.0, 15.0, -15.0), (37.0, -20.0, -20.0)]
+)
 @pytest.mark.parametrize("antialiased", [False, True])
 def test_extreme_scales_stay_finite(
     raster: Rasterizer, device: torch.device, log_scales: tuple[float, float, float], antialiased: bool

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pytest
 import torch
 from handful.recon.raster import reference
 from handful.recon.raster.constants import NEAR_PLANE, TILE_SIZE
@@ -46,10 +47,11 @@ def test_projection() -> None:
                 assert relative_error(s.opacity, g.opacities * compensation[i]) < 1e-9
 
 
-def test_tiles() -> None:
+def test_tiles(monkeypatch: pytest.MonkeyPatch) -> None:
     """Ours are tight: among gsplat's, in the same order, and none missing that a pixel needs (the images agree)."""
     from gsplat.cuda._torch_impl import _isect_offset_encode, _isect_tiles
 
+    monkeypatch.setattr(reference, "TILE", TILE_SIZE)
     g, c, ours, (radii, means2d, depths, _, _) = _projected(False)
     tw, th = -(-c.width // TILE_SIZE), -(-c.height // TILE_SIZE)
     _, ids, flat = _isect_tiles(means2d.float(), radii, depths.float(), TILE_SIZE, tw, th)

@@ -105,7 +105,7 @@ def test_tile_size_is_not_part_of_the_image(monkeypatch: pytest.MonkeyPatch) -> 
     g, c, o = to_torch(smooth_scene(), torch.float64)
     want = JUDGE.render(g, c, o)
     for size in (5, 64):
-        monkeypatch.setattr(reference, "TILE_SIZE", size)
+        monkeypatch.setattr(reference, "TILE", size)
         assert relative_error(JUDGE.render(g, c, o).color, want.color) < 1e-12
 
 
