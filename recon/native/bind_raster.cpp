@@ -17,28 +17,15 @@
 #include <vector>
 
 #include "raster.h"
+#include "tensors.h"
 
 namespace nb = nanobind;
 using namespace handful;
-
-using In = nb::ndarray<const float, nb::c_contig, nb::device::cpu>;
-using Out = nb::ndarray<nb::pytorch, float>;
-using OptIn = std::optional<In>;
-
-template <class T> static nb::ndarray<nb::pytorch, T> to_tensor(const Array<T> &a, std::vector<size_t> shape) {
-    auto *owner = new std::shared_ptr<void>(a.owner);
-    nb::capsule capsule(owner, [](void *p) noexcept { delete static_cast<std::shared_ptr<void> *>(p); });
-    return nb::ndarray<nb::pytorch, T>(a.data, shape.size(), shape.data(), capsule);
-}
 
 static size_t product(const std::vector<size_t> &shape) {
     size_t n = 1;
     for (size_t s : shape) n *= s;
     return n;
-}
-
-static void want(bool ok, const char *what) {
-    if (!ok) throw std::invalid_argument(what);
 }
 
 static Scene make_scene(const In &means, const In &quats, const In &log_scales, const In &logits, const In &sh, const OptIn &scale) {
@@ -175,11 +162,18 @@ void bind_raster(nb::module_ &m) {
     }, "Milliseconds of each stage of this thread's last forward and backward pass (last camera).");
     m.def("raster_counts", [](int64_t state) {
         nb::dict d;
-        size_t visible = 0, pairs = 0;
-        for (auto &v : *find_state(state)) visible += v.projection.visible, pairs += v.projection.pairs;
-        d["visible"] = visible, d["pairs"] = pairs;
+        size_t visible = 0, pairs = 0, drawn = 0, blocks = 0;
+        for (auto &v : *find_state(state)) {
+            visible += v.projection.visible, pairs += v.projection.pairs;
+            for (size_t i = 0; i < v.binned.mask.size; ++i) {
+                drawn += v.binned.mask[i] != 0;
+                for (unsigned m = v.binned.mask[i]; m; m &= m - 1) ++blocks;
+            }
+        }
+        d["visible"] = visible, d["pairs"] = pairs, d["pairs_drawn"] = drawn, d["blocks_drawn"] = blocks;
         return d;
-    }, nb::arg("state"), "Visible Gaussians and pairs of Gaussian and tile, summed over the cameras of a render that was kept.");
+    }, nb::arg("state"), "Of a render that was kept, summed over its cameras: visible Gaussians, pairs of Gaussian and 16x16 tile, those pairs and 4x4 blocks that received "
+       "something.");
     m.def("isa", [] { return std::string(kernels().name); }, "The instruction set in use.");
     m.def("set_isa", [](const std::string &name) { return choose_kernels(name.c_str()); }, nb::arg("name"),
           "Chooses a variant by name, or \"auto\"; false where this machine has none of that name.");

@@ -9,6 +9,8 @@
 #include "kernels_project.h"
 #include "kernels_project_grad.h"
 #include "kernels_composite.h"
+#include "kernels_loss.h"
+#include "kernels_adam.h"
 #include "kernels_table.h"
 const handful::Kernels *handful::kernels_avx2() { return &handful::avx2::table; }
 #else

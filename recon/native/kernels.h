@@ -1,5 +1,6 @@
 // The table of kernels of one instruction set; isa.cpp picks one at run time.
 #pragma once
+#include "image_types.h"
 #include "raster_types.h"
 
 namespace handful {
@@ -12,6 +13,11 @@ struct Kernels {
                           uint8_t *hit_slot);
     void (*project_grad)(const Scene &, const Camera &, const Options &, const Splat *, const uint32_t *slot_begin, const uint8_t *hit_slot,
                          const float *pair_grads, int64_t begin, int64_t end, SceneGrads, float *cam_grads);
+    size_t (*loss_scratch)(int width);  // floats of scratch for the next two
+    void (*ssim_rows)(const LossJob &, int y0, int y1, float *scratch, double *sums);
+    void (*loss_grad_rows)(const LossJob &, int y0, int y1, float *scratch, float *grad);
+    void (*adam_rows)(const AdamJob &, int64_t begin, int64_t end);
+    void (*decay_rows)(float *logits, const uint8_t *visible, float factor, float log_factor, int64_t begin, int64_t end);
 };
 
 // null where the compiler's target has no such variant
