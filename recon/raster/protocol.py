@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from jaxtyping import Bool, Float
 from torch import Tensor
@@ -81,6 +81,7 @@ class RasterCaps:
     deviations: dict[str, str]
 
 
+@runtime_checkable
 class Rasterizer(Protocol):
     @property
     def name(self) -> str: ...
