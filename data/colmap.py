@@ -110,11 +110,10 @@ def find_model(path: Path) -> tuple[Path, Path] | None:
     def has_model(folder: Path) -> bool:
         return any((folder / f"cameras{s}").is_file() and (folder / f"images{s}").is_file() for s in (".bin", ".txt"))
 
-    for sub in ("sparse/0", "sparse", "."):
+    for sub in ("sparse/0", "sparse", "0", "."):
         if has_model(path / sub):
-            root = path
-            if sub == ".":  # the model folder itself was given: the photos are beside sparse/
-                root = next((p.parent for p in (path, *path.parents) if p.name == "sparse"), path)
+            inner = sub in ("0", ".")  # the model's own folder was given: the photos are beside sparse/
+            root = next((p.parent for p in (path, *path.parents) if inner and p.name == "sparse"), path)
             return path / sub, root
     return None
 
