@@ -73,7 +73,7 @@ def cam_from_world_of_projection(P: np.ndarray, what: str) -> tuple[np.ndarray, 
     Hartley & Zisserman, Multiple View Geometry, 2nd edition, section 6.2.4: RQ decomposition of the left 3x3.
     """
     P = np.asarray(P, np.float64)
-    if not np.isfinite(P).all() or abs(np.linalg.det(P[:, :3])) < 1e-12 * max(np.abs(P[:, :3]).max(), 1e-300) ** 3:
+    if not np.isfinite(P).all() or abs(np.linalg.det(P[:, :3])) <= 1e-12 * max(np.abs(P[:, :3]).max(), 1e-300) ** 3:
         raise CaptureError(f"The projection matrix of {what} holds a number that is not finite or has no inverse; calibrate again.")
     P = P * np.sign(np.linalg.det(P[:, :3]))  # so that R comes out as a rotation, not a reflection
     flip = np.eye(3)[::-1]

@@ -1,0 +1,66 @@
+"""Video: the sharp frame of every window, in order, lossless once decoded."""
+
+from __future__ import annotations
+
+import subprocess
+
+import numpy as np
+import pytest
+from handful.data.ffmpeg import ffmpeg_exe
+from handful.data.protocol import LoadOptions
+from handful.data.registry import load_capture
+from handful.data.video import choose_frames
+from handful.recon.errors import CaptureError
+
+SHARP = (3, 10, 19, 24)
+
+
+@pytest.fixture(scope="module")
+def video(tmp_path_factory):
+    """28 frames of moving stripes; only the frames SHARP are sharp, one in each quarter."""
+    import cv2
+
+    folder = tmp_path_factory.mktemp("video")
+    w, h = 160, 96
+    frames = []
+    y, x = np.mgrid[0:h, 0:w]
+    for i in range(28):
+        frame = (127 + 120 * np.sign(np.sin((x + 3 * i) / 4.0) * np.cos(y / 5.0))).astype(np.uint8)
+        frame = np.repeat(frame[..., None], 3, axis=2)
+        frames.append(frame if i in SHARP else cv2.GaussianBlur(frame, (0, 0), 4))
+    path = folder / "clip.mp4"
+    command = [ffmpeg_exe(), "-v", "error", "-f", "rawvideo", "-pix_fmt", "rgb24", "-s", f"{w}x{h}", "-r", "10", "-i", "-"]
+    subprocess.run([*command, "-c:v", "libx264", "-qp", "5", "-pix_fmt", "yuv420p", str(path)], input=np.stack(frames).tobytes(), check=True)
+    return path, np.stack(frames)
+
+
+def test_sharp_frames_evenly(video):
+    path, frames = video
+    capture = load_capture(path, LoadOptions(max_photos=4))
+    assert capture.source == "video" and capture.names == tuple(f"frame_{i:06d}.png" for i in SHARP) and capture.cameras is None
+    assert capture.views[0].image.size == (160, 96)
+    for view, i in zip(capture.views, SHARP, strict=True):
+        assert np.abs(view.image.load().numpy() - frames[i] / 255).mean() < 0.03
+    assert len({v.image.digest() for v in capture.views}) == 4
+    assert load_capture(path.parent, LoadOptions(max_photos=4, max_side=80)).views[0].image.size == (80, 48)
+    assert 20 <= len(load_capture(path)) <= 24
+
+
+def test_choosing():
+    assert choose_frames([1, 5, 2, 9, 0, 0], 2) == [1, 3] and choose_frames([3, 1], 5) == [0, 1]
+    assert choose_frames(np.arange(100), 4) == [24, 49, 74, 99]
+
+
+def test_what_is_no_video(tmp_path):
+    for content in (b"", b"not a video at all" * 100, b"#EXTM3U\n#EXTINF:1,\n/etc/hostname\n"):
+        (tmp_path / "x.mp4").write_bytes(content)
+        with pytest.raises(CaptureError) as e:
+            load_capture(tmp_path / "x.mp4")
+        assert "x.mp4" in str(e.value) and "\n" not in str(e.value)
+
+
+def test_truncated_video(video, tmp_path):
+    path, _ = video
+    (tmp_path / "cut.mp4").write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+    with pytest.raises(CaptureError, match="cut.mp4"):
+        load_capture(tmp_path / "cut.mp4")
