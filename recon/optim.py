@@ -117,26 +117,32 @@ class SparseAdam:
         if g["param"].shape != g["exp_avg"].shape:
             raise ShapeError(f"SparseAdam: {name!r} is {tuple(g['param'].shape)} but its state is {tuple(g['exp_avg'].shape)}.")
 
-    def state_dict(self) -> dict[str, Any]:
-        """Step counter, learning rates and moments (not the parameters); the tensors are the live ones."""
-        return {
-            "steps": self.steps,
-            "groups": {name: {k: g[k] for k in ("lr", "exp_avg", "exp_avg_sq")} for name, g in self.groups.items()},
-        }
+    def set_lr(self, name: str, lr: float) -> None:
+        self.groups[name]["lr"] = lr
+
+    def state_dict(self) -> dict[str, Tensor]:
+        """Flat, for safetensors: "steps", and per parameter "NAME.lr", "NAME.exp_avg", "NAME.exp_avg_sq" (the live tensors); not the parameters."""
+        state = {"steps": torch.tensor(self.steps)}
+        for name, g in self.groups.items():
+            state[f"{name}.lr"] = torch.tensor(float(g["lr"]), dtype=torch.float64)
+            state |= {f"{name}.{k}": g[k] for k in ("exp_avg", "exp_avg_sq")}
+        return state
 
     @torch.no_grad()
-    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+    def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
         """Continues from `state_dict()`. Raises CheckpointError when names or shapes differ."""
-        saved: Mapping[str, Any] = state["groups"]
-        if set(saved) != set(self.groups):
-            raise CheckpointError(f"The optimiser has parameters {sorted(self.groups)}, the checkpoint {sorted(saved)}.")
+        names = {k.rsplit(".", 1)[0] for k in state if "." in k}
+        if names != set(self.groups):
+            raise CheckpointError(f"The optimiser has parameters {sorted(self.groups)}, the checkpoint {sorted(names)}.")
         for name, g in self.groups.items():
-            if saved[name]["exp_avg"].shape != g["param"].shape:
-                got, want = tuple(saved[name]["exp_avg"].shape), tuple(g["param"].shape)
-                raise CheckpointError(f"The checkpoint's optimiser state of {name!r} has shape {got}, the parameter {want}.")
-            g["lr"] = float(saved[name]["lr"])
             for k in ("exp_avg", "exp_avg_sq"):
-                g[k] = saved[name][k].to(g["param"]).clone().contiguous()
+                saved = state.get(f"{name}.{k}")
+                if saved is None or saved.shape != g["param"].shape:
+                    got, want = "nothing" if saved is None else tuple(saved.shape), tuple(g["param"].shape)
+                    raise CheckpointError(f"The checkpoint's optimiser state {name}.{k} is {got}, the parameter {want}.")
+                g[k] = saved.to(g["param"]).clone(memory_format=torch.contiguous_format)
+            if f"{name}.lr" in state:
+                g["lr"] = float(state[f"{name}.lr"])
         self.steps = int(state["steps"])
 
 
@@ -148,6 +154,8 @@ def decay_opacity(logits: Float[Tensor, "N"], factor: float, visible: Bool[Tenso
     """
     if not 0 < factor <= 1:
         raise ValueError(f"decay_opacity: factor must be in (0, 1], got {factor}")
+    if factor == 1:
+        return
     native = _native_for(logits, visible)
     if native is not None:
         native.decay_opacity(logits.detach(), factor, visible, torch.get_num_threads())

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import torch
-from jaxtyping import Float
 from torch import Tensor
 
 from ..errors import ShapeError
@@ -20,7 +19,7 @@ def _l1_dssim(pred: Tensor, target: Tensor, weight: Tensor | None, ssim_weight: 
     return torch.tensor(loss, dtype=torch.float32), grad
 
 
-@_l1_dssim.register_fake
+@torch.library.register_fake("handful::l1_dssim")
 def _(pred, target, weight, ssim_weight, want_grad):
     return pred.new_empty(()), pred.new_empty(pred.shape if want_grad else (0,))
 
@@ -42,11 +41,11 @@ torch.library.register_autograd("handful::l1_dssim", _backward, setup_context=_s
 
 
 def fused_l1_dssim(
-    pred: Float[Tensor, "*V H W 3"],
-    target: Float[Tensor, "*V H W 3"],
-    weight: Float[Tensor, "*V H W"] | None = None,
+    pred: Tensor,
+    target: Tensor,
+    weight: Tensor | None = None,
     ssim_weight: float = 0.2,
-) -> Float[Tensor, ""]:
+) -> Tensor:
     """`photometric.l1_dssim`, natively where that is possible (float32 on the CPU, compiled kernels), else by torch.
 
     Differentiable in `pred` alone, and once. Besides the gradient it needs 9 floats a pixel while it runs. Raises ShapeError for shapes that do not fit.
@@ -60,4 +59,4 @@ def fused_l1_dssim(
     size = pred.shape[-3:]
     p, t = pred.reshape(-1, *size).contiguous(), target.detach().to(torch.float32).reshape(-1, *size).contiguous()
     w = None if weight is None else weight.detach().to(torch.float32).reshape(-1, *size[:2]).contiguous()
-    return _l1_dssim(p, t, w, ssim_weight, torch.is_grad_enabled() and pred.requires_grad)[0]
+    return torch.ops.handful.l1_dssim(p, t, w, ssim_weight, torch.is_grad_enabled() and pred.requires_grad)[0]

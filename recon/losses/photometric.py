@@ -1,9 +1,11 @@
-"""Photometric losses in plain torch, unreduced: the twins of the native ones in fused.py, and what runs without compiled kernels or on a GPU."""
+"""Photometric losses in plain torch, unreduced: the twins of the native ones in fused.py, and what runs without compiled kernels or on a GPU.
+
+Images are (..., H, W, C), sRGB in [0, 1]; weights (..., H, W).
+"""
 
 from __future__ import annotations
 
 import torch
-from jaxtyping import Float
 from torch import Tensor
 
 __all__ = ["dssim_map", "l1_dssim", "l1_map", "ssim_map", "ssim_window"]
@@ -14,19 +16,19 @@ SSIM_C1 = 0.01**2
 SSIM_C2 = 0.03**2
 
 
-def l1_map(pred: Float[Tensor, "*V H W 3"], target: Float[Tensor, "*V H W 3"]) -> Float[Tensor, "*V H W 3"]:
+def l1_map(pred: Tensor, target: Tensor) -> Tensor:
     """|pred - target| per channel."""
     return (pred - target).abs()
 
 
-def ssim_window(dtype: torch.dtype = torch.float32, device: torch.device | str = "cpu") -> Float[Tensor, "11"]:
+def ssim_window(dtype: torch.dtype = torch.float32, device: torch.device | str = "cpu") -> Tensor:
     """The 1D Gaussian window of 11 taps, sigma 1.5, sum 1."""
     k = torch.arange(-SSIM_RADIUS, SSIM_RADIUS + 1, dtype=dtype, device=device)
     w = torch.exp(-(k**2) / (2 * SSIM_SIGMA**2))
     return w / w.sum()
 
 
-def ssim_map(pred: Float[Tensor, "*V H W C"], target: Float[Tensor, "*V H W C"]) -> Float[Tensor, "*V H W C"]:
+def ssim_map(pred: Tensor, target: Tensor) -> Tensor:
     """Structural similarity per pixel and channel (Wang et al. 2004, eq. 13), images in [0, 1], zero padding as is usual in 3DGS training."""
     channels_first = [t.reshape(-1, *t.shape[-3:]).permute(0, 3, 1, 2) for t in (pred, target)]
     p, t = channels_first
@@ -43,17 +45,17 @@ def ssim_map(pred: Float[Tensor, "*V H W C"], target: Float[Tensor, "*V H W C"])
     return s.permute(0, 2, 3, 1).reshape(pred.shape)
 
 
-def dssim_map(pred: Float[Tensor, "*V H W C"], target: Float[Tensor, "*V H W C"]) -> Float[Tensor, "*V H W C"]:
+def dssim_map(pred: Tensor, target: Tensor) -> Tensor:
     """1 - SSIM per pixel and channel."""
     return 1 - ssim_map(pred, target)
 
 
 def l1_dssim(
-    pred: Float[Tensor, "*V H W 3"],
-    target: Float[Tensor, "*V H W 3"],
-    weight: Float[Tensor, "*V H W"] | None = None,
+    pred: Tensor,
+    target: Tensor,
+    weight: Tensor | None = None,
     ssim_weight: float = 0.2,
-) -> Float[Tensor, ""]:
+) -> Tensor:
     """(1 - ssim_weight) L1 + ssim_weight (1 - SSIM), each the mean over pixels and channels, weighted by `weight` where given.
 
     Kerbl et al. 2023, section 5. A weight of zero everywhere gives zero.

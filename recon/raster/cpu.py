@@ -54,7 +54,7 @@ def _forward(
     )  # fmt: skip
 
 
-@_forward.register_fake
+@torch.library.register_fake("handful::raster_cpu")
 def _(
     means, quats, log_scales, logits, sh, cam_from_world, K, means2d_probe, opacity_scale,
     width, height, background, sh_degree, antialiased, near, normal, camera_grads, keep,
@@ -105,7 +105,7 @@ def _backward(
     )  # fmt: skip
 
 
-@_backward.register_fake
+@torch.library.register_fake("handful::raster_cpu_backward")
 def _(
     means, quats, log_scales, logits, sh, cam_from_world, K, opacity_scale, depth, state, v_color, v_alpha, v_depth, v_normal,
     width, height, background, sh_degree, antialiased, near, normal, camera_grads,
@@ -130,7 +130,7 @@ def _gradients(ctx, v_color, v_alpha, v_depth, v_normal, _means2d, _radii, _stat
     *tensors, depth, state = ctx.saved_tensors[:9]
     scale = ctx.saved_tensors[9] if ctx.has_scale else None
     normal = ctx.options[-1]
-    grads = _backward(*tensors, scale, depth, state, v_color, v_alpha, v_depth, v_normal if normal else None, *ctx.options, ctx.camera_grads)
+    grads = torch.ops.handful.raster_cpu_backward(*tensors, scale, depth, state, v_color, v_alpha, v_depth, v_normal if normal else None, *ctx.options, ctx.camera_grads)
     gaussians, cameras, means2d = grads[:5], grads[5:7], grads[7]
     return (*gaussians, *(cameras if ctx.camera_grads else (None, None)), means2d if ctx.probe else None, *[None] * 10)
 
@@ -163,7 +163,7 @@ class CpuRasterizer:
         # a leaf without influence on the image: its gradient is that of the projected centres
         probe = torch.empty((v, n, 2) if keep else (0,)).requires_grad_(keep)
         background = [float(c) for c in options.background]
-        color, alpha, depth, normal, means2d, radii, _ = _forward(
+        color, alpha, depth, normal, means2d, radii, _ = torch.ops.handful.raster_cpu(
             *tensors, probe, scale, cameras.width, cameras.height, background, degree, options.antialiased, options.near, options.normal,
             options.camera_grads, keep,
         )  # fmt: skip
