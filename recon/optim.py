@@ -93,7 +93,8 @@ class SparseAdam:
         if rows is not None:
             keep = rows.view(-1, *[1] * (p.ndim - 1))
             m1, v1, p1 = (torch.where(keep, new, old) for new, old in ((m1, m), (v1, v), (p1, p)))
-        m.copy_(m1), v.copy_(v1), p.copy_(p1)
+        for old, new in ((m, m1), (v, v1), (p, p1)):
+            old.copy_(new)
 
     @torch.no_grad()
     def select(self, name: str, param: Tensor, rows: Tensor) -> None:
@@ -168,4 +169,3 @@ def _decayed(logits: Tensor, factor: float, visible: Tensor | None) -> Tensor:
     tiny = torch.finfo(logits.dtype).tiny
     new = math.log(factor) - torch.logaddexp(torch.full_like(logits, math.log(max(1 - factor, tiny))), -logits)
     return new if visible is None else torch.where(visible, new, logits)
-

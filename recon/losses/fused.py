@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import torch
+from jaxtyping import Float
 from torch import Tensor
 
 from ..errors import ShapeError
@@ -41,11 +42,11 @@ torch.library.register_autograd("handful::l1_dssim", _backward, setup_context=_s
 
 
 def fused_l1_dssim(
-    pred: Tensor,
-    target: Tensor,
-    weight: Tensor | None = None,
+    pred: Float[Tensor, "*v H W 3"],
+    target: Float[Tensor, "*v H W 3"],
+    weight: Float[Tensor, "*v H W"] | None = None,
     ssim_weight: float = 0.2,
-) -> Tensor:
+) -> Float[Tensor, ""]:
     """`photometric.l1_dssim`, natively where that is possible (float32 on the CPU, compiled kernels), else by torch.
 
     Differentiable in `pred` alone, and once. Besides the gradient it needs 9 floats a pixel while it runs. Raises ShapeError for shapes that do not fit.

@@ -6,6 +6,7 @@ Images are (..., H, W, C), sRGB in [0, 1]; weights (..., H, W).
 from __future__ import annotations
 
 import torch
+from jaxtyping import Float
 from torch import Tensor
 
 __all__ = ["dssim_map", "l1_dssim", "l1_map", "ssim_map", "ssim_window"]
@@ -16,19 +17,19 @@ SSIM_C1 = 0.01**2
 SSIM_C2 = 0.03**2
 
 
-def l1_map(pred: Tensor, target: Tensor) -> Tensor:
+def l1_map(pred: Float[Tensor, "*v H W C"], target: Float[Tensor, "*v H W C"]) -> Float[Tensor, "*v H W C"]:
     """|pred - target| per channel."""
     return (pred - target).abs()
 
 
-def ssim_window(dtype: torch.dtype = torch.float32, device: torch.device | str = "cpu") -> Tensor:
+def ssim_window(dtype: torch.dtype = torch.float32, device: torch.device | str = "cpu") -> Float[Tensor, "11"]:
     """The 1D Gaussian window of 11 taps, sigma 1.5, sum 1."""
     k = torch.arange(-SSIM_RADIUS, SSIM_RADIUS + 1, dtype=dtype, device=device)
     w = torch.exp(-(k**2) / (2 * SSIM_SIGMA**2))
     return w / w.sum()
 
 
-def ssim_map(pred: Tensor, target: Tensor) -> Tensor:
+def ssim_map(pred: Float[Tensor, "*v H W C"], target: Float[Tensor, "*v H W C"]) -> Float[Tensor, "*v H W C"]:
     """Structural similarity per pixel and channel (Wang et al. 2004, eq. 13), images in [0, 1], zero padding as is usual in 3DGS training."""
     channels_first = [t.reshape(-1, *t.shape[-3:]).permute(0, 3, 1, 2) for t in (pred, target)]
     p, t = channels_first
@@ -45,17 +46,17 @@ def ssim_map(pred: Tensor, target: Tensor) -> Tensor:
     return s.permute(0, 2, 3, 1).reshape(pred.shape)
 
 
-def dssim_map(pred: Tensor, target: Tensor) -> Tensor:
+def dssim_map(pred: Float[Tensor, "*v H W C"], target: Float[Tensor, "*v H W C"]) -> Float[Tensor, "*v H W C"]:
     """1 - SSIM per pixel and channel."""
     return 1 - ssim_map(pred, target)
 
 
 def l1_dssim(
-    pred: Tensor,
-    target: Tensor,
-    weight: Tensor | None = None,
+    pred: Float[Tensor, "*v H W C"],
+    target: Float[Tensor, "*v H W C"],
+    weight: Float[Tensor, "*v H W"] | None = None,
     ssim_weight: float = 0.2,
-) -> Tensor:
+) -> Float[Tensor, ""]:
     """(1 - ssim_weight) L1 + ssim_weight (1 - SSIM), each the mean over pixels and channels, weighted by `weight` where given.
 
     Kerbl et al. 2023, section 5. A weight of zero everywhere gives zero.

@@ -130,7 +130,9 @@ def _gradients(ctx, v_color, v_alpha, v_depth, v_normal, _means2d, _radii, _stat
     *tensors, depth, state = ctx.saved_tensors[:9]
     scale = ctx.saved_tensors[9] if ctx.has_scale else None
     normal = ctx.options[-1]
-    grads = torch.ops.handful.raster_cpu_backward(*tensors, scale, depth, state, v_color, v_alpha, v_depth, v_normal if normal else None, *ctx.options, ctx.camera_grads)
+    grads = torch.ops.handful.raster_cpu_backward(
+        *tensors, scale, depth, state, v_color, v_alpha, v_depth, v_normal if normal else None, *ctx.options, ctx.camera_grads
+    )
     gaussians, cameras, means2d = grads[:5], grads[5:7], grads[7]
     return (*gaussians, *(cameras if ctx.camera_grads else (None, None)), means2d if ctx.probe else None, *[None] * 10)
 
