@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 from ..recon.capture import Capture, Unplaced
@@ -27,9 +28,14 @@ class Blender:
     name = "blender"
 
     def recognises(self, path: Path) -> bool:
+        if path.is_file():
+            return path.name in (_file(path, part).name for part in PARTS)
         return not (path / "transforms.json").is_file() and any(_file(path, part).is_file() for part in PARTS)
 
     def load(self, path: Path, options: LoadOptions) -> Capture:
+        if path.is_file():
+            part = path.stem.removeprefix("transforms_")
+            path, options = path.parent, options if options.split else replace(options, split=part)
         there = [p for p in PARTS if _file(path, p).is_file()]
         if not there:
             raise CaptureError(f"{path} holds no transforms_train.json or transforms_test.json.")

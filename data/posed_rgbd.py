@@ -27,9 +27,10 @@ class PosedRgbd:
     name = "rgbd"
 
     def recognises(self, path: Path) -> bool:
-        return (path / FILE).is_file()
+        return (path / FILE).is_file() or (path.is_file() and path.name == FILE)
 
     def load(self, path: Path, options: LoadOptions) -> Capture:
+        path = path if path.is_dir() else path.parent
         file = path / FILE
         arrays = load_npz(file)
         folder = next((path / n for n in ("rgb", "images") if list_photos(path / n)), path)

@@ -25,6 +25,16 @@ ADAPTERS: dict[str, tuple[str, str]] = {
     "video": ("video:Video", "a video (.mp4 .mov .mkv .webm .avi .m4v), or a folder with one"),
 }
 
+# what to give instead of the folder, where a folder holds several formats
+ENTRIES: dict[str, tuple[str, ...]] = {
+    "llff": ("poses_bounds.npy",),
+    "nerfstudio": ("transforms.json",),
+    "colmap": ("sparse/0", "sparse"),
+    "blender": ("transforms_train.json",),
+    "dtu": ("cameras_sphere.npz", "cameras.npz"),
+    "rgbd": ("condition.npz",),
+}
+
 
 def get_adapter(name: str) -> CaptureAdapter:
     """Raises ConfigError for a name that is not there."""
@@ -55,7 +65,8 @@ def load_capture(path: str | Path, options: LoadOptions | None = None, adapter: 
     found = [a for a in map(get_adapter, ADAPTERS) if a.recognises(path)]
     if len(found) > 1:
         names = " and ".join(a.name for a in found)
-        raise CaptureError(f"{path} can be read as {names}; say which one is meant by its format name or by the path of its file.")
+        files = [path / e for a in found for e in ENTRIES.get(a.name, ()) if (path / e).exists()]
+        raise CaptureError(f"{path} can be read as {names}; give the one that is meant: {' or '.join(map(str, files))}.")
     if not found:
         raise CaptureError(_unrecognised(path))
     return found[0].load(path, options)

@@ -23,6 +23,18 @@ def test_exactly_one_format_recognises_each_real_capture(shared_data, folder):
     assert [n for n in ADAPTERS if get_adapter(n).recognises(shared_data / folder)] == [REAL[folder]]
 
 
+@pytest.mark.parametrize(
+    ("folder", "entry"),
+    [("llff_fern", "poses_bounds.npy"), ("fox", "transforms.json"), ("synthetic_lego", "transforms_test.json"), ("dtu_scan24", "cameras_sphere.npz"),
+     ("pi3_room8", "condition.npz"), ("middlebury_temple16", "templeSR_par.txt")],
+)  # fmt: skip
+def test_the_file_itself_names_the_capture(shared_data, folder, entry):
+    path = shared_data / folder / entry
+    assert [n for n in ADAPTERS if get_adapter(n).recognises(path)] == [REAL[folder]]
+    if folder == "synthetic_lego":
+        assert len(load_capture(path)) == 25
+
+
 def test_every_adapter_keeps_the_protocol(tmp_path):
     (tmp_path / "notes.txt").write_text("hello")
     for name in ADAPTERS:
@@ -52,7 +64,7 @@ def test_photos_beside_a_camera_file_are_not_a_plain_folder(nerfstudio_folder):
 def test_two_formats_are_an_error_that_names_both(nerfstudio_folder):
     root = nerfstudio_folder(3)
     np.save(root / "poses_bounds.npy", np.zeros((3, 17)))
-    with pytest.raises(CaptureError, match=r"can be read as llff and nerfstudio"):
+    with pytest.raises(CaptureError, match=r"can be read as llff and nerfstudio; give .*poses_bounds.npy or .*transforms.json"):
         load_capture(root)
     assert load_capture(root / "transforms.json").source == "nerfstudio"
     assert load_capture(root, adapter="nerfstudio").source == "nerfstudio"
