@@ -1,0 +1,116 @@
+"""Photos in the scene: where they stand, and their frustums in one browser. Handles come from the caller; no viser here."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Float, UInt8
+from torch import Tensor
+
+from ..recon.camera import Cameras
+from ..recon.se3 import quat_from_matrix
+from .splats import ViewFrame
+
+__all__ = ["Photo", "PhotoLayer", "fit_fov"]
+
+THUMBNAIL = 320  # pixels, longer side
+COLOR = (235, 140, 60)
+
+
+@dataclass
+class Photo:
+    """One photo in the viewer's frame (OpenCV camera axes, as viser's). Filled by `stand`."""
+
+    name: str
+    thumbnail: UInt8[np.ndarray, "h w 3"]
+    position: Float[np.ndarray, "3"] = field(default_factory=lambda: np.zeros(3))
+    wxyz: Float[np.ndarray, "4"] = field(default_factory=lambda: np.array([1.0, 0, 0, 0]))
+    look_at: Float[np.ndarray, "3"] = field(default_factory=lambda: np.array([0.0, 0, 1]))
+    up: Float[np.ndarray, "3"] = field(default_factory=lambda: np.array([0.0, -1, 0]))
+    tan_half: tuple[float, float] = (1.0, 1.0)
+
+    @staticmethod
+    def of(image: Float[Tensor, "H W 3"], name: str) -> Photo:
+        h, w = image.shape[:2]
+        scale = min(1.0, THUMBNAIL / max(h, w))
+        small = torch.nn.functional.interpolate(
+            image.detach().cpu().float().permute(2, 0, 1)[None], (max(1, round(h * scale)), max(1, round(w * scale))), mode="area"
+        )[0].permute(1, 2, 0)
+        return Photo(name, (small.clamp(0, 1) * 255).round().to(torch.uint8).numpy())
+
+    def stand(self, camera: Cameras, depth: float, frame: ViewFrame, scene_up: Float[Tensor, "3"]) -> None:
+        """Takes its place: one camera, the depth of what it shows (world units), the viewer's frame."""
+        camera = camera.to("cpu", torch.float64)
+        R = camera.cam_from_world[0, :3, :3]
+        self.position = frame.apply(camera.centers)[0].numpy()
+        self.wxyz = quat_from_matrix(R.T.contiguous()).numpy()
+        self.look_at = self.position + (R[2] * depth * frame.scale).numpy()
+        # the part of the scene's up that keeps the photo's own right: same picture, and orbiting still goes round the scene's up
+        up = scene_up.double() - (scene_up.double() @ R[0]) * R[0]
+        upright = float(up @ -R[1]) > 0.05
+        self.up = (up if upright else -R[1]).numpy()
+        K = camera.K[0]
+        self.tan_half = (float(camera.width / (2 * K[0, 0])), float(camera.height / (2 * K[1, 1])))
+
+
+def fit_fov(photo: Photo, aspect: float) -> float:
+    """Vertical field of view (radians) of a window of that aspect (width / height) in which the whole photo can be seen."""
+    tan_x, tan_y = photo.tan_half
+    return 2 * math.atan(max(tan_y, tan_x / max(aspect, 1e-3)))
+
+
+class PhotoLayer:
+    """The frustums of all photos in one browser."""
+
+    def __init__(self, client: Any, photos: list[Photo], length: float, on_click: Callable[[Any, Photo], None]) -> None:
+        self._client, self._photos, self._length = client, photos, length
+        self._handles: list[Any] = []
+        self._shown: list[bool] = []
+        self._size = 1.0
+        for i, photo in enumerate(photos):
+            handle = client.scene.add_camera_frustum(
+                f"/photos/{i:03d}",
+                fov=2 * math.atan(photo.tan_half[1]),
+                aspect=photo.tan_half[0] / photo.tan_half[1],
+                scale=self._scale(photo, 1.0),
+                thickness=1.5,
+                thickness_units="screen",
+                color=COLOR,
+                image=photo.thumbnail,
+                jpeg_quality=85,
+                wxyz=photo.wxyz,
+                position=photo.position,
+                cast_shadow=False,
+                receive_shadow=False,
+                visible=False,
+            )
+            handle.on_click(lambda event, photo=photo: on_click(event.client, photo))
+            self._handles.append(handle)
+            self._shown.append(False)
+
+    def _scale(self, photo: Photo, size: float) -> float:
+        """viser normalises a frustum by its volume; ours have one length."""
+        return self._length * size * (photo.tan_half[0] * photo.tan_half[1] / 3) ** (1 / 3)
+
+    def refresh(self, show: bool, size: float) -> None:
+        """Shows what is wanted, but not the photo in whose place the visitor stands: it would hide the scene behind it."""
+        try:
+            eye = np.asarray(self._client.camera.position)
+        except AssertionError:  # no camera message has come yet
+            eye = np.full(3, np.inf)
+        for i, (photo, handle) in enumerate(zip(self._photos, self._handles, strict=True)):
+            if size != self._size:
+                handle.scale = self._scale(photo, size)
+            visible = show and bool(np.linalg.norm(eye - photo.position) > 1.2 * self._length * size)
+            if visible != self._shown[i]:
+                handle.visible = self._shown[i] = visible
+        self._size = size
+
+    def remove(self) -> None:
+        for handle in self._handles:
+            handle.remove()
