@@ -6,6 +6,7 @@ Every adapter ends here, so that sizes, masks, distortion, broken and duplicate 
 from __future__ import annotations
 
 import os
+import warnings as python_warnings
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -163,7 +164,9 @@ def _readable(shots: list[Shot], left_out: list[Unplaced], notes: list[str]) -> 
         except CaptureError as e:
             return e
 
-    with ThreadPoolExecutor(min(4, os.cpu_count() or 1)) as pool:
+    # Pillow's own remarks (large photo, odd EXIF) are not for the user; silenced here, outside the threads, whose filters are shared
+    with python_warnings.catch_warnings(), ThreadPoolExecutor(min(4, os.cpu_count() or 1)) as pool:
+        python_warnings.simplefilter("ignore")
         results = list(pool.map(probe, shots))
     good = [(s, r) for s, r in zip(shots, results, strict=True) if isinstance(r, PhotoHeader)]
     bad = [(s, r) for s, r in zip(shots, results, strict=True) if isinstance(r, CaptureError)]

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import hashlib
 import io
-import warnings
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -92,9 +91,7 @@ def _open(data: bytes, file: Path) -> Image:
     if file.suffix.lower() in (".heic", ".heif", ".hif") or data[4:8] == b"ftyp":
         _register_heif()
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            im = Image.open(io.BytesIO(data))
+        im = Image.open(io.BytesIO(data))
     except Image.DecompressionBombError as e:
         raise _bomb(file, "too many") from e
     except UnidentifiedImageError as e:
@@ -171,9 +168,7 @@ def stored_size(file: Path) -> tuple[int, int] | None:
 
 def _load(im: Image, file: Path) -> None:
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            im.load()
+        im.load()
     except MemoryError as e:
         raise CaptureError(f"The photo {file} ({im.width} x {im.height}) does not fit into memory; reduce it first.") from e
     except Exception as e:  # decoders raise all kinds of errors on broken data

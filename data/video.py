@@ -76,11 +76,14 @@ def _run(file: Path, arguments: list[str]) -> Iterator[bytes]:
         with tempfile.TemporaryFile() as errors:
             with subprocess.Popen([*start, *sync, *arguments, "-"], stdout=subprocess.PIPE, stderr=errors, stdin=subprocess.DEVNULL) as p:
                 assert p.stdout is not None
+                whole = False
                 try:
                     while block := p.stdout.read(1 << 20):
                         yield block
+                    whole = True
                 finally:
-                    p.kill() if p.poll() is None and p.stdout.read(1) else None
+                    if not whole:  # the reader stopped early
+                        p.kill()
             errors.seek(0)
             message = errors.read().decode("utf-8", "replace").strip()
         if p.returncode == 0:
