@@ -110,6 +110,7 @@ def cache_dir() -> Path:
 
 
 def _spec(name: str) -> WeightSpec:
+    name = name.replace("_", "-")
     if name not in WEIGHTS:
         raise ConfigError(f"There are no weights {name!r}; choose one of {', '.join(WEIGHTS)}.")
     return WEIGHTS[name]
@@ -207,7 +208,7 @@ def load_weights(name: str) -> dict[str, Tensor]:
     path = _find(spec)
     if path is None:
         raise BackendUnavailable(_missing(name, spec))
-    return dict(_load(name, str(path), path.stat().st_mtime_ns))
+    return dict(_load(name.replace("_", "-"), str(path), path.stat().st_mtime_ns))
 
 
 @lru_cache(maxsize=4)
