@@ -117,6 +117,8 @@ class SceneServer:
             self._cameras = cameras.to("cpu", torch.float32)
             self._photos = [Photo.of(image, name) for image, name in zip(images, names, strict=True)]
             self._place()
+        if self._splats is not None:  # the frame they were sent in, and the colours the photos see, may have changed
+            self._send_splats()
 
     def set_gaussians(self, gaussians: Gaussians) -> None:
         """Shows a finished scene; returns when it is on its way to the browsers."""

@@ -153,7 +153,9 @@ def test_what_is_sent_is_the_scene(server: SceneServer, scene: tuple[Gaussians, 
 def test_nothing_at_all_is_shown_without_complaint(server: SceneServer, scene: tuple[Gaussians, Cameras]) -> None:
     server.set_gaussians(scene[0][:0])
     server.set_gaussians(scene[0])
+    before = server._splats.buffer.copy()
     server.set_photos(scene[1], torch.rand(3, 40, 56, 3), ["a", "b", "c"])
+    assert (before != server._splats.buffer).any(), "photos change the viewer's frame: splats follow"
 
 
 # -- in a browser ----------------------------------------------------------------------------------------------------------------

@@ -1,0 +1,102 @@
+"""`handful render`: a camera path through the scene as a video or pictures."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import tyro
+
+from .common import CommonOptions, duration
+
+if TYPE_CHECKING:
+    from ...recon.camera import Cameras
+    from ..scene_folder import SceneFolder
+
+__all__ = ["RenderCommand", "parse_size"]
+
+FRAMES = 120  # four seconds
+
+
+@dataclass(frozen=True, kw_only=True)
+class RenderCommand(CommonOptions):
+    """Render a camera path through a scene: an mp4 that plays everywhere, or PNG frames.
+
+    The paths stay where photos were taken: `orbit` goes round what the photos look at (all the way only if they stand all
+    around), `spiral` sways like a held camera, `between` flies through every photo. A file is a path of your own, or
+    nerfstudio's camera_path.json.
+
+    Examples:
+      handful render out/ -o orbit.mp4
+      handful render out/ --path between --what color+depth --size 960x540 -o walk.mp4
+      handful render out/ --path my_path.json -o frames/
+    """
+
+    scene: tyro.conf.Positional[Path]
+    """Folder that `handful reconstruct` wrote."""
+    out: Annotated[Path, tyro.conf.arg(aliases=["-o"], metavar="FILE|DIR")]
+    """Video (.mp4), one picture (.png, with --frames 1), or a folder for PNG frames."""
+    path: Annotated[str, tyro.conf.arg(metavar="orbit|spiral|between|FILE")] = "orbit"
+    """Where the camera goes."""
+    what: Annotated[str, tyro.conf.arg(metavar="color|depth|normal|A+B")] = "color"
+    """What to draw; several joined by + stand side by side."""
+    frames: Annotated[int | None, tyro.conf.arg(metavar="N")] = None
+    """Number of frames (default: 120, or what a path file asks for)."""
+    fps: Annotated[float | None, tyro.conf.arg(metavar="F")] = None
+    """Frames a second (default: 30, or what a path file says)."""
+    size: Annotated[str | None, tyro.conf.arg(metavar="WxH")] = None
+    """Size of a frame (default: that of the photos, or what a path file says)."""
+    device: str = "auto"
+    """cpu, cuda, or auto (a GPU when there is one)."""
+
+    def run(self) -> dict[str, Any]:
+        import torch
+
+        from ..scene_folder import load_scene
+        from ..video import open_sink, parse_what, render_path
+        from .reconstruct import check_device
+
+        layers, size = parse_what(self.what), None if self.size is None else parse_size(self.size)
+        check_device(self.device)
+        device = self.device if self.device != "auto" else ("cuda" if torch.cuda.is_available() else "cpu")
+        folder = load_scene(self.scene, device=device)
+        cameras, fps = self._cameras(folder, size)
+        open_sink(self.out, cameras.width * len(layers), cameras.height, len(cameras), fps)  # an impossible name is told before work begins
+        console = self.console
+
+        def on_frame(done: int, total: int, left: float) -> None:
+            console.progress(f"rendering {done}/{total}, {duration(left)} left", final=done == total)
+
+        report = render_path(folder.scene, cameras, self.out, self.what, fps, on_frame)
+        console.say(f"{report.file}: {report.frames} frames of {report.width}x{report.height}, {report.frames_per_second:.1f} a second")
+        return {
+            "file": str(report.file), "frames": report.frames, "width": report.width, "height": report.height,
+            "seconds": round(report.seconds, 3), "frames_per_second": round(report.frames_per_second, 3),
+        }  # fmt: skip
+
+    def _cameras(self, folder: SceneFolder, size: tuple[int, int] | None) -> tuple[Cameras, float]:
+        from ...recon.errors import ConfigError
+        from ..path_file import load_path
+        from ..paths import PATHS, make_path
+
+        for kind in PATHS:
+            if self.path == kind:
+                g = folder.gaussians
+                return make_path(kind, folder.cameras, FRAMES if self.frames is None else self.frames, g.means, g.opacities, size), self.fps or 30.0
+        file = Path(self.path)
+        if not file.suffix and not file.exists():
+            raise ConfigError(f"There is no camera path {self.path!r}; choose one of {', '.join(PATHS)}, or name a path file (.json).")
+        loaded = load_path(file)
+        return loaded.sample(self.frames, size), self.fps or loaded.fps
+
+
+def parse_size(text: str) -> tuple[int, int]:
+    """ "1280x720" to (1280, 720). Raises ConfigError."""
+    from ...recon.errors import ConfigError
+
+    match = re.fullmatch(r"(\d{1,5})[xX×](\d{1,5})", text.strip())
+    if match is None or not (2 <= int(match[1]) <= 16384 and 2 <= int(match[2]) <= 16384):
+        raise ConfigError(f"--size takes width x height in pixels, as in 1280x720; got {text!r}.")
+    return int(match[1]), int(match[2])

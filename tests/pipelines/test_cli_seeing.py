@@ -1,0 +1,97 @@
+"""`handful render` and `handful view` on a scene folder."""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+import sys
+import time
+import urllib.request
+from pathlib import Path
+
+import pytest
+import torch
+from handful.data.atomic import write_bytes, write_json
+from handful.data.image_io import encode_png
+from handful.data.nerfstudio_json import write_transforms
+from handful.data.ply import write_gaussians
+from handful.pipelines.cli.main import main
+from handful.pipelines.cli.render import RenderCommand, parse_size
+from handful.recon.camera import Cameras
+from handful.recon.errors import CaptureError, ConfigError
+from handful.recon.framing import look_at
+from handful.recon.gaussians import Gaussians
+
+
+@pytest.fixture(scope="module")
+def out(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A scene folder as `handful reconstruct` leaves it: a few splats, three photos."""
+    folder = tmp_path_factory.mktemp("scene")
+    torch.manual_seed(0)
+    n = 300
+    g = Gaussians(torch.randn(n, 3) * 0.3, torch.randn(n, 4), torch.full((n, 3), -2.5), torch.full((n,), 2.0), torch.randn(n, 1, 3))
+    eye = torch.tensor([[-1.0, 0, -4], [0, 0, -4], [1, 0, -4]])
+    K = torch.tensor([[60.0, 0, 32], [0, 60, 24], [0, 0, 1]]).expand(3, 3, 3).clone()
+    cameras = Cameras(look_at(eye, torch.zeros(3, 3), torch.tensor([0.0, -1, 0])), K, 64, 48)
+    names = ["a.png", "b.png", "c.png"]
+    for name in names:
+        write_bytes(folder / "images" / name, encode_png(torch.rand(48, 64, 3)))
+    write_transforms(folder / "transforms.json", cameras, [f"images/{name}" for name in names])
+    write_json(folder / "config.json", {"version": 1, "names": names, "background": [0, 0, 0]})
+    write_json(folder / "metrics.json", {"version": 1})
+    write_gaussians(folder / "scene.ply", g)
+    return folder
+
+
+def test_render_tells_what_it_made(out: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as e:
+        main(["render", str(out), "-o", str(tmp_path / "a.mp4"), "--path", "spiral", "--frames", "3", "--what", "color+depth", "--size", "80x60",
+              "--json", str(tmp_path / "s.json")])  # fmt: skip
+    assert e.value.code == 0
+    summary = json.loads((tmp_path / "s.json").read_text())
+    assert (summary["frames"], summary["width"], summary["height"]) == (3, 160, 60) and Path(summary["file"]).stat().st_size > 500
+    printed = capsys.readouterr().out
+    assert "rendering 3/3, 0:00 left" in printed and "3 frames of 160x60" in printed
+
+
+def test_render_along_a_file_and_to_frames(out: Path, tmp_path: Path) -> None:
+    pose = torch.eye(4)
+    pose[2, 3] = 4.0
+    keys = [{"time": t, "cam_from_world": pose.tolist(), "fov_y_degrees": 40} for t in (0, 1)]
+    write_json(tmp_path / "p.json", {"format": "handful-camera-path", "version": 1, "fps": 2, "width": 40, "height": 30, "keyframes": keys})
+    summary = RenderCommand(scene=out, out=tmp_path / "frames", path=str(tmp_path / "p.json"), quiet=True).run()
+    assert summary["frames"] == 3 and len(list((tmp_path / "frames").glob("*.png"))) == 3
+
+
+def test_requests_that_cannot_be_met_end_with_one_sentence(out: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(ConfigError, match="no camera path 'spin'; choose one of orbit, spiral, between"):
+        RenderCommand(scene=out, out=tmp_path / "a.mp4", path="spin").run()
+    with pytest.raises(ConfigError, match="as in 1280x720; got '5k'"):
+        parse_size("5k")
+    with pytest.raises(CaptureError, match="holds no scene.ply"):
+        RenderCommand(scene=tmp_path, out=tmp_path / "a.mp4").run()
+    with pytest.raises(SystemExit) as e:
+        main(["render", str(out), "-o", str(tmp_path / "a.avi")])
+    assert e.value.code == 2 and "handful: " in capsys.readouterr().err
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("what", ["", "scene.ply"])
+def test_view_serves_until_ctrl_c(out: Path, tmp_path: Path, what: str) -> None:
+    command = [sys.executable, "-m", "handful.pipelines.cli.main", "view", str(out / what), "--port", "18480", "--json", str(tmp_path / "s.json")]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    try:
+        assert process.stdout is not None
+        line = process.stdout.readline()
+        assert line.startswith("Open http://127.0.0.1:184"), line
+        page = urllib.request.urlopen(line.split()[1], timeout=10).read()
+        assert b"<html" in page.lower()
+        assert "Ctrl-C" in process.stdout.readline()
+        time.sleep(0.2)
+        process.send_signal(signal.SIGINT)
+        rest, errors = process.communicate(timeout=20)
+    finally:
+        process.kill()
+    assert process.returncode == 0 and errors == "", errors
+    assert json.loads((tmp_path / "s.json").read_text()) == {"gaussians": 300, "photos": 0 if what else 3}
