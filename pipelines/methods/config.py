@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Literal
 
 __all__ = ["OptimConfig", "SeedConfig", "SplatConfig", "TermsConfig"]
 
@@ -85,10 +86,15 @@ class TermsConfig:
 
 @dataclass(frozen=True)
 class SplatConfig:
-    """A Gaussian splatting method: seed, optimiser, loss terms."""
+    """A Gaussian splatting method: seed, optimiser, loss terms.
+
+    Attributes:
+        background: behind everything, for captures that are not objects on white: the photos' mean colour, or black.
+    """
 
     seed: SeedConfig = field(default_factory=SeedConfig)
     optim: OptimConfig = field(default_factory=OptimConfig)
     terms: TermsConfig = field(default_factory=TermsConfig)
     depth_prior: str = "stereo"
+    background: Literal["mean", "black"] = "mean"
     rasterizer: str = "auto"

@@ -9,7 +9,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 from torch.nn.functional import max_pool2d
 
-from ...priors.fill import complete_depth
+from ...recon.depth_fill import complete_depth
 from ...recon.camera import Cameras, pixel_centers
 from ...recon.capture import Capture
 from ...recon.depth import DepthMap

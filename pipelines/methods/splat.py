@@ -52,11 +52,12 @@ class SplatRun:
         assert capture.cameras is not None, "training follows the initialiser, which gives every view a camera"
         self.config, self.device = config, start.device
         self.rasterizer = get_rasterizer(config.rasterizer, start.device)
-        self.names, self.white = capture.names, capture.white_background
+        self.names = capture.names
         self.cameras = capture.cameras.to(start.device, torch.float32)
         self.images = capture.images().to(start.device)
         masks = capture.masks()
         self.masks = None if masks is None else masks.to(start.device)
+        self.background = _background(capture.white_background, self.images, config.background)
         self.depth = [_to(d, start.device) for d in start.depth]
         self.neighbour = _neighbour_distances(self.cameras)
         self.scene_depth = _median_depth(start)
@@ -96,7 +97,7 @@ class SplatRun:
         keep = 1.0 - self.config.optim.dropout
         opacity = (torch.sigmoid(gaussians.logit_opacities) * keep).clamp(1e-6, 1 - 1e-6)
         gaussians = replace(gaussians, logit_opacities=torch.logit(opacity))
-        return SplatScene(gaussians, cameras, self.names, self.rasterizer, self._background())
+        return SplatScene(gaussians, cameras, self.names, self.rasterizer, self.background)
 
     def state(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
         with self._lock:
@@ -128,7 +129,7 @@ class SplatRun:
             self.order = torch.randperm(len(self.cameras), generator=self.rng).tolist()
         i = self.order.pop()
         keep = (torch.rand(len(self.means), generator=self.rng) >= optim.dropout).float().to(self.device) if optim.dropout > 0 else None
-        options = RasterOptions(background=self._background(), opacity_scale=keep, camera_grads=self.refine)
+        options = RasterOptions(background=self.background, opacity_scale=keep, camera_grads=self.refine)
         gaussians = Gaussians(*(getattr(self, name) for name in PARAMETERS))
 
         def render(cameras: Cameras) -> RenderOutput:
@@ -167,9 +168,6 @@ class SplatRun:
         scale = torch.tensor([self.scene_depth] * 3 + [1.0] * 3, device=self.device)
         return replace(self.cameras, cam_from_world=se3_exp(delta * scale) @ self.cameras.cam_from_world)
 
-    def _background(self) -> tuple[float, float, float]:
-        return (1.0, 1.0, 1.0) if self.white else (0.0, 0.0, 0.0)
-
     def _set_gaussians(self, gaussians: Gaussians) -> None:
         """Makes trainable copies and a fresh optimiser."""
         optim = self.config.optim
@@ -188,13 +186,10 @@ class SplatRun:
         keep = torch.sigmoid(self.logit_opacities.detach()) > self.config.optim.prune_opacity
         if bool(keep.all()):
             return
-        state = self.adam.state_dict()
-        kept = Gaussians(*(getattr(self, name).detach()[keep] for name in PARAMETERS))
-        camera_state = self.camera_adam.state_dict()
-        n = len(keep)
-        self._set_gaussians(kept)
-        self.adam.load_state_dict({k: v[keep] if v.ndim and v.shape[0] == n else v for k, v in state.items()})
-        self.camera_adam.load_state_dict(camera_state)
+        for name in PARAMETERS:
+            kept = getattr(self, name).detach()[keep].clone().requires_grad_(True)
+            self.adam.select(name, kept, keep)
+            setattr(self, name, kept)
 
     def _fit_to_time(self) -> None:
         """Turns the time limit into a number of steps, so that the schedule ends where the time ends."""
@@ -206,6 +201,14 @@ class SplatRun:
 def _to(depth: Any, device: torch.device) -> Any:
     normal = None if depth.normal is None else depth.normal.to(device)
     return replace(depth, depth=depth.depth.to(device), confidence=depth.confidence.to(device), valid=depth.valid.to(device), normal=normal)
+
+
+def _background(white: bool, images: Tensor, rule: str) -> tuple[float, float, float]:
+    """White for objects on white; else black, or the photos' mean colour: where nothing is known, it is the least wrong."""
+    if white:
+        return (1.0, 1.0, 1.0)
+    r, g, b = images.mean((0, 1, 2)).tolist() if rule == "mean" else (0.0, 0.0, 0.0)
+    return (r, g, b)
 
 
 def _neighbour_distances(cameras: Cameras) -> list[float]:

@@ -1,0 +1,134 @@
+"""`handful evaluate`: score a method on a benchmark split."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import tyro
+
+from .common import CommonOptions, Console, duration
+
+if TYPE_CHECKING:
+    from ...recon.capture import Capture
+    from ..evaluate import EvalReport
+    from ..methods.config import SplatConfig
+    from ..protocols import EvalProtocol
+
+__all__ = ["Evaluate"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Evaluate(CommonOptions):
+    """Score a method on held-out photos of a benchmark capture, by a stored protocol of photo names.
+
+    Trains on the protocol's few photos once per seed, renders the test photos and reports PSNR, SSIM and, where the
+    weights are at hand (handful doctor), LPIPS. Writes a results file and an HTML report with -o.
+
+    Examples:
+      handful evaluate llff data/fern --views 3
+      handful evaluate llff data/fern --views 3 --seeds 0 1 2 -o results/fern
+      handful evaluate dtu data/scan24 --views 3 --method 3dgs
+    """
+
+    dataset: tyro.conf.Positional[Literal["llff", "dtu", "blender"]]
+    """Name of the benchmark."""
+    directory: tyro.conf.Positional[Path]
+    """The capture's folder."""
+    views: int = 3
+    """Number of training photos: 3, 6 or 9 (blender: 8)."""
+    downscale: int | None = None
+    """Factor the photos are reduced by (default: the benchmark's usual one)."""
+    poses: Literal["given", "sim3_aligned", "test_time_optimized"] = "given"
+    """Take the given cameras, or find them from the training photos alone; test cameras are then aligned, or aligned and optimised."""
+    method: str = "handful"
+    """Name of the method."""
+    set: Annotated[tuple[str, ...], tyro.conf.arg(metavar="NAME=VALUE ...")] = ()
+    """Change settings of the method, as in --set optim.steps=500."""
+    seeds: tuple[int, ...] = (0,)
+    """One run per seed; quote mean and spread over three or more."""
+    device: str = "auto"
+    """cpu, cuda or auto."""
+    out: Annotated[Path | None, tyro.conf.arg(aliases=["-o"], metavar="DIR")] = None
+    """Folder for results.json, report.html and pictures."""
+
+    def run(self) -> dict[str, Any]:
+        from ..config import override
+        from ..methods import method_config
+        from ..results import EvalResults, SeedResult
+        from .reconstruct import check_device
+
+        check_device(self.device)
+        config = override(method_config(self.method), self.set)
+        capture, protocol = benchmark_capture(self)
+        console, runs = self.console, []
+        for seed in self.seeds:
+            report, seconds = evaluate_once(capture, protocol, config, seed, self.device, console)
+            runs.append(SeedResult(seed, report, seconds))
+            console.say(f"{protocol.id} {protocol.scene}, seed {seed}: {one_line(report)}, {duration(seconds)}")
+        for note in runs[0].report.notes:
+            console.warn(note)
+        results = EvalResults(self.method, config, tuple(runs))
+        if self.out is not None:
+            write_outputs(self.out, results, console)
+        return results.summary()
+
+
+def benchmark_capture(command: Evaluate) -> tuple[Capture, EvalProtocol]:
+    """The whole capture at the protocol's size, and the protocol."""
+    from ...data.protocol import LoadOptions
+    from ...data.registry import load_capture
+    from ...data.transforms import resize_capture
+    from ..protocols import DATASETS, pose_free, protocol_for
+
+    scale = command.downscale or DATASETS[command.dataset].downscale[0]
+    options = LoadOptions(downscale=scale if command.dataset == "llff" else None)
+    capture = load_capture(command.directory, options, adapter=command.dataset)
+    scene = command.directory.resolve().name
+    protocol = protocol_for(command.dataset, capture.names, command.views, scene, scale)
+    if protocol.size is not None and protocol.size != capture.views[0].image.size:
+        capture = resize_capture(capture, max(protocol.size))
+    return capture, protocol if command.poses == "given" else pose_free(protocol, command.poses)
+
+
+def evaluate_once(
+    capture: Capture, protocol: EvalProtocol, config: SplatConfig, seed: int, device: str, console: Console
+) -> tuple[EvalReport, float]:
+    """Trains on the protocol's training photos and scores; seconds are from photos to scene, scoring excluded."""
+    import torch
+
+    from ..evaluate import evaluate_scene, held_out, training_capture
+    from ..poses import map_cameras, optimise_test_cameras
+    from ..reconstruct import train_capture
+    from .reconstruct import report as say
+
+    where = torch.device("cuda" if device == "auto" and torch.cuda.is_available() else "cpu" if device == "auto" else device)
+    train = training_capture(capture, protocol)
+    began = time.monotonic()
+    scene, _ = train_capture(train, config, seed, where, lambda event: say(event, console))
+    seconds = time.monotonic() - began
+    cameras = None
+    if protocol.poses != "given":
+        test, given = held_out(capture, protocol), capture.select(scene.names)
+        assert test.cameras is not None and given.cameras is not None, "held_out and the protocol demand given cameras"
+        cameras = map_cameras(test.cameras, given.cameras, scene.cameras.to("cpu"))
+        if protocol.poses == "test_time_optimized":
+            cameras = optimise_test_cameras(scene.gaussians, scene.rasterizer, test.images().to(where), cameras.to(where), background=scene.background)
+    return evaluate_scene(lambda c: scene.render(c).color, capture, protocol, cameras), seconds
+
+
+def one_line(report: EvalReport) -> str:
+    lpips = "" if report.lpips_vgg is None else f", LPIPS {report.lpips_vgg:.3f}"
+    return f"PSNR {report.psnr:.2f}, SSIM {report.ssim:.3f}{lpips}"
+
+
+def write_outputs(out: Path, results: Any, console: Console) -> None:
+    from ..report import report_rows, side_by_side, write_html
+    from ..results import write_results
+
+    write_results(out / "results.json", results)
+    write_html(out / "report.html", results)
+    side_by_side(out / "pictures.png", report_rows(results.runs[0].report))
+    console.say(f"Results: {out / 'results.json'}, pictures: {out / 'report.html'}")

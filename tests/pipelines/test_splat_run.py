@@ -1,0 +1,102 @@
+"""The run: learns, resumes exactly, stops when asked, fits a time limit."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from handful.pipelines.checkpoint import load_checkpoint, save_checkpoint
+from handful.pipelines.config import override
+from handful.pipelines.events import Finished, StepDone
+from handful.pipelines.methods import METHODS, method_config
+from handful.pipelines.methods.splat import SplatMethod, SplatRun
+from handful.recon.errors import CheckpointError
+
+SMALL = ["optim.steps=30", "seed.budget=6000"]
+
+
+def psnr(run: SplatRun) -> float:
+    scene = run.snapshot()
+    color = scene.render(scene.cameras).color.clamp(0, 1)
+    return -10 * torch.log10((color - run.images).square().mean()).item()
+
+
+def finish(run: SplatRun) -> None:
+    for _ in run.events():
+        pass
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_learns(small_start, method: str) -> None:
+    run = SplatMethod(override(method_config(method), SMALL)).start(small_start)
+    before = psnr(run)
+    events = list(run.events())
+    assert psnr(run) > before + 0.5
+    assert isinstance(events[-1], Finished) and not events[-1].early
+    steps = [e.step for e in events if isinstance(e, StepDone)]
+    assert steps == list(range(1, 31))
+
+
+@pytest.mark.parametrize("estimated", [False, True])
+def test_continues_exactly(small_start, tmp_path: Path, estimated: bool) -> None:
+    """Interrupted in the middle of a photo order, saved, restored in a fresh run: the same numbers to the last bit."""
+    start = replace(small_start, estimated_cameras=estimated)
+    method = SplatMethod(override(method_config("handful"), [*SMALL, "terms.virtual=0.1", "terms.virtual_from=0.0"]))
+    whole = method.start(start)
+    finish(whole)
+    first = method.start(start)
+    for event in first.events():
+        if isinstance(event, StepDone) and event.step == 16:
+            break
+    tensors, meta = first.state()
+    save_checkpoint(tmp_path / "s.safetensors", tensors, meta)
+    second = method.start(start)
+    second.restore(*load_checkpoint(tmp_path / "s.safetensors"))
+    finish(second)
+    a, b = whole.snapshot(), second.snapshot()
+    assert torch.equal(a.cameras.cam_from_world, b.cameras.cam_from_world)
+    for name in ("means", "quats_wxyz", "log_scales", "logit_opacities", "sh"):
+        assert torch.equal(getattr(a.gaussians, name), getattr(b.gaussians, name)), name
+
+
+def test_given_cameras_stay(small_start) -> None:
+    run = SplatMethod(override(method_config("handful"), SMALL)).start(small_start)
+    finish(run)
+    assert torch.equal(run.snapshot().cameras.cam_from_world, small_start.init.capture.cameras.cam_from_world)
+
+
+def test_estimated_cameras_move_a_little(small_start) -> None:
+    run = SplatMethod(override(method_config("handful"), SMALL)).start(replace(small_start, estimated_cameras=True))
+    finish(run)
+    moved = (run.snapshot().cameras.cam_from_world - small_start.init.capture.cameras.cam_from_world).abs().max()
+    assert 0 < moved < 0.05
+
+
+def test_stop(small_start) -> None:
+    run = SplatMethod(override(method_config("handful"), SMALL)).start(small_start)
+    events = []
+    for event in run.events():
+        events.append(event)
+        if isinstance(event, StepDone) and event.step == 3:
+            run.stop()
+    assert isinstance(events[-1], Finished) and events[-1].early and events[-1].step == 3
+
+
+def test_time_limit_shortens_the_schedule(small_start) -> None:
+    run = SplatMethod(override(method_config("handful"), ["optim.steps=100000", "seed.budget=2000"])).start(small_start, max_seconds=2.0)
+    finish(run)
+    assert 25 < run.step < 100000
+
+
+def test_checkpoint_errors(tmp_path: Path) -> None:
+    bad = tmp_path / "bad.safetensors"
+    bad.write_bytes(b"\x10\0\0\0\0\0\0\0not json at all")
+    with pytest.raises(CheckpointError, match="bad.safetensors"):
+        load_checkpoint(bad)
+    save_checkpoint(tmp_path / "s.safetensors", {"x": torch.zeros(2)}, {})
+    whole = (tmp_path / "s.safetensors").read_bytes()
+    bad.write_bytes(whole[:-3])
+    with pytest.raises(CheckpointError):
+        load_checkpoint(bad)
