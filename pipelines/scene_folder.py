@@ -9,6 +9,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,8 +20,8 @@ from torch import Tensor
 
 from ..data.atomic import write_bytes, write_json
 from ..data.colmap import write_model
-from ..data.nerfstudio_json import read_cameras, write_transforms
 from ..data.image_io import encode_png
+from ..data.nerfstudio_json import read_cameras, write_transforms
 from ..data.ply import read_gaussians, write_gaussians
 from ..recon.camera import Cameras
 from ..recon.errors import CaptureError
@@ -59,18 +60,20 @@ class SceneFolder:
 
     def images(self) -> Float[Tensor, "V H W 3"]:
         """The photos as used, sRGB in [0, 1]."""
-        return torch.stack([_read_image(self.path / image_name(n)) for n in self.names])
+        return torch.stack([_read_image(self.path / file) for file in image_names(self.names)])
 
 
-def image_name(view_name: str) -> str:
-    """Where a photo lies inside the scene folder: always a PNG, folders of the capture flattened."""
-    return "images/" + view_name.replace("/", "__").rsplit(".", 1)[0] + ".png"
+def image_names(view_names: Sequence[str]) -> list[str]:
+    """Where photos lie inside the scene folder: PNG files, folders of the capture flattened; the ending is kept where two would meet."""
+    flat = [n.replace("/", "__") for n in view_names]
+    stems = [f.rsplit(".", 1)[0] for f in flat]
+    return [f"images/{s if stems.count(s) == 1 else f.replace('.', '_')}.png" for f, s in zip(flat, stems, strict=True)]
 
 
 def write_scene_folder(out: Path, scene: SplatScene, init: InitState, config: SplatConfig, metrics: dict[str, Any]) -> SceneFolder:
     """Writes or replaces every file, each atomically; `scene.ply` last, so that its presence means a whole folder."""
     images = init.capture.images()
-    files = [image_name(n) for n in scene.names]
+    files = image_names(scene.names)
     for name, image in zip(files, images, strict=True):
         write_bytes(out / name, encode_png(image))
     cameras = scene.cameras.to("cpu")

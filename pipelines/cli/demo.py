@@ -40,7 +40,7 @@ class Demo(CommonOptions):
 
     def run(self) -> dict[str, Any]:
         from ...data.synthetic import demo_capture
-        from ..reconstruct import Reconstruction, ReconstructJob
+        from ..job import Reconstruction, ReconstructJob
         from .reconstruct import report as say
         from .reconstruct import stop_on_interrupt
 

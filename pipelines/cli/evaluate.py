@@ -101,7 +101,7 @@ def evaluate_once(
 
     from ..evaluate import evaluate_scene, held_out, training_capture
     from ..poses import map_cameras, optimise_test_cameras
-    from ..reconstruct import train_capture
+    from ..job import train_capture
     from .reconstruct import report as say
 
     where = torch.device("cuda" if device == "auto" and torch.cuda.is_available() else "cpu" if device == "auto" else device)

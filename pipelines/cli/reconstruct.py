@@ -15,7 +15,7 @@ from ..events import Event, Finished, StageProgress, StepDone, Warned
 from .common import CommonOptions, Console, duration
 
 if TYPE_CHECKING:
-    from ..reconstruct import Reconstruction
+    from ..job import Reconstruction
 
 __all__ = ["Reconstruct"]
 
@@ -48,6 +48,8 @@ class Reconstruct(CommonOptions):
     """Reduce photos to this longer side (default: 640, or 1600 with a GPU)."""
     max_seconds: Annotated[float | None, tyro.conf.arg(metavar="S")] = None
     """Time limit for the optimisation; the schedule is fitted to it."""
+    checkpoint_seconds: Annotated[float, tyro.conf.arg(metavar="S")] = 15.0
+    """Time between two checkpoints; a killed run continues from the last one."""
     seed: int = 0
     """Seed of every random number."""
     device: str = "auto"
@@ -62,11 +64,14 @@ class Reconstruct(CommonOptions):
     def run(self) -> dict[str, Any]:
         from ..config import override
         from ..methods import method_config
-        from ..reconstruct import Reconstruction, ReconstructJob
+        from ..job import Reconstruction, ReconstructJob
 
         config = override(method_config(self.method), self.set)
         check_device(self.device)
-        job = ReconstructJob(self.photos, self.out, self.method, config, self.max_photos, self.max_side, self.seed, self.device, self.max_seconds)
+        job = ReconstructJob(
+            self.photos, self.out, self.method, config, self.max_photos, self.max_side, self.seed, self.device,
+            self.max_seconds, self.checkpoint_seconds,
+        )  # fmt: skip
         work, console = Reconstruction(job, self.overwrite), self.console
         with stop_on_interrupt(work, console), live_viewer(self, console) as show:
             for event in work.events():

@@ -15,7 +15,7 @@ from ..events import Event, Finished, StageProgress, StepDone
 from .common import CommonOptions, Console
 
 if TYPE_CHECKING:
-    from ..reconstruct import Reconstruction
+    from ..job import Reconstruction
 
 __all__ = ["LiveView", "ViewCommand"]
 

@@ -9,10 +9,10 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 from torch.nn.functional import max_pool2d
 
-from ...recon.depth_fill import complete_depth
 from ...recon.camera import Cameras, pixel_centers
 from ...recon.capture import Capture
 from ...recon.depth import DepthMap
+from ...recon.depth_fill import complete_depth
 from ...recon.fill import push_pull
 from ...recon.gaussians import Gaussians
 from ...recon.sh import sh_dc_from_rgb

@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 
+from ..data.atomic import ensure_folder
 from ..data.protocol import LoadOptions
 from ..data.registry import load_capture
 from ..priors.registry import get_prior
@@ -33,7 +34,6 @@ from .start_file import load_start, save_start
 __all__ = ["ReconstructJob", "reconstruct", "train_capture"]
 
 DEFAULT_MAX_SIDE = {"cpu": 640, "cuda": 1600}  # photos are reduced to this longer side unless the user says otherwise
-CHECKPOINT_SECONDS = 15.0
 
 
 @dataclass(frozen=True)
@@ -46,7 +46,7 @@ class ReconstructJob:
         method, config: name of the method and its settings.
         max_photos: use at most so many photos, evenly spaced; max_side: reduce photos to this longer side (None = by device).
         seed: of every random number; device: "cpu", "cuda" or "auto".
-        max_seconds: limit on the optimisation; not part of the job's identity.
+        max_seconds: limit on the optimisation; checkpoint_seconds: time between two checkpoints; neither is part of the job's identity.
     """
 
     photos: Path
@@ -58,6 +58,7 @@ class ReconstructJob:
     seed: int = 0
     device: str = "auto"
     max_seconds: float | None = None
+    checkpoint_seconds: float = 15.0
 
     @property
     def settings(self) -> SplatConfig:
@@ -126,7 +127,7 @@ class Reconstruction:
         saved = time.monotonic()
         for event in self.run.events():
             yield event
-            if time.monotonic() - saved > CHECKPOINT_SECONDS and not isinstance(event, Finished):
+            if time.monotonic() - saved >= self.job.checkpoint_seconds and not isinstance(event, Finished):
                 self._save()
                 saved = time.monotonic()
         self._save()
@@ -182,6 +183,7 @@ class Reconstruction:
             self.state_path.unlink(missing_ok=True)
         elif (out / "scene.ply").exists():
             raise CheckpointError(f"{out} already holds a scene that this job did not make; choose another folder with -o, or add --overwrite.")
+        ensure_folder(out)
 
     def _resume_start(self, capture: Capture) -> Start | None:
         if not self.start_path.exists():
