@@ -161,6 +161,12 @@ class SceneServer:
         self._worker.submit(job)
         return True
 
+    def set_background(self, rgb: tuple[float, float, float]) -> None:
+        """The colour behind everything, sRGB in [0, 1]; a visitor can choose another."""
+        r, g, b = (round(255 * min(max(c, 0.0), 1.0)) for c in rgb)
+        self._background.value = (r, g, b)
+        self._set_background()
+
     def set_status(self, text: str, done: float | None = None) -> None:
         """A line at the top of the page (Markdown), and a progress bar when `done` is a share in [0, 1]."""
         self._status.content = text
@@ -198,7 +204,7 @@ class SceneServer:
         self._progress = gui.add_progress_bar(0.0, visible=False)
         with gui.add_folder("Photos"):
             self._show_photos = gui.add_checkbox("Show photos", True, hint="Click a photo in the scene to stand where it was taken.")
-            self._frustum_size = gui.add_slider("Photo size", 0.1, 3.0, 0.05, 1.0)
+            self._frustum_size = gui.add_slider("Photo size", 0.1, 5.0, 0.1, 1.0)
             self._goto = gui.add_dropdown("Stand at", ("-",), hint="Look from where this photo was taken.")
         with gui.add_folder("Look"):
             self._splat_size = gui.add_slider("Splat size", 0.05, 1.5, 0.05, 1.0, hint="Small splats show the points behind the picture.")
@@ -293,7 +299,7 @@ class SceneServer:
         d = torch.cdist(self._cameras.centers, self._cameras.centers) * self._frame.scale
         d.fill_diagonal_(float("inf"))
         near = float(d.min(1).values.median()) if len(d) > 1 else SCENE_DEPTH
-        return min(max(near / 3, 0.02 * SCENE_DEPTH), 0.08 * SCENE_DEPTH)
+        return min(max(near / 3, 0.03 * SCENE_DEPTH), 0.08 * SCENE_DEPTH)
 
     def _refresh_layers(self) -> None:
         for client_id in list(self._layers):

@@ -48,15 +48,16 @@ class ViewCommand(CommonOptions):
         if self.scene.suffix.lower() == ".ply":
             from ...data.ply import read_gaussians
 
-            gaussians, photos = read_gaussians(self.scene), None
+            gaussians, photos, background = read_gaussians(self.scene), None, (0.0, 0.0, 0.0)
         else:
             from ..scene_folder import load_scene
 
             folder = load_scene(self.scene)
-            gaussians, photos = folder.gaussians, (folder.cameras, folder.images(), folder.names)
+            gaussians, photos, background = folder.gaussians, (folder.cameras, folder.images(), folder.names), folder.scene.background
         with SceneServer(self.host, self.port, announce=console.say, max_splats=self.max_splats) as server:
             if photos is not None:
                 server.set_photos(*photos)
+            server.set_background(background)
             server.set_gaussians(gaussians)
             warn_if_open(self.host, console)
             console.say("Ctrl-C ends it.")
@@ -76,7 +77,7 @@ class LiveView:
         from ...viewer.server import SceneServer
 
         self._server = SceneServer(host, port, announce=console.say)
-        self._photos_shown = False
+        self._begun = False
 
     def update(self, work: Reconstruction, event: Event) -> None:
         """Shows one event. Costs nothing most of the time; takes a snapshot of the scene every few seconds while a page is open."""
@@ -85,15 +86,17 @@ class LiveView:
         if isinstance(event, StageProgress):
             self._server.set_status(f"**{event.what[:1].upper()}{event.what[1:]}** ...", event.done or None)
         elif isinstance(event, StepDone) and work.run is not None:
-            if not self._photos_shown:
-                self._photos_shown = True
+            if not self._begun:
+                self._begun = True
                 scene = work.run.snapshot()
+                self._server.set_background(scene.background)
                 self._server.set_photos(scene.cameras, work.run.images, scene.names)
             info = LiveInfo(event.steps, event.psnr, event.seconds_left)
             run = work.run
             self._server.update_gaussians(lambda: run.snapshot().gaussians, event.step, info)
         elif isinstance(event, Finished) and work.run is not None:
             scene = work.run.snapshot()
+            self._server.set_background(scene.background)
             self._server.set_photos(scene.cameras, work.run.images, scene.names)  # where refinement has brought the cameras
             self._server.set_gaussians(scene.gaussians)
 

@@ -223,7 +223,7 @@ def test_chromium_draws_what_our_rasterizer_draws(server: SceneServer, scene: tu
     print(f"third photo: {best:.1f} dB")
 
     # the background is ours, and smaller splats let it through
-    server._background.value = (255, 0, 255)
+    server.set_background((1.0, 0.0, 1.0))
     server._splat_size.value = 0.05
     wait_for(lambda: float(canvas(page)[5:50, 5:50].sub(torch.tensor([1.0, 0, 1])).abs().max()) < 0.02)
     wait_for(lambda: float((canvas(page) - torch.tensor([1.0, 0, 1])).abs().sum(-1).lt(0.1).float().mean()) > 0.8)
