@@ -37,8 +37,8 @@ class StereoConfig:
     planes_max: int = 192
     plane_step_px: float = 0.75
     max_sources: int = 4
-    noise: float = 0.008
-    second_weight: float = 0.3
+    noise: float = 0.004
+    second_weight: float = 0.2
     unknown_cost: float = 0.6
     p1: int = 12
     p2: int = 90
@@ -48,7 +48,7 @@ class StereoConfig:
     refine_rounds: int = 2
     window: int = 4
     colour_scale: float = 12.0
-    prior_weight: float = 0.1
+    prior_weight: float = 0.06
     smooth_weight: float = 0.15
     agree_weight: float = 0.3
     agree_px: float = 3.0

@@ -10,7 +10,7 @@ from torch.nn import functional as F
 from ..camera import Cameras, pixel_centers
 from .config import StereoConfig
 
-__all__ = ["aggregate", "agreement", "cost_volume", "fit_planes", "winner"]
+__all__ = ["aggregate", "agreement", "cost_volume", "fit_planes", "plane_cost", "winner"]
 
 _RADIUS = 3
 _COST_MAX = 200
@@ -186,3 +186,69 @@ def fit_planes(inv: Float[Tensor, "H W"], scale: float) -> Float[Tensor, "H W 2"
     det = suu * svv - suv * suv
     slopes = torch.stack([svv * su - suv * sv, suu * sv - suv * su], -1) / det.clamp(min=1e-6)[..., None]
     return torch.where((det > 1e-6)[..., None], slopes, torch.zeros_like(slopes))
+
+
+def _falloff(x: Tensor) -> Tensor:
+    """The weight for a distance x >= 0: (1 - x/16)^16, which is exp(-x) to about 3 % of its start and ends at 16."""
+    return (1 - x / 16).clamp(min=0) ** 16
+
+
+def plane_cost(
+    grey: Float[Tensor, "V H W"],
+    rgb: UInt8[Tensor, "H W 3"],
+    mask: UInt8[Tensor, "V H W"],
+    i: int,
+    sources: list[int],
+    maps: Float[Tensor, "S 12"],
+    taps: Float[Tensor, "T 3"],
+    plane: Float[Tensor, "H W 3"],
+    config: StereoConfig,
+) -> Float[Tensor, "H W"]:
+    """Matching cost of one slanted plane per pixel (inverse depth, its slopes): 1 - NCC weighted by colour likeness, best sources kept.
+
+    Every tap goes through the plane's exact homography, where the kernels use its first-order expansion.
+    """
+    h, w = grey.shape[1:]
+    uv = pixel_centers(w, h, dtype=torch.float64)
+    wide = F.pad(torch.stack([grey[i].double() - 0.5, torch.ones(h, w, dtype=torch.float64)])[None], (16,) * 4)[0]
+    colour = F.pad(rgb.permute(2, 0, 1)[None].double(), (16,) * 4)[0]
+    state, costs = plane.double(), []
+    for s, j in enumerate(sources):
+        k = maps[s].double()
+        sums = torch.zeros(6, h, w, dtype=torch.float64)
+        for dx, dy, spatial in taps.tolist():
+            ex, ey = int(dx) + 16, int(dy) + 16
+            ref, inside = wide[:, ey : ey + h, ex : ex + w]
+            step = (colour[:, ey : ey + h, ex : ex + w] - rgb.permute(2, 0, 1)).abs().mean(0)
+            g = spatial * _falloff(step / config.colour_scale) * inside
+            val = _look(grey[j].double(), k, uv[..., 0] + dx, uv[..., 1] + dy, state[..., 0] + dx * state[..., 1] + dy * state[..., 2])[0] - 0.5
+            sums += torch.stack([g, g * ref, g * ref * ref, g * val, g * val * val, g * ref * val])
+        n, r, rr, v, vv, rv = sums
+        var_r = (rr / n - (r / n) ** 2).clamp(min=0) + config.noise**2
+        var_v = (vv / n - (v / n) ** 2).clamp(min=0) + config.noise**2
+        zncc = (rv / n - r * v / n**2) / (var_r * var_v).sqrt()
+        seen = _look(mask[j].double(), k, uv[..., 0], uv[..., 1], state[..., 0])[1]
+        costs.append(torch.where(seen, (1 - zncc).clamp(0, 1), torch.full_like(zncc, 2.0)))
+    ranked = torch.stack(costs).sort(dim=0).values
+    best = ranked[0]
+    total = best
+    if len(sources) > 1:
+        second = torch.where(ranked[1] > 1.9, best.clamp(min=config.unknown_cost), ranked[1])
+        total = best + config.second_weight * (second - best)
+    return torch.where(best > 1.9, torch.full_like(best, config.unknown_cost + 0.3), total).float()
+
+
+def _look(image: Tensor, k: Tensor, u: Tensor, v: Tensor, w: Tensor) -> tuple[Tensor, Tensor]:
+    """A source image at reference pixels of inverse depth w, and where that falls inside it (and its mask, if `image` is one)."""
+    h, width = image.shape
+    x = k[0] * u + k[1] * v + k[2] + w * k[9]
+    y = k[3] * u + k[4] * v + k[5] + w * k[10]
+    z = k[6] * u + k[7] * v + k[8] + w * k[11]
+    x, y = torch.nan_to_num(x / z), torch.nan_to_num(y / z)
+    inside = (z > 0) & (x >= 0) & (y >= 0) & (x <= width) & (y <= h)
+    a, b = (x - 0.5).clamp(0, width - 1.001), (y - 0.5).clamp(0, h - 1.001)
+    ia, ib = a.long(), b.long()
+    fa, fb = a - ia, b - ib
+    top = image[ib, ia] + fa * (image[ib, ia + 1] - image[ib, ia])
+    bottom = image[ib + 1, ia] + fa * (image[ib + 1, ia + 1] - image[ib + 1, ia])
+    return top + fb * (bottom - top), inside & (image[y.clamp(0, h - 1.001).long(), x.clamp(0, width - 1.001).long()] > 0)
