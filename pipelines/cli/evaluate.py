@@ -100,8 +100,8 @@ def evaluate_once(
     import torch
 
     from ..evaluate import evaluate_scene, held_out, training_capture
-    from ..poses import map_cameras, optimise_test_cameras
     from ..job import train_capture
+    from ..poses import map_cameras, optimise_test_cameras
     from .reconstruct import report as say
 
     where = torch.device("cuda" if device == "auto" and torch.cuda.is_available() else "cpu" if device == "auto" else device)

@@ -63,8 +63,8 @@ class Reconstruct(CommonOptions):
 
     def run(self) -> dict[str, Any]:
         from ..config import override
-        from ..methods import method_config
         from ..job import Reconstruction, ReconstructJob
+        from ..methods import method_config
 
         config = override(method_config(self.method), self.set)
         check_device(self.device)
