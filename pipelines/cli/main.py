@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import inspect
 import sys
-from typing import Annotated, Any
+from typing import Annotated, Any, Union
 
 import tyro
 
@@ -19,15 +20,20 @@ from .view import ViewCommand
 
 __all__ = ["main"]
 
-Command = (
-    Annotated[Reconstruct, tyro.conf.subcommand("reconstruct")]
-    | Annotated[ViewCommand, tyro.conf.subcommand("view")]
-    | Annotated[RenderCommand, tyro.conf.subcommand("render")]
-    | Annotated[Export, tyro.conf.subcommand("export")]
-    | Annotated[Evaluate, tyro.conf.subcommand("evaluate")]
-    | Annotated[Demo, tyro.conf.subcommand("demo")]
-    | Annotated[Doctor, tyro.conf.subcommand("doctor")]
-)
+COMMANDS: dict[str, type] = {
+    "reconstruct": Reconstruct,
+    "view": ViewCommand,
+    "render": RenderCommand,
+    "export": Export,
+    "evaluate": Evaluate,
+    "demo": Demo,
+    "doctor": Doctor,
+}
+
+
+def _subcommand(name: str, command: type) -> Any:
+    # the whole docstring: tyro's own reading would drop the examples
+    return Annotated[command, tyro.conf.subcommand(name, description=inspect.getdoc(command))]
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -37,7 +43,7 @@ def main(argv: list[str] | None = None) -> None:
 
 def _run(argv: list[str]) -> int:
     command: Any = tyro.cli(
-        Command,  # pyright: ignore[reportArgumentType]
+        Union[tuple(_subcommand(name, command) for name, command in COMMANDS.items())],  # noqa: UP007  # pyright: ignore
         prog="handful",
         description="A handful of photos in, a 3D scene out. Try: handful demo",
         args=argv,
