@@ -105,9 +105,10 @@ void fill_tiles(int threads, int tiles, const uint32_t *sorted, uint32_t visible
             for (uint32_t k = 0; k < n; ++k) ++count[tile[k]];
         }
     });
-    uint32_t sum = 0;
+    uint32_t sum = 0, before = 0;
     for (int tile = 0; tile < tiles; ++tile) {
-        b.tile_begin[(size_t)tile] = sum;
+        if (sum - before > kTilePairs) throw std::length_error("more than 2^24 Gaussians over one tile");
+        b.tile_begin[(size_t)tile] = before = sum;
         for (int t = 0; t < threads; ++t) {
             uint32_t &c = cursor[(size_t)t * tiles + tile], n = c;
             c = sum;

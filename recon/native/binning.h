@@ -16,8 +16,7 @@ struct Projection {
 struct Binned {
     Array<uint32_t> tile_begin, gaussian, slot;
     Array<uint16_t> mask;
-    Array<float> transmittance;
-    Array<int32_t> stop;
+    Array<float> transmittance, end;
 };
 
 // Projects all Gaussians, sorts the visible ones by depth (ties: by index) and lists them per tile. means2d n,2 and radii n are written.

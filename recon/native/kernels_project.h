@@ -212,7 +212,7 @@ inline void project(const Scene &in, const Camera &cam, const Options &opt, int6
                 continue;
             }
             Splat &s = out.splats[i];
-            s = {lane[0][l], lane[1][l], lane[2][l], lane[3][l], lane[4][l], lane[5][l], rgb[0], rgb[1], rgb[2], lane[6][l], lane[7][l], lane[8][l], lane[9][l], {}};
+            s = {lane[0][l], lane[1][l], lane[2][l], lane[3][l], lane[4][l], lane[5][l], rgb[0], rgb[1], rgb[2], lane[6][l], lane[7][l], lane[8][l], lane[9][l], 0.0f, {}};
             out.means2d[2 * i] = s.mx, out.means2d[2 * i + 1] = s.my;
             out.radii[i] = lane[13][l];
             out.pair_count[i] = emit_pairs(s, lane[10][l], lane[11][l], lane[12][l], cam, pairs);

@@ -4,6 +4,9 @@
 #include <map>
 #include <mutex>
 #include <new>
+#ifdef __linux__
+#include <sys/mman.h>
+#endif
 
 namespace handful {
 namespace {
@@ -27,6 +30,17 @@ size_t round_up(size_t bytes) {
     size_t step = 4096;
     while (step * 16 <= bytes) step *= 2;
     return (bytes + step - 1) / step * step;
+}
+
+// Large buffers ask for large pages: splats are read in random order.
+void *fresh(size_t bytes) {
+    void *p = nullptr;
+    const size_t large = size_t(2) << 20;
+    if (posix_memalign(&p, bytes >= large ? large : 64, bytes)) return nullptr;
+#ifdef __linux__
+    if (bytes >= large) madvise(p, bytes, MADV_HUGEPAGE);
+#endif
+    return p;
 }
 
 void give_back(void *p, size_t bytes) {
@@ -59,13 +73,13 @@ std::shared_ptr<void> acquire(size_t bytes) {
         o.used_sum += bytes;
         if (o.used_sum + o.idle_sum > o.peak) o.peak = o.used_sum + o.idle_sum;
     }
-    if (!p && posix_memalign(&p, 64, bytes)) {
-        {
+    if (!p && !(p = fresh(bytes))) {
+        release_idle();
+        if (!(p = fresh(bytes))) {
             std::lock_guard<std::mutex> lock(o.guard);
             o.used_sum -= bytes;
+            throw std::bad_alloc();
         }
-        release_idle();
-        throw std::bad_alloc();
     }
     return std::shared_ptr<void>(p, [bytes](void *q) { give_back(q, bytes); });
 }

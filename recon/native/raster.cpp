@@ -1,5 +1,6 @@
 #include "raster.h"
 
+#include <algorithm>
 #include <chrono>
 #include <cstring>
 #include <vector>
@@ -11,6 +12,10 @@ namespace handful {
 static double now_ms() {
     return std::chrono::duration<double, std::milli>(std::chrono::steady_clock::now().time_since_epoch()).count();
 }
+
+// Neighbouring tiles go to one worker, one after the other: while a tile is drawn the next one's splats are fetched.
+constexpr int kGroup = 4;
+static int64_t groups(int tiles) { return (tiles + kGroup - 1) / kGroup; }
 
 Camera make_camera(const float *E, const float *K, int width, int height) {
     Camera c{};
@@ -35,10 +40,13 @@ void render_forward(const Scene &scene, const Camera &cam, const Options &opt, i
     double t0 = now_ms();
     Binned &b = view.binned;
     b.transmittance = Array<float>((size_t)tiles * kTilePixels);
-    b.stop = Array<int32_t>((size_t)tiles * kTilePixels);
+    b.end = Array<float>((size_t)tiles * kTilePixels);
     Pairs pairs{b.gaussian.data, b.slot.data, b.mask.data, b.tile_begin.data};
-    PixelState state{b.transmittance.data, b.stop.data};
-    parallel_for(threads, tiles, [&](int64_t tile, int) { k.forward_tile(cam, opt, view.projection.splats.data, pairs, (int)tile, state, out); });
+    PixelState state{b.transmittance.data, b.end.data};
+    parallel_for(threads, groups(tiles), [&](int64_t group, int) {
+        for (int tile = (int)group * kGroup, end = std::min(tiles, tile + kGroup); tile < end; ++tile)
+            k.forward_tile(cam, opt, view.projection.splats.data, pairs, tile, state, out);
+    });
     stage_times().forward = now_ms() - t0;
 }
 
@@ -69,9 +77,10 @@ void render_backward(const Scene &scene, const Camera &cam, const Options &opt, 
     Array<uint8_t> hit(view.projection.pairs);
     std::memset(hit.data, 0, hit.size);
     Pairs pairs{b.gaussian.data, b.slot.data, b.mask.data, b.tile_begin.data};
-    PixelState state{b.transmittance.data, b.stop.data};
-    parallel_for(threads, tiles, [&](int64_t tile, int) {
-        k.backward_tile(cam, opt, view.projection.splats.data, pairs, (int)tile, state, depth, in, pair_grads.data, hit.data);
+    PixelState state{b.transmittance.data, b.end.data};
+    parallel_for(threads, groups(tiles), [&](int64_t group, int) {
+        for (int first = (int)group * kGroup, tile = std::min(tiles, first + kGroup) - 1; tile >= first; --tile)
+            k.backward_tile(cam, opt, view.projection.splats.data, pairs, tile, state, depth, in, pair_grads.data, hit.data);
     });
     double t1 = now_ms();
     const int64_t chunk_count = (scene.n + kChunk - 1) / kChunk;

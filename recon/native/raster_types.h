@@ -49,7 +49,8 @@ struct alignas(64) Splat {
     float lop;         // log2 of the opacity
     float r, g, b, z;  // colour, z-depth
     float nx, ny, nz;  // normal, camera frame
-    float pad[3];
+    float order;       // while compositing: place in the tile's list, from 1
+    float pad[2];
 };
 static_assert(sizeof(Splat) == 64, "one cache line");
 
@@ -85,11 +86,12 @@ struct ImageGrads {  // any may be null
     const float *color, *alpha, *depth, *normal;
 };
 
-// What the backward pass must know of each pixel, tile by tile in block order: transmittance behind the last splat, and the pair that ended it.
+// What the backward pass must know of each pixel, tile by tile in block order: transmittance behind the last splat drawn, and how many of the tile's pairs come
+// up to and with that one (a float holds it exactly up to kTilePairs).
 struct PixelState {
-    float *transmittance;
-    int32_t *stop;
+    float *transmittance, *end;
 };
+constexpr uint32_t kTilePairs = 1u << 24;
 
 // One pair's gradient, summed over its pixels; g = dL/dalpha * alpha, (dx, dy) = pixel - centre.
 enum PairGrad { kGr, kGg, kGb, kGz, kGnx, kGny, kGnz, kG1, kGx, kGy, kGxx, kGxy, kGyy };

@@ -33,6 +33,7 @@ inline VF clamp(VF x, VF lo, VF hi) { return min(max(x, lo), hi); }
 inline VF abs(VF a) { return max(a, zero() - a); }
 
 // 2^x. Relative error below 2.5e-7 (degree 5 on [-1/2, 1/2], minimax, constant term held at 1).
+#ifndef HANDFUL_OWN_EXP2
 inline VF exp2(VF x) {
     VF n = round(x), f = x - n;
     VF p = fma(set1(1.3276457e-3f), f, set1(9.6755413e-3f));
@@ -42,6 +43,7 @@ inline VF exp2(VF x) {
     p = fma(p, f, set1(1.0f));
     return ldexp(p, n);
 }
+#endif
 
 // e^x, x below about 88; the reduction keeps the error of x itself out (Cody and Waite).
 inline VF exp(VF x) {

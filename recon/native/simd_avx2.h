@@ -45,6 +45,7 @@ inline unsigned bits(VM a) { return (unsigned)_mm256_movemask_ps(a.m); }
 inline bool any(VM a) { return _mm256_movemask_ps(a.m) != 0; }
 inline VF select(VM m, VF a, VF b) { return {_mm256_blendv_ps(b.v, a.v, m.m)}; }  // m ? a : b
 inline VF keep(VM m, VF a) { return {_mm256_and_ps(m.m, a.v)}; }                  // m ? a : 0
+inline VF raise(VM m, VF b, VF a) { return max(keep(m, b), a); }  // m ? b : a, for 0 <= a <= b
 
 inline VI set1i(int x) { return {_mm256_set1_epi32(x)}; }
 inline VI loadi(const int *p) { return {_mm256_loadu_si256((const __m256i *)p)}; }

@@ -46,6 +46,7 @@ inline unsigned bits(VM a) {
 inline bool any(VM a) { return vmaxvq_u32(a.m) != 0; }
 inline VF select(VM m, VF a, VF b) { return {vbslq_f32(m.m, a.v, b.v)}; }  // m ? a : b
 inline VF keep(VM m, VF a) { return {vreinterpretq_f32_u32(vandq_u32(m.m, vreinterpretq_u32_f32(a.v)))}; }  // m ? a : 0
+inline VF raise(VM m, VF b, VF a) { return select(m, b, a); }  // m ? b : a, for 0 <= a <= b
 
 inline VI set1i(int x) { return {vdupq_n_s32(x)}; }
 inline VI loadi(const int *p) { return {vld1q_s32(p)}; }

@@ -36,6 +36,7 @@ inline unsigned bits(VM a) { return (unsigned)a.m[0] | (unsigned)a.m[1] << 1 | (
 inline bool any(VM a) { return bits(a) != 0; }
 inline VF select(VM m, VF a, VF b) { HANDFUL_LANES(VF, .v[i] = m.m[i] ? a.v[i] : b.v[i]); }
 inline VF keep(VM m, VF a) { HANDFUL_LANES(VF, .v[i] = m.m[i] ? a.v[i] : 0.0f); }
+inline VF raise(VM m, VF b, VF a) { return select(m, b, a); }  // m ? b : a, for 0 <= a <= b
 
 inline VI set1i(int x) { return {{x, x, x, x}}; }
 inline VI loadi(const int *p) { return {{p[0], p[1], p[2], p[3]}}; }

@@ -41,6 +41,7 @@ inline unsigned bits(VM a) { return (unsigned)_mm_movemask_ps(a.m); }
 inline bool any(VM a) { return _mm_movemask_ps(a.m) != 0; }
 inline VF select(VM m, VF a, VF b) { return {_mm_or_ps(_mm_and_ps(m.m, a.v), _mm_andnot_ps(m.m, b.v))}; }  // m ? a : b
 inline VF keep(VM m, VF a) { return {_mm_and_ps(m.m, a.v)}; }                                              // m ? a : 0
+inline VF raise(VM m, VF b, VF a) { return max(keep(m, b), a); }  // m ? b : a, for 0 <= a <= b
 
 inline VI set1i(int x) { return {_mm_set1_epi32(x)}; }
 inline VI loadi(const int *p) { return {_mm_loadu_si128((const __m128i *)p)}; }
