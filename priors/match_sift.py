@@ -61,6 +61,13 @@ class SiftMatches:
         keep = (ba[ab] == torch.arange(len(ab))) & (ratio < self.ratio)
         return Matches(fa.uv[keep], fb.uv[ab[keep]], (1.0 - ratio[keep]).clamp(0, 1))
 
+    def keypoints(self, view: View) -> int:
+        return len(self.features(view).uv)
+
+    def error_px(self, view: View) -> float:
+        """Expected localisation error of a keypoint, pixels of the view."""
+        return 0.4 * max(1.0, max(view.image.size) / self.max_side)
+
     def features(self, view: View) -> SiftFeatures:
         """Detected once per view and kept."""
         key = view.image.digest()

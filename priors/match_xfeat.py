@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from ..recon.capture import View
@@ -40,9 +40,18 @@ _LIGHTERGLUE = {
 
 @dataclass(frozen=True)
 class XFeatFeatures:
-    """Keypoints of one view: continuous pixels of the view, score of the detector (descending), unit descriptors."""
+    """Keypoints of one view.
+
+    Attributes:
+        uv: continuous pixels of the view, best first.
+        grid: the same keypoints as integer pixels of the resized image `work` (width, height) that the network saw.
+        score: of the detector.
+        descriptor: unit vectors.
+    """
 
     uv: Float[Tensor, "N 2"]
+    grid: Int[Tensor, "N 2"]
+    work: tuple[int, int]
     score: Float[Tensor, "N"]
     descriptor: Float[Tensor, "N 64"]
 
@@ -54,8 +63,8 @@ class XFeatMatches:
     Attributes:
         top_k: keypoints per photo.
         min_score: a match below this LighterGlue confidence is dropped.
-        work_side: photos are resized so that their longer side is about this many pixels before the network looks at them
-            (never below the photo's own multiple of 32 below it, never above twice the photo's size).
+        work_side: photos are resized so that their longer side is about this many pixels before the network looks at them (never above
+            twice the photo's size).
         device: where the networks run.
     """
 
@@ -67,6 +76,7 @@ class XFeatMatches:
     version: str = "1"
     license: str = "Apache-2.0"
     _features: dict[str, XFeatFeatures] = field(default_factory=dict, repr=False, compare=False)
+    _turned: dict[tuple[str, int], Tensor] = field(default_factory=dict, repr=False, compare=False)
     _nets: tuple[Any, Any] | None = field(default=None, repr=False, compare=False)
 
     def predict(self, views: Sequence[View], pairs: Sequence[tuple[int, int]]) -> list[Matches]:
@@ -74,30 +84,41 @@ class XFeatMatches:
         pair a view takes part in, so that tracks can be joined by equality."""
         return [self.match(views[i], views[j]) for i, j in pairs]
 
-    def match(self, a: View, b: View) -> Matches:
+    def match(self, a: View, b: View, turn: int = 0) -> Matches:
+        """Matches of two photos, the second one turned by `turn` quarter turns for the network's eyes (XFeat does not know turned things)."""
         fa, fb = self.features(a), self.features(b)
         if min(len(fa.uv), len(fb.uv)) < 2:
             return Matches(torch.zeros(0, 2), torch.zeros(0, 2), torch.zeros(0))
         _, glue = self._networks()
         with torch.inference_mode():
-            out = glue({"image0": _glue_input(fa, a.image.size, self.device), "image1": _glue_input(fb, b.image.size, self.device)})
+            out = glue({"image0": self._glue_input(fa, fa.descriptor, 0), "image1": self._glue_input(fb, self._descriptors(b, turn), turn)})
         index, score = out["matches"][0].cpu(), out["scores"][0].cpu().float()
         return Matches(fa.uv[index[:, 0]], fb.uv[index[:, 1]], score.clone())
 
+    def predict_turned(self, views: Sequence[View], pairs: Sequence[tuple[int, int]]) -> list[Matches]:
+        """As `predict`, for photos that may be turned against each other by quarter turns: each pair with the turn that looks most alike."""
+        found = []
+        for i, j in pairs:
+            alike = [_mutual(self.features(views[i]).descriptor, self._descriptors(views[j], turn)) for turn in range(4)]
+            found.append(self.match(views[i], views[j], max(range(4), key=lambda k: alike[k])))
+        return found
+
     def similarity(self, views: Sequence[View]) -> Float[Tensor, "V V"]:
         """How many mutual nearest neighbours two views have: a cheap guess (5 ms a pair) at which pairs are worth matching."""
-        n = len(views)
-        out = torch.zeros(n, n)
+        out = torch.zeros(len(views), len(views))
         feats = [self.features(v).descriptor for v in views]
-        for i in range(n):
-            for j in range(i + 1, n):
-                if min(len(feats[i]), len(feats[j])) < 2:
-                    continue
-                sim = feats[i] @ feats[j].T
-                best, k = sim.max(1)
-                mutual = sim.argmax(0)[k] == torch.arange(len(k))
-                out[i, j] = out[j, i] = float((mutual & (best > 0.82)).sum())
+        for i in range(len(views)):
+            for j in range(i + 1, len(views)):
+                out[i, j] = out[j, i] = _mutual(feats[i], feats[j])
         return out
+
+    def keypoints(self, view: View) -> int:
+        return len(self.features(view).uv)
+
+    def error_px(self, view: View) -> float:
+        """Expected localisation error of a keypoint, pixels of the view."""
+        w, h = view.image.size
+        return max(0.5, 1.2 * max(w, h) / max(_work_size(w, h, self.work_side)))
 
     def features(self, view: View) -> XFeatFeatures:
         """Detected once per view and kept."""
@@ -106,24 +127,57 @@ class XFeatMatches:
             self._features[key] = self._detect(view)
         return self._features[key]
 
-    def _detect(self, view: View) -> XFeatFeatures:
+    def _work_image(self, view: View) -> Float[Tensor, "1 3 H W"]:
         rgb = view.image.load()
-        mask = view.image.load_mask()
         height, width = rgb.shape[:2]
         w, h = _work_size(width, height, self.work_side)
         image = rgb.permute(2, 0, 1)[None]
         if (h, w) != (height, width):
             image = torch.nn.functional.interpolate(image, (h, w), mode="bilinear", align_corners=False, antialias=True)
+        return image.to(self.device)
+
+    def _detect(self, view: View) -> XFeatFeatures:
+        image = self._work_image(view)
+        h, w = image.shape[2:]
+        width, height = view.image.size
+        mask = view.image.load_mask()
         xfeat, _ = self._networks()
         with torch.inference_mode():
-            out = xfeat.detectAndCompute(image.to(self.device), top_k=2 * self.top_k if mask is not None else self.top_k)[0]
-        # kornia reports integer pixel centres of the resized image (no second resize: w and h are multiples of 32)
-        uv = (out["keypoints"].cpu().float() + 0.5) * torch.tensor([width / w, height / h])
-        keep = torch.ones(len(uv), dtype=torch.bool)
+            out = xfeat.detectAndCompute(image, top_k=4 * self.top_k if mask is not None else self.top_k)[0]
+        out = {k: v.cpu().float().clone() for k, v in out.items()}
+        # kornia reports integer pixel centres of the resized image (it resizes no further: w and h are multiples of 32)
+        grid = out["keypoints"].round().long()
+        uv = (grid + 0.5) * torch.tensor([width / w, height / h])
         if mask is not None:
-            keep = mask[uv[:, 1].long().clamp(0, height - 1), uv[:, 0].long().clamp(0, width - 1)] > 0.5
-        pick = keep.nonzero()[: self.top_k, 0]
-        return XFeatFeatures(uv[pick].clone(), out["scores"].cpu().float()[pick].clone(), out["descriptors"].cpu().float()[pick].clone())
+            inside = mask[uv[:, 1].long().clamp(0, height - 1), uv[:, 0].long().clamp(0, width - 1)] > 0.5
+            keep = inside.nonzero()[: self.top_k, 0]
+            uv, grid, out = uv[keep], grid[keep], {k: v[keep] for k, v in out.items()}
+        return XFeatFeatures(uv, grid, (w, h), out["scores"], out["descriptors"])
+
+    def _descriptors(self, view: View, turn: int) -> Float[Tensor, "N 64"]:
+        """Descriptors of the view's own keypoints as the network sees them in the turned photo."""
+        f = self.features(view)
+        if turn == 0:
+            return f.descriptor
+        key = (view.image.digest(), turn)
+        if key not in self._turned:
+            image = torch.rot90(self._work_image(view), turn, (2, 3))
+            xfeat, _ = self._networks()
+            with torch.inference_mode():
+                dense = torch.nn.functional.normalize(xfeat.net(image)[0], dim=1)
+                at = _turn(f.grid, f.work, turn)[None].to(self.device)
+                found = xfeat.interpolator(dense, at.float(), H=image.shape[2], W=image.shape[3])[0]
+            self._turned[key] = torch.nn.functional.normalize(found, dim=-1).cpu().float().clone()
+        return self._turned[key]
+
+    def _glue_input(self, f: XFeatFeatures, descriptor: Tensor, turn: int) -> dict[str, Tensor]:
+        size = f.work if turn % 2 == 0 else f.work[::-1]
+        at = _turn(f.grid, f.work, turn).float()
+        return {
+            "keypoints": at[None].to(self.device),
+            "descriptors": descriptor[None].to(self.device),
+            "image_size": torch.tensor([size], device=self.device),
+        }
 
     def _networks(self) -> tuple[Any, Any]:
         if self._nets is None:
@@ -136,8 +190,20 @@ def _work_size(width: int, height: int, side: int) -> tuple[int, int]:
     return max(32, round(width * scale / 32) * 32), max(32, round(height * scale / 32) * 32)
 
 
-def _glue_input(f: XFeatFeatures, size: tuple[int, int], device: str) -> dict[str, Tensor]:
-    return {"keypoints": f.uv[None].to(device), "descriptors": f.descriptor[None].to(device), "image_size": torch.tensor([size], device=device)}
+def _turn(grid: Int[Tensor, "N 2"], size: tuple[int, int], turn: int) -> Int[Tensor, "N 2"]:
+    """Where integer pixels of a `size` image go when it is turned by `torch.rot90(image, turn)` (counter-clockwise quarter turns)."""
+    x, y = grid.unbind(-1)
+    w, h = size
+    return torch.stack([(x, y), (y, w - 1 - x), (w - 1 - x, h - 1 - y), (h - 1 - y, x)][turn % 4], -1)
+
+
+def _mutual(a: Float[Tensor, "N 64"], b: Float[Tensor, "M 64"], least: float = 0.82) -> int:
+    """Number of mutual nearest neighbours with at least this cosine similarity."""
+    if min(len(a), len(b)) < 2:
+        return 0
+    sim = a @ b.T
+    best, k = sim.max(1)
+    return int(((sim.argmax(0)[k] == torch.arange(len(k))) & (best > least)).sum())
 
 
 def _weights_folder() -> Path:
