@@ -1,10 +1,10 @@
 #include "binning.h"
 
+#include <atomic>
 #include <chrono>
-#include <cstdlib>
 #include <cstring>
-#include <new>
 #include <stdexcept>
+#include <utility>
 #include <vector>
 
 #include "parallel.h"
@@ -20,27 +20,31 @@ static double now_ms() {
     return std::chrono::duration<double, std::milli>(std::chrono::steady_clock::now().time_since_epoch()).count();
 }
 
+namespace {
+
+// A worker's pair buffer: room for as many as it last turned out to need, out of the pool.
+struct OwnedPairs : PairBuffer {
+    Array<uint32_t> tiles;
+    Array<uint16_t> masks;
+    OwnedPairs() : PairBuffer{nullptr, nullptr, 0, 0} {}
+    void reserve(size_t n) {
+        Array<uint32_t> t(n);
+        Array<uint16_t> m(n);
+        if (size) std::memcpy(t.data, tile, size * sizeof *tile), std::memcpy(m.data, mask, size * sizeof *mask);
+        tiles = std::move(t), masks = std::move(m);
+        tile = tiles.data, mask = masks.data, capacity = n;
+    }
+};
+std::atomic<size_t> usual_pairs{0};
+
+}  // namespace
+
 void grow(PairBuffer &b, size_t extra) {
-    size_t capacity = b.capacity * 3 / 2 + extra + 4096;
-    void *tile = std::realloc(b.tile, capacity * sizeof *b.tile);
-    if (tile) b.tile = static_cast<uint32_t *>(tile);
-    void *mask = tile ? std::realloc(b.mask, capacity * sizeof *b.mask) : nullptr;
-    if (!mask) throw std::bad_alloc();
-    b.mask = static_cast<uint16_t *>(mask);
-    b.capacity = capacity;
+    const size_t least = b.size + extra, usual = usual_pairs.load(std::memory_order_relaxed);
+    static_cast<OwnedPairs &>(b).reserve(least < usual ? usual : least + least / 2 + 4096);
 }
 
 namespace {
-
-// The projecting threads' pair buffers, kept from call to call.
-struct PairBuffers {
-    std::vector<PairBuffer> of;
-    explicit PairBuffers(int threads) : of((size_t)threads, PairBuffer{nullptr, nullptr, 0, 0}) {}
-    PairBuffers(const PairBuffers &) = delete;
-    ~PairBuffers() {
-        for (auto &b : of) std::free(b.tile), std::free(b.mask);
-    }
-};
 
 struct Chunk {
     int worker;
@@ -87,7 +91,7 @@ void radix_sort(int threads, uint32_t count, uint32_t *&key, uint32_t *&id, uint
 }
 
 // Lists every tile's pairs in the order of `sorted`: each worker counts a contiguous part of it, then fills the places that these counts leave it.
-void fill_tiles(int threads, int tiles, const uint32_t *sorted, uint32_t visible, const std::vector<Chunk> &chunks, const PairBuffers &buffers,
+void fill_tiles(int threads, int tiles, const uint32_t *sorted, uint32_t visible, const std::vector<Chunk> &chunks, const std::vector<OwnedPairs> &buffers,
                 const Projection &p, Binned &b) {
     if (p.pairs < 16384) threads = 1;
     Array<uint32_t> cursor((size_t)threads * tiles);
@@ -101,7 +105,7 @@ void fill_tiles(int threads, int tiles, const uint32_t *sorted, uint32_t visible
         std::memset(count, 0, sizeof *count * (size_t)tiles);
         for (uint32_t r = part(t), e = part(t + 1); r < e; ++r) {
             uint32_t g = sorted[r], n = p.slot_begin[g + 1] - p.slot_begin[g];
-            const uint32_t *tile = buffers.of[(size_t)chunks[g / kChunk].worker].tile + source(g);
+            const uint32_t *tile = buffers[(size_t)chunks[g / kChunk].worker].tile + source(g);
             for (uint32_t k = 0; k < n; ++k) ++count[tile[k]];
         }
     });
@@ -120,7 +124,7 @@ void fill_tiles(int threads, int tiles, const uint32_t *sorted, uint32_t visible
         uint32_t *at = cursor.data + t * tiles;
         for (uint32_t r = part(t), e = part(t + 1); r < e; ++r) {
             uint32_t g = sorted[r], slot = p.slot_begin[g], n = p.slot_begin[g + 1] - slot;
-            const PairBuffer &from = buffers.of[(size_t)chunks[g / kChunk].worker];
+            const PairBuffer &from = buffers[(size_t)chunks[g / kChunk].worker];
             size_t s = source(g);
             for (uint32_t k = 0; k < n; ++k) {
                 uint32_t to = at[from.tile[s + k]]++;
@@ -143,10 +147,10 @@ void project_and_bin(const Scene &scene, const Camera &cam, const Options &opt, 
     Array<uint32_t> memory(4 * n);
     uint32_t *keys = memory.data, *ids = keys + n, *keys2 = ids + n, *ids2 = keys2 + n;
     std::vector<Chunk> chunks((size_t)chunk_count);
-    PairBuffers buffers(threads);
+    std::vector<OwnedPairs> buffers((size_t)threads);
     parallel_for(threads, chunk_count, [&](int64_t c, int worker) {
         int64_t begin = c * kChunk, end = begin + kChunk < scene.n ? begin + kChunk : scene.n;
-        PairBuffer &buffer = buffers.of[(size_t)worker];
+        PairBuffer &buffer = buffers[(size_t)worker];
         size_t first = buffer.size;
         ProjectOut out{p.splats.data, means2d, radii, p.slot_begin.data, keys2, ids2, 0};
         k.project(scene, cam, opt, begin, end, out, buffer);
@@ -160,6 +164,9 @@ void project_and_bin(const Scene &scene, const Camera &cam, const Options &opt, 
     }
     if (pairs > 0x7fffffffu) throw std::length_error("more than 2^31 pairs of Gaussian and tile");
     p.visible = (uint32_t)visible, p.pairs = (uint32_t)pairs;
+    size_t most = 0;
+    for (auto &o : buffers) most = o.size > most ? o.size : most;
+    usual_pairs.store(most + most / 8, std::memory_order_relaxed);
     double t1 = now_ms();
     // counts to places, and the visible of all chunks side by side
     parallel_for(threads, chunk_count, [&](int64_t c, int) {
