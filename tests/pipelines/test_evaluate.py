@@ -179,7 +179,7 @@ def test_a_test_camera_finds_its_photo(backend):
     start = replace(true, cam_from_world=se3_exp(torch.tensor([[0.05, -0.04, 0.05, 0.02, -0.03, 0.01]])))
     found = optimise_test_cameras(splats, raster, photo, start, steps=60)
     before, after = (psnr(raster.render(splats, c).color, photo)[0] for c in (start, found))
-    assert after > before + 8
+    assert after > before + 15
     with pytest.raises(ShapeError, match="do not fit 1 cameras of 64x48"):
         optimise_test_cameras(splats, raster, photo[:, :20], start)
 
