@@ -26,7 +26,7 @@ class SeedConfig:
     budget: int = 280_000
     size: float = 0.6
     opacity: float = 0.6
-    faint_opacity: float = 0.05
+    faint_opacity: float = 0.1
     surround: float = 0.4
     surround_opacity: float = 0.5
     behind: float = 4.0
@@ -54,7 +54,7 @@ class OptimConfig:
     lr_scales: float = 5e-3
     lr_opacities: float = 3e-2
     lr_sh: float = 2e-2
-    opacity_decay: float = 0.99
+    opacity_decay: float = 0.995
     dropout: float = 0.2
     lr_camera: float = 2e-4
     prune_opacity: float = 0.005
@@ -74,8 +74,8 @@ class TermsConfig:
     """
 
     ssim: float = 0.2
-    smooth: float = 0.02
-    depth: float = 0.05
+    smooth: float = 0.3
+    depth: float = 1.0
     depth_final: float = 0.2
     opaque: float = 0.01
     virtual: float = 0.0

@@ -84,7 +84,7 @@ class SplatRun:
                 self._fit_to_time()
             loss, psnr = self._readings[-1] if self._readings else (None, None)
             yield StepDone(self.step, self.steps, len(self.means), self.elapsed, loss, psnr)
-        yield Finished(self.step, self.elapsed, early=self.step < self.config.optim.steps)
+        yield Finished(self.step, self.elapsed, early=self.step < self.steps)
 
     def stop(self) -> None:
         self._stop.set()
