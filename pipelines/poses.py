@@ -77,7 +77,7 @@ def _optimise_one(gaussians: Gaussians, raster: Rasterizer, image: Tensor, start
         color = raster.render(gaussians, replace(cameras, cam_from_world=pose.to(cameras.K)), options).color[0]
         return (color - target).abs().mean()
 
-    base = start.cam_from_world.double()
+    base = pose = start.cam_from_world.double()
     with torch.no_grad():
         best, best_loss = base, float(loss_at(base, image, start))
     for factor, count, lr, about in ((2, steps // 2, 4e-3, 0.0), (1, steps - steps // 2, 1e-3, depth)):

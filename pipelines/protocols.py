@@ -226,9 +226,11 @@ def protocol_by_rule(dataset: str, names: Sequence[str], views: int, scene: str,
 def protocol_for(dataset: str, names: Sequence[str], views: int, scene: str = "", downscale: int | None = None) -> EvalProtocol:
     """The stored protocol of `scene` where its photos are in the capture, else the data set's rule applied to `names`.
 
-    Raises ConfigError for a data set, number of views or scale without protocol, CaptureError where the capture has too few photos.
+    `names` are all photos of the scene, also those missing at this scale (`load_benchmark` sees to that). Raises ConfigError for a data set,
+    number of views or scale without protocol, CaptureError where the capture has too few photos.
     """
     _, scale = _dataset(dataset, views, downscale)
+    scene = scene.removeprefix(f"{dataset}_")
     path = SPLITS / dataset / f"{scene}_{protocol_id(dataset, views, scale).removeprefix(dataset + '-').replace('-', '_')}.json"
     if path.is_file():
         stored = load_protocol(path)
