@@ -33,19 +33,24 @@ inline void geometry_grad(const Scene &, const Camera &cam, const Options &opt, 
     VF v_mx = fma(ca, v[kGx], cb * v[kGy]), v_my = fma(cb, v[kGx], cc * v[kGy]);
     VF pa = zero() - half * v[kGxx], pb = zero() - half * v[kGxy], pc = zero() - half * v[kGyy];  // symmetric dL/dconic
     v_mean2d[0] = v_mx, v_mean2d[1] = v_my;
-    // dL/dcov = -conic dL/dconic conic
-    VF la = fma(ca, pa, cb * pb), lb = fma(ca, pb, cb * pc), lc = fma(cb, pa, cc * pb), ld = fma(cb, pb, cc * pc);
-    VF v_a = zero() - fma(la, ca, lb * cb), v_b = zero() - (fma(la, cb, lb * cc) + fma(lc, ca, ld * cb)), v_c = zero() - fma(lc, cb, ld * cc);
-    if (opt.antialiased) {  // log opacity holds (log det0 - log det) / 2
-        VF k0 = half * v[kG1] / select(hit, g.det0, set1(1.0f)), k1 = half * v[kG1] * rdet;
-        v_a += fma(k0, g.c, zero() - k1 * (g.c + blur));
-        v_c += fma(k0, g.a, zero() - k1 * (g.a + blur));
-        v_b += set1(2.0f) * g.b * (k1 - k0);
+    // Back through conic = (c, -b, a) / det with det = |n|^2 + blur (a + c) + blur^2, n = T0 x T1. The shorter dL/dcov = -conic dL/dconic conic cancels
+    // catastrophically where a splat is a needle: the gradient along its long axis would be rounding noise.
+    VF v_det = zero() - rdet * (fma(ca, pa, cc * pc) + set1(2.0f) * cb * pb), vn = set1(2.0f) * v_det;
+    if (opt.antialiased) {  // log opacity holds (log det0 - log det) / 2, det0 = |n|^2
+        v_det = v_det - half * v[kG1] * rdet;
+        vn = set1(2.0f) * v_det + v[kG1] / select(hit, g.det0, set1(1.0f));
+    }
+    VF v_c = fma(blur, v_det, pa * rdet), v_a = fma(blur, v_det, pc * rdet), v_b = zero() - set1(2.0f) * pb * rdet;
+    VF n[3], v_n0[3], v_n1[3];
+    for (int k = 0; k < 3; ++k) n[k] = g.T0[(k + 1) % 3] * g.T1[(k + 2) % 3] - g.T0[(k + 2) % 3] * g.T1[(k + 1) % 3];
+    for (int k = 0; k < 3; ++k) {
+        v_n0[k] = vn * (g.T1[(k + 1) % 3] * n[(k + 2) % 3] - g.T1[(k + 2) % 3] * n[(k + 1) % 3]);
+        v_n1[k] = vn * (n[(k + 1) % 3] * g.T0[(k + 2) % 3] - n[(k + 2) % 3] * g.T0[(k + 1) % 3]);
     }
     VF v_M[3][3], v_xz = zero(), v_yz = zero(), v_jx = zero(), v_jy = zero();
     VF jx = fx * g.rz, jy = fy * g.rz;
     for (int k = 0; k < 3; ++k) {
-        VF v_T0 = fma(v_a + v_a, g.T0[k], v_b * g.T1[k]), v_T1 = fma(v_c + v_c, g.T1[k], v_b * g.T0[k]);
+        VF v_T0 = fma(v_a + v_a, g.T0[k], fma(v_b, g.T1[k], v_n0[k])), v_T1 = fma(v_c + v_c, g.T1[k], fma(v_b, g.T0[k], v_n1[k]));
         VF t0 = g.T0[k] * v_T0, t1 = g.T1[k] * v_T1;
         out[7 + k] = t0 + t1;
         v_jx += t0, v_jy += t1;
