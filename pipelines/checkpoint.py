@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from ..data.atomic import write_bytes
@@ -20,7 +21,7 @@ def save_checkpoint(path: Path, tensors: dict[str, Tensor], meta: dict[str, Any]
     """Writes beside `path`, then renames: whatever happens, a whole checkpoint is there."""
     from safetensors.torch import save
 
-    clean = {k: v.detach().cpu().contiguous() for k, v in tensors.items()}
+    clean = {k: v.detach().cpu().clone(memory_format=torch.contiguous_format) for k, v in tensors.items()}  # two names may share one tensor
     header = {"handful": json.dumps({"version": VERSION, **meta})}
     write_bytes(path, save(clean, metadata=header))
 
