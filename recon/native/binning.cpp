@@ -100,10 +100,19 @@ void fill_tiles(int threads, int tiles, const uint32_t *sorted, uint32_t visible
         const Chunk &c = chunks[g / kChunk];
         return c.first + (p.slot_begin[g] - c.slot);
     };
+    auto fetch = [&](uint32_t r, bool masks) {  // depth order is random order in memory: ask early, first for the place, then for what is there
+        if (r + 32 < visible) __builtin_prefetch(&p.slot_begin[sorted[r + 32]]);
+        if (r + 16 >= visible) return;
+        const uint32_t g = sorted[r + 16];
+        const PairBuffer &from = buffers[(size_t)chunks[g / kChunk].worker];
+        __builtin_prefetch(from.tile + source(g));
+        if (masks) __builtin_prefetch(from.mask + source(g));
+    };
     parallel_for(threads, threads, [&](int64_t t, int) {
         uint32_t *count = cursor.data + t * tiles;
         std::memset(count, 0, sizeof *count * (size_t)tiles);
         for (uint32_t r = part(t), e = part(t + 1); r < e; ++r) {
+            fetch(r, false);
             uint32_t g = sorted[r], n = p.slot_begin[g + 1] - p.slot_begin[g];
             const uint32_t *tile = buffers[(size_t)chunks[g / kChunk].worker].tile + source(g);
             for (uint32_t k = 0; k < n; ++k) ++count[tile[k]];
@@ -123,12 +132,13 @@ void fill_tiles(int threads, int tiles, const uint32_t *sorted, uint32_t visible
     parallel_for(threads, threads, [&](int64_t t, int) {
         uint32_t *at = cursor.data + t * tiles;
         for (uint32_t r = part(t), e = part(t + 1); r < e; ++r) {
+            fetch(r, true);
             uint32_t g = sorted[r], slot = p.slot_begin[g], n = p.slot_begin[g + 1] - slot;
             const PairBuffer &from = buffers[(size_t)chunks[g / kChunk].worker];
             size_t s = source(g);
             for (uint32_t k = 0; k < n; ++k) {
                 uint32_t to = at[from.tile[s + k]]++;
-                b.gaussian[to] = g, b.slot[to] = slot + k, b.mask[to] = from.mask[s + k];
+                b.pairs[to] = {g, slot + k}, b.mask[to] = from.mask[s + k];
             }
         }
     });
@@ -185,8 +195,7 @@ void project_and_bin(const Scene &scene, const Camera &cam, const Options &opt, 
     radix_sort(threads, p.visible, keys, ids, keys2, ids2);
     double t2 = now_ms();
     b.tile_begin = Array<uint32_t>((size_t)tiles + 1);
-    b.gaussian = Array<uint32_t>(p.pairs);
-    b.slot = Array<uint32_t>(p.pairs);
+    b.pairs = Array<Pair>(p.pairs);
     b.mask = Array<uint16_t>(p.pairs);
     fill_tiles(threads, tiles, ids, p.visible, chunks, buffers, p, b);
     double t3 = now_ms();

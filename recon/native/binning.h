@@ -14,7 +14,8 @@ struct Projection {
 
 // Its pairs by tile, and what the compositing leaves behind for the backward pass.
 struct Binned {
-    Array<uint32_t> tile_begin, gaussian, slot;
+    Array<uint32_t> tile_begin;
+    Array<Pair> pairs;
     Array<uint16_t> mask;
     Array<float> transmittance, end;
 };

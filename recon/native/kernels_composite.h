@@ -158,7 +158,7 @@ inline void forward_tile(const Camera &cam, const Options &opt, const Splat *spl
             break;
         }
         for (int k = 0; k < n; ++k) {
-            memcpy(&local[k], splats + pairs.gaussian[batch + k], sizeof(Splat));
+            memcpy(&local[k], splats + pairs.at[batch + k].gaussian, sizeof(Splat));
             local[k].order = (float)(batch + k - begin + 1);
             pairs.mask[batch + k] &= (uint16_t)alive;
         }
@@ -168,7 +168,7 @@ inline void forward_tile(const Camera &cam, const Options &opt, const Splat *spl
         for (; alive; alive &= alive - 1) {
             const int block = lowest_bit(alive);
             int seen = 0;
-            for (const int until = ahead + kBatch / 16 < all ? ahead + kBatch / 16 : all; ahead < until; ++ahead) prefetch(splats + pairs.gaussian[ahead]);
+            for (const int until = ahead + kBatch / 16 < all ? ahead + kBatch / 16 : all; ahead < until; ++ahead) prefetch(splats + pairs.at[ahead].gaussian);
             for (int o = 0; o < kBlockPixels; o += W) {
                 const int p = block * kBlockPixels + o;
                 const VF x = load(kOffsets.x + p) + set1((float)rect.x0), y = load(kOffsets.y + p) + set1((float)rect.y0);
@@ -277,8 +277,8 @@ inline void backward_tile(const Camera &cam, const Options &opt, const Splat *sp
         for (int k = n - 1; k >= 0; --k) {
             const unsigned mask = pairs.mask[first + k];
             if (!mask) continue;
-            prefetch(grads + (size_t)pairs.slot[first + k] * kGrad);
-            memcpy(&local[k], splats + pairs.gaussian[first + k], sizeof(Splat));
+            prefetch(grads + (size_t)pairs.at[first + k].slot * kGrad);
+            memcpy(&local[k], splats + pairs.at[first + k].gaussian, sizeof(Splat));
             local[k].order = (float)(first + k - begin + 1);
             last = list_vectors<kStride>(mask, k, last);
         }
@@ -315,8 +315,8 @@ inline void backward_tile(const Camera &cam, const Options &opt, const Splat *sp
                 alpha = next_alpha, now = next, next = later;
                 ++entry;
             } while (*entry >> 16 == k && entry < last);
-            if (first + k >= kBackBatch) prefetch(splats + pairs.gaussian[first + k - kBackBatch]);
-            const uint32_t slot = pairs.slot[first + k];
+            if (first + k >= kBackBatch) prefetch(splats + pairs.at[first + k - kBackBatch].gaussian);
+            const uint32_t slot = pairs.at[first + k].slot;
             reduce16(g, grads + (size_t)slot * kGrad);
             hit_slot[slot] = 1;
         }

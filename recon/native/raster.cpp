@@ -41,7 +41,7 @@ void render_forward(const Scene &scene, const Camera &cam, const Options &opt, i
     Binned &b = view.binned;
     b.transmittance = Array<float>((size_t)tiles * kTilePixels);
     b.end = Array<float>((size_t)tiles * kTilePixels);
-    Pairs pairs{b.gaussian.data, b.slot.data, b.mask.data, b.tile_begin.data};
+    Pairs pairs{b.pairs.data, b.mask.data, b.tile_begin.data};
     PixelState state{b.transmittance.data, b.end.data};
     parallel_for(threads, groups(tiles), [&](int64_t group, int) {
         for (int tile = (int)group * kGroup, end = std::min(tiles, tile + kGroup); tile < end; ++tile)
@@ -76,7 +76,7 @@ void render_backward(const Scene &scene, const Camera &cam, const Options &opt, 
     Array<float> pair_grads((size_t)view.projection.pairs * kGrad);
     Array<uint8_t> hit(view.projection.pairs);
     std::memset(hit.data, 0, hit.size);
-    Pairs pairs{b.gaussian.data, b.slot.data, b.mask.data, b.tile_begin.data};
+    Pairs pairs{b.pairs.data, b.mask.data, b.tile_begin.data};
     PixelState state{b.transmittance.data, b.end.data};
     parallel_for(threads, groups(tiles), [&](int64_t group, int) {
         for (int first = (int)group * kGroup, tile = std::min(tiles, first + kGroup) - 1; tile >= first; --tile)

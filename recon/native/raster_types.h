@@ -71,11 +71,16 @@ struct ProjectOut {
     int visible;           // how many of them
 };
 
+// A Gaussian over a tile, and the pair's place in the order of Gaussians, where its gradient goes.
+struct Pair {
+    uint32_t gaussian, slot;
+};
+
 // The pairs of one camera, sorted by tile and then depth.
 struct Pairs {
-    const uint32_t *gaussian, *slot;  // which Gaussian; its place in the order of Gaussians, where the gradient goes
-    uint16_t *mask;                   // blocks; the forward pass leaves those that received something
-    const uint32_t *tile_begin;       // tiles + 1
+    const Pair *at;
+    uint16_t *mask;              // blocks; the forward pass leaves those it looked at before they were done
+    const uint32_t *tile_begin;  // tiles + 1
 };
 
 // Images, H,W[,3]; `normal` may be null.
