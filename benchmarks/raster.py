@@ -80,11 +80,16 @@ def _neighbour_distance(points: np.ndarray) -> torch.Tensor:
     return torch.from_numpy(cKDTree(points).query(points, k=4)[0][:, 1:].mean(1).astype(np.float32))
 
 
-def garden(folder: Path, opacity: float) -> tuple[Gaussians, Cameras]:
-    """The captured points as Gaussians, and their cameras. Raises CaptureError where they are not found."""
+def _captured(folder: Path) -> Path:
     path = next((p for p in (folder / "test_garden.npz", folder / "m360_garden3_gsplat" / "test_garden.npz") if p.is_file()), None)
     if path is None:
         raise CaptureError(f"There is no test_garden.npz in {folder}; give the folder that holds it with --data.")
+    return path
+
+
+def garden(folder: Path, opacity: float) -> tuple[Gaussians, Cameras]:
+    """The captured points as Gaussians, and their cameras. Raises CaptureError where they are not found."""
+    path = _captured(folder)
     with np.load(path) as d:
         points, rgb = d["means3d"], torch.from_numpy(d["colors"]).float() / 255
         cameras = Cameras(torch.from_numpy(d["viewmats"]).float(), torch.from_numpy(d["Ks"]).float(), int(d["width"]), int(d["height"]))
@@ -251,10 +256,10 @@ def run(args: Args) -> dict[str, Any]:
     if not native().set_isa(args.isa):
         raise ConfigError(f"This machine has no instruction set {args.isa!r}; choose auto, avx512, avx2, sse2, neon or scalar.")
     try:
-        captured = {opacity: garden(args.data, opacity) for opacity in OPACITIES}
+        _captured(args.data)  # say what is missing before the first minute, not after it
         result: dict[str, Any] = {"machine": _machine(), "step": time_step(STEP_GAUSSIANS, *STEP_SIZE, args.repeats)}
-        for opacity, (gaussians, cameras) in captured.items():
-            result[str(opacity)] = measure(gaussians, cameras, args.repeats)
+        for opacity in OPACITIES:
+            result[str(opacity)] = measure(*garden(args.data, opacity), args.repeats)
         if args.scaling:
             result["growth"] = growth(args.repeats)
     finally:

@@ -49,7 +49,7 @@ def fused_l1_dssim(
 ) -> Float[Tensor, ""]:
     """`photometric.l1_dssim`, natively where that is possible (float32 on the CPU, compiled kernels), else by torch.
 
-    Differentiable in `pred` alone, and once. Besides the gradient it needs 9 floats a pixel while it runs. Raises ShapeError for shapes that do not fit.
+    Differentiable in `pred` alone, and once. Besides the gradient it needs some hundred image rows per thread while it runs. Raises ShapeError for shapes that do not fit.
     """
     if pred.shape != target.shape or pred.ndim < 3 or pred.shape[-1] != 3:
         raise ShapeError(f"fused_l1_dssim needs two images (..., H, W, 3) of one size; got {tuple(pred.shape)} and {tuple(target.shape)}.")

@@ -21,8 +21,6 @@ using namespace handful;
 using Mut = nb::ndarray<float, nb::c_contig, nb::device::cpu>;
 using Flags = nb::ndarray<const bool, nb::ndim<1>, nb::c_contig, nb::device::cpu>;
 
-constexpr int kStrip = 48;  // rows per task; fixed, so that sums do not depend on the number of threads
-
 // pred, target: V,H,W,3; weight: V,H,W or none. The loss (1 - ssim_weight) * mean |p - t| + ssim_weight * (1 - mean ssim), means weighted, and its gradient.
 static nb::tuple l1_dssim(In pred, In target, OptIn weight, float ssim_weight, bool want_grad, int threads) {
     want(pred.ndim() == 4 && target.ndim() == 4 && pred.shape(3) == 3, "pred must be (V, H, W, 3)");
@@ -41,31 +39,16 @@ static nb::tuple l1_dssim(In pred, In target, OptIn weight, float ssim_weight, b
             for (size_t i = 0; i < views * pixels; ++i) total += weight->data()[i];
         }
         const double scale = total > 0.0 ? 1.0 / (3.0 * total) : 0.0;
-        const int strips = (height + kStrip - 1) / kStrip;
-        Array<float> maps(want_grad ? 3 * (size_t)height * (((size_t)width * 3 + 15) / 16 * 16) : 0);
-        const size_t scratch_size = k.loss_scratch(width);
+        const size_t strips = (size_t)k.loss_strips(height), scratch_size = k.loss_scratch(width);
         Array<float> scratch(scratch_size * (size_t)threads);
-        std::vector<double> sums(2 * views * (size_t)strips);
-        for (size_t v = 0; v < views; ++v) {
-            LossJob job{pred.data() + v * pixels * 3,
-                        target.data() + v * pixels * 3,
-                        weight ? weight->data() + v * pixels : nullptr,
-                        width,
-                        height,
-                        (float)((1.0 - ssim_weight) * scale),
-                        (float)(-(double)ssim_weight * scale),
-                        want_grad ? maps.data : nullptr};
-            auto rows = [&](int64_t strip) { return std::pair<int, int>((int)strip * kStrip, std::min(height, (int)(strip + 1) * kStrip)); };
-            parallel_for(threads, strips, [&](int64_t s, int worker) {
-                auto [y0, y1] = rows(s);
-                k.ssim_rows(job, y0, y1, scratch.data + scratch_size * (size_t)worker, &sums[2 * (v * (size_t)strips + (size_t)s)]);
-            });
-            if (!want_grad) continue;
-            parallel_for(threads, strips, [&](int64_t s, int worker) {
-                auto [y0, y1] = rows(s);
-                k.loss_grad_rows(job, y0, y1, scratch.data + scratch_size * (size_t)worker, grad.data + v * pixels * 3);
-            });
-        }
+        std::vector<double> sums(2 * views * strips);
+        parallel_for(threads, (int64_t)(views * strips), [&](int64_t i, int worker) {
+            const size_t v = (size_t)i / strips, strip = (size_t)i % strips;
+            const LossJob job{pred.data() + v * pixels * 3,         target.data() + v * pixels * 3,          weight ? weight->data() + v * pixels : nullptr, width, height,
+                              (float)((1.0 - ssim_weight) * scale), (float)(-(double)ssim_weight * scale)};
+            k.loss_strip(job, (int)strip, scratch.data + scratch_size * (size_t)worker, &sums[2 * (size_t)i],
+                         want_grad ? grad.data + v * pixels * 3 : nullptr);
+        });
         double l1 = 0.0, ssim = 0.0;
         for (size_t i = 0; i < sums.size(); i += 2) l1 += sums[i], ssim += sums[i + 1];
         if (total > 0.0) loss = (1.0 - ssim_weight) * l1 * scale + ssim_weight * (1.0 - ssim * scale);

@@ -10,7 +10,6 @@ struct LossJob {
     const float *weight;         // height,width or null
     int width, height;
     float l1_scale, ssim_scale;  // factors of the gradient
-    float *maps;                 // 3 planes of height * row_floats(width), or null: no gradient
 };
 
 struct AdamJob {

@@ -13,9 +13,9 @@ struct Kernels {
                           uint8_t *hit_slot);
     void (*project_grad)(const Scene &, const Camera &, const Options &, const Splat *, const uint32_t *slot_begin, const uint8_t *hit_slot,
                          const float *pair_grads, int64_t begin, int64_t end, SceneGrads, float *cam_grads);
-    size_t (*loss_scratch)(int width);  // floats of scratch for the next two
-    void (*ssim_rows)(const LossJob &, int y0, int y1, float *scratch, double *sums);
-    void (*loss_grad_rows)(const LossJob &, int y0, int y1, float *scratch, float *grad);
+    size_t (*loss_scratch)(int width);  // floats of scratch for loss_strip
+    int (*loss_strips)(int height);
+    void (*loss_strip)(const LossJob &, int strip, float *scratch, double *sums, float *grad);
     void (*adam_rows)(const AdamJob &, int64_t begin, int64_t end);
     void (*decay_rows)(float *logits, const uint8_t *visible, float factor, float log_factor, int64_t begin, int64_t end);
 };

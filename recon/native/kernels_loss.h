@@ -45,9 +45,10 @@ inline void weight_row(const float *weight, int y, int width, float *out) {
     memset(out + 3 * (size_t)width, 0, (row_floats(width) - 3 * (size_t)width) * sizeof(float));
 }
 
-// Rows [y0, y1): adds sum(weight * |p - t|) and sum(weight * ssim) to sums; with maps (3 planes of height * row_floats), writes what the gradient needs.
-inline void ssim_rows(const LossJob &job, int y0, int y1, float *scratch, double *sums) {
-    const size_t n = row_floats(job.width), stride = padded(job.width), plane = n * (size_t)job.height;
+// Rows [y0, y1): adds sum(weight * |p - t|) and sum(weight * ssim) of rows [from, to) to sums; with maps (3 planes of y1 - y0 rows), writes what the gradient
+// needs.
+inline void ssim_rows(const LossJob &job, int y0, int y1, int from, int to, float *scratch, float *maps, double *sums) {
+    const size_t n = row_floats(job.width), stride = padded(job.width), plane = n * (size_t)(y1 - y0);
     float *row[4], *ring = scratch + 5 * stride, *weight = scratch + 4 * stride;
     memset(scratch, 0, 5 * stride * sizeof(float));
     for (int q = 0; q < 4; ++q) row[q] = scratch + q * stride + kPad;
@@ -84,31 +85,32 @@ inline void ssim_rows(const LossJob &job, int y0, int y1, float *scratch, double
             VF s = a1 * a2 * r1 * r2;
             total = fma(w, s, total);
             l1 = fma(w, abs(load(row[0] + i) - load(row[1] + i)), l1);
-            if (!job.maps) continue;
+            if (!maps) continue;
             VF ds_product = set1(2.0f) * a1 * r1 * r2, ds_squares = zero() - s * r2;
             VF ds_mean = set1(2.0f) * (mt * a2 * r1 * r2 - mp * s * r1) - set1(2.0f) * mp * ds_squares - mt * ds_product;
             w = w * set1(job.ssim_scale);
-            float *out = job.maps + (size_t)c * n + i;
+            float *out = maps + (size_t)(c - y0) * n + i;
             store(out, w * ds_mean), store(out + plane, set1(2.0f) * w * ds_squares), store(out + 2 * plane, w * ds_product);
         }
-        sums[0] += hsum(l1), sums[1] += hsum(total);
+        if (c >= from && c < to) sums[0] += hsum(l1), sums[1] += hsum(total);
     }
 }
 
 // Rows [y0, y1) of the gradient: window * map0 + p (window * map1) + t (window * map2) + l1_scale * weight * sign(p - t)
-inline void loss_grad_rows(const LossJob &job, int y0, int y1, float *scratch, float *grad) {
-    const size_t n = row_floats(job.width), stride = padded(job.width), plane = n * (size_t)job.height, used = (size_t)job.width * 3;
+// of maps of the rows [first, end), which reach kRadius beyond y0 and y1 where the image does.
+inline void loss_grad_rows(const LossJob &job, int y0, int y1, int first, int end, float *scratch, const float *maps, float *grad) {
+    const size_t n = row_floats(job.width), stride = padded(job.width), plane = n * (size_t)(end - first), used = (size_t)job.width * 3;
     float *in = scratch + kPad, *p_row = in + stride, *t_row = p_row + stride, *weight = t_row + stride, *ring = scratch + 5 * stride;
     memset(scratch, 0, 5 * stride * sizeof(float));
     for (int y = y0 - kRadius; y < y1 + kRadius; ++y) {
         const int place = (y - y0 + kRadius) % kTaps;
         for (int q = 0; q < 3; ++q) {
             float *out = ring + (size_t)(q * kTaps + place) * n;
-            if (y < 0 || y >= job.height) {
+            if (y < first || y >= end) {
                 memset(out, 0, n * sizeof(float));
                 continue;
             }
-            memcpy(in, job.maps + q * plane + (size_t)y * n, n * sizeof(float));
+            memcpy(in, maps + q * plane + (size_t)(y - first) * n, n * sizeof(float));
             blur_row(in, out, n);
         }
         const int c = y - kRadius;
@@ -130,7 +132,22 @@ inline void loss_grad_rows(const LossJob &job, int y0, int y1, float *scratch, f
     }
 }
 
-inline size_t loss_scratch(int width) { return 5 * padded(width) + 4 * kTaps * row_floats(width); }
+constexpr int kStrip = 48;  // rows of a task; fixed, so that sums do not depend on the number of threads
+
+// Strip number `strip`: sums, and the gradient of its rows where `grad` is given. The rows around it are computed again instead of stored for the neighbours:
+// everything between photo and gradient stays in the cache.
+inline void loss_strip(const LossJob &job, int strip, float *scratch, double *sums, float *grad) {
+    const int y0 = strip * kStrip, y1 = y0 + kStrip < job.height ? y0 + kStrip : job.height;
+    if (!grad) return ssim_rows(job, y0, y1, y0, y1, scratch, nullptr, sums);
+    const int first = y0 > kRadius ? y0 - kRadius : 0, end = y1 + kRadius < job.height ? y1 + kRadius : job.height;
+    float *maps = scratch + 5 * padded(job.width) + 4 * kTaps * row_floats(job.width);
+    ssim_rows(job, first, end, y0, y1, scratch, maps, sums);
+    loss_grad_rows(job, y0, y1, first, end, scratch, maps, grad);
+}
+
+// floats that loss_strip needs
+inline size_t loss_scratch(int width) { return 5 * padded(width) + (4 * kTaps + 3 * (kStrip + 2 * kRadius)) * row_floats(width); }
+inline int loss_strips(int height) { return (height + kStrip - 1) / kStrip; }
 
 }  // namespace HANDFUL_NS
 }  // namespace handful

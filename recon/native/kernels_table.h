@@ -12,8 +12,8 @@ static void backward_any(const Camera &c, const Options &o, const Splat *s, Pair
     o.normal ? backward_tile<true>(c, o, s, p, tile, st, depth, in, grads, hit) : backward_tile<false>(c, o, s, p, tile, st, depth, in, grads, hit);
 }
 
-static const Kernels table = {HANDFUL_NAME, project,   forward_any,    backward_any, project_grad,
-                              loss_scratch, ssim_rows, loss_grad_rows, adam_rows,    decay_rows};
+static const Kernels table = {HANDFUL_NAME, project,    forward_any, backward_any, project_grad, loss_scratch,
+                              loss_strips,  loss_strip, adam_rows,   decay_rows};
 
 }  // namespace HANDFUL_NS
 }  // namespace handful
