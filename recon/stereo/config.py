@@ -23,13 +23,15 @@ class StereoConfig:
             step; the latter falls from p2 to p2_min with the colour step exp(-step / p2_colour), step in 8-bit levels.
         paths: directions of the aggregation: 2, 4 or 8.
         refine_rounds: rounds of slanted-plane refinement, each before and after the views see each other's depth; 0 = none (native only).
+    heal_rounds: rounds after what no view confirmed was replaced by the smooth continuation of the rest.
     window: half width of the refinement's window, every second pixel used.
     colour_scale: a tap's weight falls by e for this mean channel difference to the centre (8-bit levels).
     prior_weight: cost of leaving the aggregated depth by two planes or more.
     smooth_weight: cost of leaving the planes of the neighbours of like colour by a plane step or more.
     agree_weight, agree_px: cost of disagreeing with the other view's depth by agree_px or more.
     check_px, check_relative: the largest reprojection error (pixels) and relative depth difference of two views that agree.
-        speckle: connected patches of valid depth smaller than this many pixels are dropped.
+        valid_above: pixels of less confidence are not valid.
+    speckle: connected patches of valid depth smaller than this many pixels are dropped.
     """
 
     max_side: int = 800
@@ -45,7 +47,8 @@ class StereoConfig:
     p2_min: int = 25
     p2_colour: float = 12.0
     paths: int = 8
-    refine_rounds: int = 2
+    refine_rounds: int = 1
+    heal_rounds: int = 2
     window: int = 4
     colour_scale: float = 12.0
     prior_weight: float = 0.06
@@ -54,4 +57,5 @@ class StereoConfig:
     agree_px: float = 3.0
     check_px: float = 1.0
     check_relative: float = 0.02
-    speckle: int = 40
+    valid_above: float = 0.5
+    speckle: int = 100

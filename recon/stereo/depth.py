@@ -14,7 +14,7 @@ from ..depth import DepthMap
 from ..errors import ShapeError
 from ..kernels import native_or_none
 from . import reference
-from .check import agreement, drop_speckles, normals_from_slopes
+from .check import agreement, confidence, drop_speckles, normals_from_slopes, support
 from .config import StereoConfig
 from .refine import Photos, Sweep, refine_views
 from .setup import choose_sources, inverse_depths, range_from_geometry, range_from_points, source_maps
@@ -115,13 +115,13 @@ def _finish(
         zero = torch.zeros(h, w)
         return DepthMap(zero, zero, zero > 0, torch.zeros(h, w, 3))
     agree = agreement(inv, cameras, i, sources, config.check_px, config.check_relative, kernels)
-    valid = (agree.count > 0) & (mask > 0) & (inv[i] > 0)
-    valid = drop_speckles(inv[i], valid, config.speckle, 1.5 * float(sweep.step[i]))
-    geometric = torch.exp(-((agree.error_px / config.check_px) ** 2))
-    photometric = (1.0 - sweep.cost[i]).clamp(0, 1)
-    confidence = torch.where(valid, geometric * photometric, torch.zeros_like(inv[i]))
+    agreed = (agree.count > 0) & (mask > 0) & (inv[i] > 0)
+    step = float(sweep.step[i])
+    sure = confidence(agree, support(inv[i], sweep.slopes[i], agreed, step), sweep.margin[i], sweep.cost[i])
+    valid = drop_speckles(inv[i], agreed & (sure > config.valid_above), config.speckle, 1.5 * step)
+    sure = torch.where(valid, sure, torch.zeros_like(sure))
     depth = torch.where(inv[i] > 0, 1.0 / inv[i].clamp(min=1e-9), torch.zeros_like(inv[i]))
-    return DepthMap(depth, confidence, valid, normals_from_slopes(inv[i], sweep.slopes[i], cameras.K[i]))
+    return DepthMap(depth, sure, valid, normals_from_slopes(inv[i], sweep.slopes[i], cameras.K[i]))
 
 
 def _find_limits(
@@ -141,7 +141,7 @@ def _find_limits(
     msk = None if masks is None else F.interpolate(masks[:, None], size, mode="area")[:, 0]
     cams = cameras.resized(size[1], size[0])
     for i, m in enumerate(_run(small, cams, wide, config, msk, None, backend)):
-        good = m.valid & (m.confidence > 0.3)
+        good = m.valid
         if not bool(missing[i]):
             continue
         limits[i] = wide[i]

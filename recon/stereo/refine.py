@@ -11,10 +11,14 @@ from jaxtyping import Float, UInt8
 from torch import Tensor
 
 from ..camera import Cameras
+from ..depth_fill import complete_depth
+from .check import agreement
 from .config import StereoConfig
 from .setup import back_maps, source_maps
 
 __all__ = ["Photos", "Sweep", "refine_views"]
+
+_STEEPEST = 6.0  # slope of the inverse depth relative to itself, per focal length: a surface seen at 80 degrees
 
 
 @dataclass(frozen=True)
@@ -38,56 +42,94 @@ class Sweep:
     near: Float[Tensor, "V"]
 
 
+def refine_views(kernels: ModuleType, photos: Photos, cameras: Cameras, sources: list[list[int]], sweep: Sweep, config: StereoConfig) -> None:
+    """Refines every view alone; then with the other views' depth at hand; then once more, after what no other view confirmed has been replaced by
+    the smooth continuation of what was confirmed. All views advance together, so their order does not matter."""
+    job = _Job(kernels, photos, cameras, sources, sweep, config)
+    job.advance(config.refine_rounds, together=False)
+    job.advance(config.refine_rounds, together=True)
+    if config.heal_rounds > 0:
+        healed = job.heal()
+        job.advance(config.heal_rounds, together=True, extra=healed)
+    job.advance(0, together=False)
+    sweep.inv = torch.from_numpy(np.ascontiguousarray(job.planes[..., 0])) * photos.mask
+    sweep.slopes = torch.from_numpy(np.ascontiguousarray(job.planes[..., 1:]))
+    sweep.cost = torch.from_numpy(job.cost.clip(0, 1))
+
+
 def _taps(window: int) -> np.ndarray:
+    """Every second pixel of the window: dx, dy, weight."""
     offsets = [(dx, dy) for dy in range(-window, window + 1, 2) for dx in range(-window, window + 1, 2)]
     sigma = max(1.0, 0.75 * window)
     return np.array([[dx, dy, np.exp(-(dx * dx + dy * dy) / (2 * sigma * sigma))] for dx, dy in offsets], np.float32)
 
 
-def refine_views(kernels: ModuleType, photos: Photos, cameras: Cameras, sources: list[list[int]], sweep: Sweep, config: StereoConfig) -> None:
-    """Refines every view alone, then once more with the other views' depth at hand; all views advance together, so order does not matter."""
-    v, h, w = photos.grey.shape
-    trust = 1.0 - torch.exp(-sweep.margin / 0.03)
-    prior = torch.stack([sweep.inv, trust], -1).contiguous()
-    planes = np.zeros((v, h, w, 3), np.float32)
-    for i in range(v):
-        kernels.stereo_fit_planes(sweep.inv[i].numpy(), max(3.0 * float(sweep.step[i]), 1e-12), planes[i])
-    taps = _taps(config.window)
-    none = np.zeros((0, h, w, 3), np.float32)
-    cost = np.ones((v, h, w), np.float32)
-    for stage in ("alone", "together", "score"):
-        inv = np.ascontiguousarray(planes[..., 0])
-        before = planes.copy()
+class _Job:
+    """The planes of all views (V,H,W,3: inverse depth, slopes) and what improves them."""
+
+    def __init__(
+        self, kernels: ModuleType, photos: Photos, cameras: Cameras, sources: list[list[int]], sweep: Sweep, config: StereoConfig
+    ) -> None:
+        v, h, w = photos.grey.shape
+        self.kernels, self.photos, self.cameras, self.sources, self.sweep, self.config = kernels, photos, cameras, sources, sweep, config
+        self.maps = [source_maps(cameras, i, s).numpy() if s else None for i, s in enumerate(sources)]
+        self.backs = [back_maps(cameras, i, s).numpy() if s else None for i, s in enumerate(sources)]
+        self.cost = np.ones((v, h, w), np.float32)
+        self.planes = np.zeros((v, h, w, 3), np.float32)
+        self.prior = torch.stack([sweep.inv, 1.0 - torch.exp(-sweep.margin / 0.03)], -1).contiguous().numpy()
         for i in range(v):
-            if not sources[i]:
+            self.fit(sweep.inv[i].numpy(), i, self.planes[i])
+
+    def fit(self, inv: np.ndarray, i: int, out: np.ndarray) -> None:
+        self.kernels.stereo_fit_planes(inv, max(3.0 * float(self.sweep.step[i]), 1e-12), out)
+
+    def advance(self, rounds: int, together: bool, extra: np.ndarray | None = None) -> None:
+        """Some rounds for every view (0: only its matching cost, without prior, smoothness and agreement). `together`: the other views' depth counts
+        and their planes are tried. `extra`: more planes to try, V,H,W,3."""
+        c, photos = self.config, self.photos
+        before = self.planes.copy()
+        inv = np.ascontiguousarray(before[..., 0])
+        on = 1.0 if rounds > 0 else 0.0
+        for i, sources in enumerate(self.sources):
+            if not sources:
                 continue
-            maps, backs = source_maps(cameras, i, sources[i]).numpy(), back_maps(cameras, i, sources[i]).numpy()
-            candidates = none
-            if stage == "together":
-                candidates = np.empty((len(sources[i]), h, w, 3), np.float32)
-                for s, j in enumerate(sources[i]):
-                    kernels.stereo_carry_planes(before[j], maps[s], backs[s], candidates[s])
-            step = float(sweep.step[i])
-            scoring = stage == "score"
-            settings = [
-                config.noise,
-                config.second_weight,
-                config.unknown_cost,
-                config.colour_scale,
-                0.0 if scoring else config.prior_weight,
-                2.0 * step,
-                config.agree_weight,
-                config.agree_px,
-                float(sweep.near[i]) * 1.1,
-                6.0 / float(cameras.K[i, 0, 0]),
-                step,
-                0.0 if scoring else config.smooth_weight,
-                step,
-            ]
-            kernels.stereo_refine(
-                photos.grey.numpy(), photos.rgb[i].numpy(), photos.mask.numpy(), i, sources[i], maps, backs, taps, prior[i].numpy(), inv,
-                stage == "together", candidates, settings, 0 if scoring else config.refine_rounds, planes[i], cost[i],
+            candidates = self._candidates(i, before if together else None, extra)
+            step = float(self.sweep.step[i])
+            settings = [c.noise, c.second_weight, c.unknown_cost, c.colour_scale, on * c.prior_weight, 2.0 * step, c.agree_weight, c.agree_px,
+                        1.1 * float(self.sweep.near[i]), _STEEPEST / float(self.cameras.K[i, 0, 0]), step, on * c.smooth_weight, step]  # fmt: skip
+            self.kernels.stereo_refine(
+                photos.grey.numpy(), photos.rgb[i].numpy(), photos.mask.numpy(), i, sources, self.maps[i], self.backs[i], _taps(c.window),
+                self.prior[i], inv, together, candidates, settings, rounds, self.planes[i], self.cost[i],
             )  # fmt: skip
-    sweep.inv = torch.from_numpy(np.ascontiguousarray(planes[..., 0])) * photos.mask
-    sweep.slopes = torch.from_numpy(np.ascontiguousarray(planes[..., 1:]))
-    sweep.cost = torch.from_numpy(cost.clip(0, 1))
+
+    def _candidates(self, i: int, others: np.ndarray | None, extra: np.ndarray | None) -> np.ndarray:
+        maps, backs = self.maps[i], self.backs[i]
+        assert maps is not None and backs is not None
+        carried = [] if others is None else list(enumerate(self.sources[i]))
+        out = np.empty((len(carried) + (extra is not None), *self.planes.shape[1:]), np.float32)
+        for s, j in carried:
+            assert others is not None
+            self.kernels.stereo_carry_planes(others[j], maps[s], backs[s], out[s])
+        if extra is not None:
+            out[-1] = extra[i]
+        return out
+
+    def heal(self) -> np.ndarray:
+        """Continues the confirmed depth over the rest and makes that the new prior; returns its planes as candidates."""
+        c = self.config
+        inv = torch.from_numpy(np.ascontiguousarray(self.planes[..., 0])) * self.photos.mask
+        out = np.zeros_like(self.planes)
+        for i, sources in enumerate(self.sources):
+            if not sources:
+                continue
+            agree = agreement(inv, self.cameras, i, sources, c.check_px, c.check_relative, self.kernels)
+            sure = (agree.count > 0) * torch.exp(-((agree.error_px / c.check_px) ** 2)) * torch.from_numpy(1.0 - self.cost[i]).clamp(0, 1)
+            depth = torch.where(inv[i] > 0, 1.0 / inv[i].clamp(min=1e-9), torch.zeros_like(inv[i]))
+            full = complete_depth(depth, sure, self.photos.rgb[i].float() / 255, breaks=1)
+            smooth = torch.where(full > 0, 1.0 / full.clamp(min=1e-9), torch.zeros_like(full))
+            self.fit(smooth.contiguous().numpy(), i, out[i])
+            self.prior[i, ..., 0] = smooth.numpy()
+            self.prior[i, ..., 1] = 1.0
+            lost = (agree.count == 0).numpy()
+            self.planes[i][lost] = out[i][lost]
+        return out
