@@ -9,6 +9,7 @@ import torch
 from ..recon.camera import Cameras
 from ..recon.capture import View
 from ..recon.depth import DepthMap
+from ..recon.depth_support import fade_unsupported
 from ..recon.errors import CaptureError
 from ..recon.points import PointCloud
 from ..recon.stereo import StereoConfig, stereo_depth
@@ -39,4 +40,4 @@ class StereoDepth:
         if any(m is not None for m in masks):
             mask = torch.stack([torch.ones(images.shape[1:3]) if m is None else m for m in masks])
         xyz = None if points is None else points.xyz
-        return stereo_depth(images, cameras, None, self.config, mask, xyz, self.backend)
+        return [fade_unsupported(d) for d in stereo_depth(images, cameras, None, self.config, mask, xyz, self.backend)]

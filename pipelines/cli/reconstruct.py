@@ -106,8 +106,9 @@ def report(event: Event, console: Console) -> None:
         console.progress(f"{event.what} ... {event.done:4.0%}" if event.done > 0 else f"{event.what} ...")
     elif isinstance(event, StepDone):
         quality = f", {event.psnr:.1f} dB" if event.psnr is not None else ""
+        left = f", {duration(event.seconds_left)} left" if event.step >= 20 else ""  # the first steps are slow
         console.progress(
-            f"optimising {event.step}/{event.steps}{quality}, {event.gaussians:,} splats, {duration(event.seconds_left)} left",
+            f"optimising {event.step}/{event.steps}{quality}, {event.gaussians:,} splats{left}",
             final=event.step == event.steps,
         )
     elif isinstance(event, Warned):

@@ -13,7 +13,7 @@ class SeedConfig:
     """First Gaussians from depth maps.
 
     Attributes:
-        budget: about so many Gaussians on what the photos show; photos are thinned evenly to reach it.
+        budget: about so many Gaussians on what the photos show, extra on what none shows; both are thinned evenly to reach it.
         size: standard deviation in units of the spacing between neighbouring seeds.
         opacity: of pixels whose depth is confident; faint_opacity: of all others.
         surround: width of the ring drawn around each photo, as a share of its longer side (0 = none).
@@ -23,7 +23,8 @@ class SeedConfig:
         sh_degree: highest spherical-harmonic degree; None = by the number of photos (0 up to 5, 1 up to 12, then 2).
     """
 
-    budget: int = 280_000
+    budget: int = 160_000
+    extra: int = 80_000
     size: float = 0.6
     opacity: float = 0.6
     faint_opacity: float = 0.1

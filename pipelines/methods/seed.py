@@ -44,14 +44,26 @@ def seed_gaussians(capture: Capture, depth: tuple[DepthMap, ...], config: SeedCo
     dense = torch.stack([complete_depth(d.depth, d.confidence, images[i]) for i, d in enumerate(depth)])
     keep = [inside[i] & ~_explained(cameras, depth, dense, i) if config.merge else inside[i] for i in range(len(cameras))]
     rate = min(1.0, config.budget / max(1, sum(int(k.sum()) for k in keep)))
-    layers: list[Layer] = []
+    shown, extra = [], []
     for i in range(len(cameras)):
-        layers.append(_photo_layer(cameras[i], images[i], depth[i], dense[i], keep[i], rate, config))
+        shown.append(_photo_layer(cameras[i], images[i], depth[i], dense[i], keep[i], rate, config))
         if config.behind > 0:
-            layers.append(_behind_layer(cameras[i], images[i], dense[i], inside[i], config))
+            extra.append(_behind_layer(cameras[i], images[i], dense[i], inside[i], config))
         if config.surround > 0 and masks is None:
-            layers.append(_ring(cameras, images[i], dense, i, config))
-    return _assemble(layers, len(cameras), config)
+            extra.append(_ring(cameras, images[i], dense, i, config))
+    return _assemble([*shown, *_thinned(extra, config.extra)], len(cameras), config)
+
+
+def _thinned(layers: list[Layer], budget: int) -> list[Layer]:
+    """A random share of every layer, the rest grown to cover the same area."""
+    rate = min(1.0, budget / max(1, sum(len(layer.xyz) for layer in layers)))
+    if rate == 1.0:
+        return layers
+    rng = torch.Generator().manual_seed(0)
+    picks = [torch.rand(len(layer.xyz), generator=rng) < rate for layer in layers]
+    return [
+        Layer(layer.xyz[p], layer.rgb[p], layer.opacity[p], layer.sigma[p] / rate**0.5) for layer, p in zip(layers, picks, strict=True)
+    ]
 
 
 def _assemble(layers: list[Layer], views: int, config: SeedConfig) -> Gaussians:

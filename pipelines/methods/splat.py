@@ -30,7 +30,7 @@ __all__ = ["SplatMethod", "SplatRun"]
 
 REPORT_EVERY = 20  # steps between two readings of loss and PSNR: reading a tensor waits for the device
 PARAMETERS = tuple(f.name for f in fields(Gaussians))
-CALIBRATION_STEPS = 25  # steps timed before a time limit is turned into a number of steps
+WARM_UP, CALIBRATED = 10, 30  # the steps between are timed to turn a time limit into a number of steps
 
 
 class SplatMethod:
@@ -75,13 +75,15 @@ class SplatRun:
     # -- what the caller sees ------------------------------------------------------------------------------------
 
     def events(self) -> Iterator[Event]:
-        began = time.monotonic() - self.elapsed
+        began, warm = time.monotonic() - self.elapsed, 0.0
         while self.step < self.steps and not self._stop.is_set():
             with self._lock:
                 self._one_step()
             self.elapsed = time.monotonic() - began
-            if self.max_seconds is not None and self.step == CALIBRATION_STEPS:
-                self._fit_to_time()
+            if self.step == WARM_UP:
+                warm = self.elapsed
+            if self.max_seconds is not None and self.step == CALIBRATED:
+                self._fit_to_time((self.elapsed - warm) / (CALIBRATED - WARM_UP))
             loss, psnr = self._readings[-1] if self._readings else (None, None)
             yield StepDone(self.step, self.steps, len(self.means), self.elapsed, loss, psnr)
         yield Finished(self.step, self.elapsed, early=self.step < self.steps)
@@ -191,10 +193,10 @@ class SplatRun:
             self.adam.select(name, kept, keep)
             setattr(self, name, kept)
 
-    def _fit_to_time(self) -> None:
+    def _fit_to_time(self, per_step: float) -> None:
         """Turns the time limit into a number of steps, so that the schedule ends where the time ends."""
-        per_step = self.elapsed / self.step
-        affordable = int(self.max_seconds / per_step) if self.max_seconds else self.steps
+        assert self.max_seconds is not None
+        affordable = self.step + int((self.max_seconds - self.elapsed) / per_step)
         self.steps = max(self.step + 1, min(self.config.optim.steps, affordable))
 
 
