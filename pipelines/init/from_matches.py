@@ -1,0 +1,157 @@
+"""Cameras from nothing but photos: matching, geometric verification, search over first pairs and focal lengths, adjustment, report."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+
+from ...priors.registry import get_prior
+from ...recon.capture import Capture, Unplaced
+from ...recon.errors import CaptureError
+from .gauge import cameras_of, level, point_cloud, relative_baseline, reprojection_px
+from .grow import Model, Scene
+from .pairing import Overlap, PairingOptions, duplicates, find_overlap
+from .protocol import CameraReport, InitState, Progress
+from .search import FocalPrior, SearchOptions, find_cameras
+from .tracks import build_tracks
+
+__all__ = ["FromMatches", "FromMatchesConfig"]
+
+MIN_KEYPOINTS = 60
+
+
+@dataclass(frozen=True)
+class FromMatchesConfig:
+    """Settings of the initialiser "matches".
+
+    Attributes:
+        matchers: names of match priors; their matches are joined.
+        focal_guess: expected focal length without EXIF, times the longer side (phones 0.7-0.85, cameras 0.7-1.4).
+        focal_spread: standard deviation of its natural logarithm.
+        exif_spread: the same when EXIF tells the focal length (rounded there, and photos get cropped).
+    """
+
+    matchers: tuple[str, ...] = ("xfeat", "sift")
+    focal_guess: float = 0.9
+    focal_spread: float = 0.3
+    exif_spread: float = 0.05
+    pairing: PairingOptions = field(default_factory=PairingOptions)
+    search: SearchOptions = field(default_factory=SearchOptions)
+
+
+class FromMatches:
+    """Initializer "matches": 2 to about 30 photos without cameras."""
+
+    def __init__(self, config: FromMatchesConfig | None = None, matchers: Sequence[Any] | None = None) -> None:
+        """`matchers` replaces those named in the settings (tests)."""
+        self.config = config or FromMatchesConfig()
+        self._matchers = matchers
+
+    def run(self, capture: Capture, seed: int = 0, progress: Progress | None = None) -> InitState:
+        """Raises CaptureError when fewer than two photos can be placed; the message says what to photograph instead.
+
+        The world frame is that of `gauge.level`: upright, the median point at the origin and 3 units away. The principal point is the image centre, and lens
+        distortion is taken as none. The same photos and seed give the same cameras.
+        """
+        tell = progress or (lambda what, done: None)
+        if len(capture) < 2:
+            raise CaptureError("One photo alone has no depth; take at least one more of the same things from a step to the side.")
+        matchers = self._matchers if self._matchers is not None else [get_prior("match", name) for name in self.config.matchers]
+        prior, camera_of, source = self._focal_prior(capture)
+        overlap = find_overlap(capture, matchers, prior.mean, self.config.pairing, seed, lambda d: tell("matching photos", d))
+        same = duplicates(overlap.raw, capture.names)
+        graph = _without(overlap.graph, set(same))
+        if not graph.pairs:
+            raise CaptureError(_nothing_overlaps(capture, overlap, same))
+        size = capture.views[0].image.size
+        scene = Scene(graph, build_tracks(graph), size, camera_of, 0.5 * self.config.pairing.error_share * max(size), seed)
+        model = find_cameras(scene, prior, source == "exif", self.config.search, lambda d: tell("finding cameras", d))
+        if model is None or model.placed < 2 or model.good.sum() < 2 * self.config.search.min_inliers:
+            raise CaptureError(_nothing_placed(capture, overlap))
+        return self._state(capture, level(model), overlap, same, source)
+
+    def _focal_prior(self, capture: Capture) -> tuple[FocalPrior, np.ndarray, str]:
+        """Guess and spread, the number of each photo's camera (photos of one focal length share one), and where the guess comes from."""
+        known = [v.focal_prior_px for v in capture.views]
+        told = [f for f in known if f is not None and f > 0]
+        guess = self.config.focal_guess * max(capture.views[0].image.size)
+        if len(told) < len(known) / 2:
+            return FocalPrior(np.full(len(known), guess), self.config.focal_spread), np.zeros(len(known), dtype=int), "estimated"
+        middle = float(np.median(told))
+        mean = np.array([f if f is not None and f > 0 else middle for f in known])
+        _, camera_of = np.unique(np.round(np.log(mean) / 0.03), return_inverse=True)  # equal within 3 % = one camera
+        for c in np.unique(camera_of):
+            mean[camera_of == c] = np.exp(np.log(mean[camera_of == c]).mean())
+        return FocalPrior(mean, self.config.exif_spread), camera_of, "exif"
+
+    def _state(self, capture: Capture, model: Model, overlap: Overlap, same: dict[int, int], source: str) -> InitState:
+        placed = np.flatnonzero(model.rig.placed)
+        missing = [v for v in range(len(capture)) if not model.rig.placed[v]]
+        unplaced = tuple(Unplaced(capture.names[v], _reason(v, capture, overlap, same, model)) for v in missing)
+        kept = replace(
+            capture,
+            views=tuple(capture.views[v] for v in placed),
+            cameras=cameras_of(model.rig, capture.views[0].image.size),
+            unplaced=capture.unplaced + unplaced,
+            depth=tuple(capture.depth[v] for v in placed) if capture.depth else (),
+            points=None,
+        )
+        points = point_cloud(model, capture)
+        report = CameraReport(
+            method="+".join(self.config.matchers) if self._matchers is None else "matches",
+            registered=len(placed),
+            photos=len(capture),
+            reprojection_px=reprojection_px(model),
+            focal_px=float(model.rig.focal[placed].mean()),
+            focal_source=source,
+            baseline=relative_baseline(model),
+            points=len(points),
+            unplaced=unplaced,
+        )
+        return InitState(kept, points, report)
+
+
+def _without(graph: Any, views: set[int]) -> Any:
+    return graph.keep([np.full(len(link), i not in views and j not in views) for (i, j), link in zip(graph.pairs, graph.links, strict=True)])
+
+
+def _nothing_overlaps(capture: Capture, overlap: Overlap, same: dict[int, int]) -> str:
+    if len(same) == len(capture) - 1:
+        return (
+            f"All {len(capture)} photos show the same view ({capture.names[0]} and {capture.names[1]} differ by nothing), so nothing can be measured; "
+            "take each photo from a step to the side of the last."
+        )
+    bare = [n for n, k in zip(capture.names, overlap.keypoints, strict=True) if k < MIN_KEYPOINTS]
+    if len(bare) >= len(capture) - 1:
+        return (
+            f"The photos have too little texture to recognise anything in two of them ({bare[0]} has {int(overlap.keypoints.min())} distinct points); "
+            "photograph things with pattern and edges, in focus and in good light."
+        )
+    return (
+        f"The {len(capture)} photos do not overlap: no two of them show enough of the same things; "
+        "take them closer together, so that neighbouring photos share at least half of what they show."
+    )
+
+
+def _nothing_placed(capture: Capture, overlap: Overlap) -> str:
+    n = int(overlap.shared.max())
+    i, j = np.unravel_index(int(overlap.shared.argmax()), overlap.shared.shape)
+    return (
+        f"The photos overlap ({capture.names[int(i)]} and {capture.names[int(j)]} share {n} points) but their positions cannot be told: they seem to be taken from "
+        "one spot; take a step to the side between photos instead of turning on the spot."
+    )
+
+
+def _reason(view: int, capture: Capture, overlap: Overlap, same: dict[int, int], model: Model) -> str:
+    if view in same:
+        return f"it is the same picture as {capture.names[same[view]]}"
+    if overlap.keypoints[view] < MIN_KEYPOINTS:
+        return f"it has too little texture ({int(overlap.keypoints[view])} distinct points)"
+    shared = np.where(model.rig.placed, overlap.shared[view], 0)
+    best = int(shared.argmax())
+    if shared[best] == 0:
+        return "it shows nothing that the placed photos show; take a photo between it and them"
+    return f"it shares only {int(shared[best])} points with {capture.names[best]}, too few to be sure of its place; take a photo between the two"

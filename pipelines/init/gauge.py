@@ -1,0 +1,96 @@
+"""The world frame of estimated cameras, their points as they travel, and the numbers of the report."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import torch
+
+from ...recon.camera import Cameras
+from ...recon.capture import Capture
+from ...recon.points import PointCloud
+from .geometry import Rig, project, triangulation_angles
+from .grow import Model
+
+__all__ = ["MEDIAN_DEPTH", "cameras_of", "level", "point_cloud", "relative_baseline", "reprojection_px"]
+
+MEDIAN_DEPTH = 3.0
+
+
+def level(model: Model) -> Model:
+    """Moves the model into the world frame of estimated cameras.
+
+    y points down (the mean of the photos' own down, so that the scene stands upright), z along the mean viewing direction where there is one (else along the
+    first photo's), the origin is the median point, and the median depth of the points is `MEDIAN_DEPTH` units.
+    """
+    rig, placed = model.rig, np.flatnonzero(model.rig.placed)
+    down = _unit(rig.R[placed, 1].mean(0), rig.R[placed[0], 1])
+    forward = rig.R[placed, 2].mean(0)
+    if np.linalg.norm(forward - (forward @ down) * down) < 0.2:  # photos all around: no common direction
+        forward = rig.R[placed[0], 2]
+    z = forward - (forward @ down) * down
+    z = _unit(z, np.cross(rig.R[placed[0], 0], down))
+    world = np.stack([np.cross(down, z), down, z])  # rows: new axes in the old world
+    has = np.isfinite(model.points).all(1)
+    origin = np.median(model.points[has], 0) if has.any() else rig.centers[placed].mean(0)
+    _, depth = project(rig, model.tracks.view[model.good], model.points[model.tracks.track[model.good]])
+    scale = MEDIAN_DEPTH / float(np.median(depth)) if len(depth) else 1.0
+    R = rig.R @ world.T
+    t = (rig.t + np.einsum("vij,j->vi", rig.R, origin)) * scale
+    return Model(replace(rig, R=R, t=t), model.tracks, (model.points - origin) @ world.T * scale, model.good, model.score)
+
+
+def cameras_of(rig: Rig, size: tuple[int, int]) -> Cameras:
+    """The placed cameras, in photo order."""
+    placed = np.flatnonzero(rig.placed)
+    T = np.tile(np.eye(4), (len(placed), 1, 1))
+    T[:, :3, :3], T[:, :3, 3] = rig.R[placed], rig.t[placed]
+    K = np.tile(np.eye(3), (len(placed), 1, 1))
+    K[:, [0, 1], [0, 1]] = rig.scale(placed)
+    K[:, :2, 2] = rig.center[placed]
+    return Cameras(torch.from_numpy(T).float(), torch.from_numpy(K).float(), *size).validate()
+
+
+def point_cloud(model: Model, capture: Capture) -> PointCloud:
+    """Points with the mean colour of the photos that see them.
+
+    Confidence falls with the reprojection error and with a narrow triangulation angle (half at 2 degrees).
+
+    Args:
+        capture: all photos, in the order of the rig.
+    """
+    t, good = model.tracks, model.good
+    seen = np.bincount(t.track[good], minlength=t.count)
+    keep = np.isfinite(model.points).all(1) & (seen >= 2)
+    rgb = np.zeros((t.count, 3))
+    for v in np.flatnonzero(model.rig.placed):
+        pick = np.flatnonzero(good & (t.view == v))
+        image = capture.views[v].image.load().numpy()
+        x = np.clip(t.uv[pick].astype(int), 0, [image.shape[1] - 1, image.shape[0] - 1])
+        np.add.at(rgb, t.track[pick], image[x[:, 1], x[:, 0]])
+    rgb = rgb / np.maximum(seen, 1)[:, None]
+    uv, _ = project(model.rig, t.view[good], model.points[t.track[good]])
+    error = np.bincount(t.track[good], weights=np.linalg.norm(uv - t.uv[good], axis=1) / t.sigma[good], minlength=t.count) / np.maximum(seen, 1)
+    angle = np.degrees(triangulation_angles(model.rig, t, model.points, good))
+    confidence = np.exp(-0.5 * (error / 2) ** 2) * angle / (angle + 2.0)
+    as_tensor = [torch.from_numpy(a[keep]).float() for a in (model.points, rgb, confidence)]
+    return PointCloud(as_tensor[0], as_tensor[1].clamp(0, 1), as_tensor[2].clamp(0, 1))
+
+
+def reprojection_px(model: Model) -> float:
+    """Mean distance between agreeing observations and their projected points, pixels."""
+    uv, _ = project(model.rig, model.tracks.view[model.good], model.points[model.tracks.track[model.good]])
+    return float(np.linalg.norm(uv - model.tracks.uv[model.good], axis=1).mean()) if model.good.any() else float("nan")
+
+
+def relative_baseline(model: Model) -> float:
+    """Largest distance between two placed cameras over the median depth of the points."""
+    c = model.rig.centers[model.rig.placed]
+    _, depth = project(model.rig, model.tracks.view[model.good], model.points[model.tracks.track[model.good]])
+    return float(np.linalg.norm(c[:, None] - c[None], axis=-1).max() / np.median(depth)) if len(depth) else float("nan")
+
+
+def _unit(v: np.ndarray, otherwise: np.ndarray) -> np.ndarray:
+    n = np.linalg.norm(v)
+    return v / n if n > 0.05 else otherwise / np.linalg.norm(otherwise)

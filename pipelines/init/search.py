@@ -1,0 +1,158 @@
+"""Finds the cameras: many hypotheses of a first pair and a focal length, the promising ones grown to all photos, the best refined.
+
+The focal length is not known without EXIF, and left free from the start it runs away (to eleven times the image width on five photos of a kitchen). So each
+hypothesis begins near one focal length and may move it only under a prior; what the photos say about all of it decides.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from .bundle import BundleOptions
+from .grow import AGREE, Model, Scene, evaluate, grow, settle, start_rig
+from .tracks import Tracks
+
+__all__ = ["FocalPrior", "SearchOptions", "find_cameras"]
+
+
+@dataclass(frozen=True)
+class FocalPrior:
+    """What is known about the focal lengths before looking: per photo a guess in pixels, and the standard deviation of its logarithm."""
+
+    mean: np.ndarray
+    spread: float
+
+    def options(self, observations: int, **more: object) -> BundleOptions:
+        """Adjustment with this prior.
+
+        Few photos leave the focal length to second-order effects, where lens distortion and matching bias count more than noise; thousands of
+        observations would still outvote any prior. So the prior weighs as if there were only `evidence` independent ones.
+        """
+        evidence = 150.0
+        spread = self.spread / np.sqrt(max(1.0, observations / evidence))
+        return BundleOptions(focal=True, focal_mean=self.mean, focal_prior=float(spread), **more)  # pyright: ignore
+
+
+@dataclass(frozen=True)
+class SearchOptions:
+    """How hard to look.
+
+    Attributes:
+        ratios: focal lengths to begin from, as factors on the prior's guess.
+        pairs, poses: first pairs tried, and relative poses per pair.
+        finalists: hypotheses grown to all photos.
+        enough: share of agreeing observations at which nothing better is looked for.
+        min_inliers: agreeing observations a photo needs.
+        quick_tracks: tracks used while searching.
+    """
+
+    ratios: tuple[float, ...] = (0.85, 1.3, 2.0)
+    pairs: int = 5
+    poses: int = 3
+    finalists: int = 3
+    enough: float = 0.85
+    min_inliers: int = 12
+    quick_tracks: int = 600
+
+
+def find_cameras(scene: Scene, prior: FocalPrior, fixed_focal: bool, options: SearchOptions, tell: Callable[[float], None]) -> Model | None:
+    """The best supported model over all hypotheses, adjusted over all tracks; None when not even a pair holds.
+
+    Args:
+        fixed_focal: the prior is sharp (EXIF): only one focal length is begun from.
+    """
+    quick = quick_tracks(scene.tracks, max(options.quick_tracks, 100 * len(prior.mean)))
+    seeds: list[Model] = []
+    ratios = (1.0,) if fixed_focal else options.ratios
+    for n, ratio in enumerate(ratios):
+        seeds += _seeds(scene, quick, prior, ratio, options)
+        tell(0.6 * (n + 1) / len(ratios))
+        best = max(seeds, key=lambda m: m.score, default=None)
+        if best is not None and n >= 1 and best.placed == min(3, len(prior.mean)) and explained(best) >= options.enough:
+            break
+    seeds.sort(key=lambda m: -m.score)
+    best = None
+    for n, seed in enumerate(_distinct(seeds)[: options.finalists]):
+        grown = grow(seed, scene, quick, prior.options(_observations(seed), iterations=8), options.min_inliers)
+        full = finish(grown, scene, prior, options)
+        if best is None or full.score > best.score:
+            best = full
+        tell(0.6 + 0.4 * (n + 1) / options.finalists)
+        if best.placed == len(prior.mean) and explained(best) >= options.enough:
+            break
+    return best
+
+
+def finish(model: Model, scene: Scene, prior: FocalPrior, options: SearchOptions, rounds: tuple[float, ...] = (3 * AGREE, AGREE, AGREE)) -> Model:
+    """All tracks, left-over photos once more, longer adjustment."""
+    o = prior.options(2 * len(scene.tracks.view) // 3, iterations=25)
+    model = settle(evaluate(model.rig, scene.tracks), scene.tracks, o, scene.camera_of, rounds)
+    if model.placed < len(model.rig.t):
+        more = grow(model, scene, scene.tracks, replace(o, iterations=10), options.min_inliers)
+        if more.placed > model.placed:
+            model = settle(more, scene.tracks, o, scene.camera_of, rounds)
+    return model
+
+
+def explained(model: Model) -> float:
+    """Share of the observations of placed photos that agree with their point."""
+    return float(model.good.mean()) if len(model.good) else 0.0
+
+
+def quick_tracks(tracks: Tracks, most: int) -> Tracks:
+    """A selection that keeps long tracks first and otherwise spreads evenly: enough to tell hypotheses apart."""
+    if tracks.count <= most:
+        return tracks
+    length = np.bincount(tracks.track, minlength=tracks.count)
+    order = np.argsort(-length, kind="stable")
+    keep = np.zeros(tracks.count, dtype=bool)
+    longest, rest = order[: most // 2], order[most // 2 :]
+    keep[longest] = True
+    keep[rest[np.linspace(0, len(rest) - 1, most - most // 2).astype(int)]] = True
+    return tracks.select(keep[tracks.track])
+
+
+def _observations(model: Model) -> int:
+    return int(model.good.sum())
+
+
+def _seeds(scene: Scene, quick: Tracks, prior: FocalPrior, ratio: float, o: SearchOptions) -> list[Model]:
+    """Pairs grown to three photos, from one focal length."""
+    views = len(prior.mean)
+    focals = prior.mean * ratio
+    found = []
+    for n in np.argsort([-len(link) for link in scene.graph.links], kind="stable")[: o.pairs]:
+        i, j = scene.graph.pairs[n]
+        for pose in scene.poses(i, j, (float(focals[i]), float(focals[j])))[: o.poses]:
+            near = BundleOptions(iterations=8, focal=True, focal_mean=focals, focal_prior=0.15)
+            rig = start_rig(views, scene.size, focals.copy(), i, j, pose.R, pose.t)
+            model = settle(evaluate(rig, quick), quick, near, scene.camera_of)
+            if model.good.sum() < 2 * o.min_inliers:
+                continue
+            model = grow(model, scene, quick, near, o.min_inliers, most=min(3, views))
+            loose = prior.options(_observations(model), iterations=12)
+            found.append(settle(model, quick, loose, scene.camera_of, (3 * AGREE, AGREE)))
+    return found
+
+
+def _distinct(models: list[Model]) -> list[Model]:
+    """Models that place the same photos the same way count once (the best first)."""
+    kept: list[Model] = []
+    for m in models:
+        if not any(_same(m, k) for k in kept):
+            kept.append(m)
+    return kept
+
+
+def _same(a: Model, b: Model) -> bool:
+    if not np.array_equal(a.rig.placed, b.rig.placed) or abs(np.log(a.rig.focal[0] / b.rig.focal[0])) > 0.05:
+        return False
+    i = np.flatnonzero(a.rig.placed)
+    ra, rb = a.rig.R[i] @ a.rig.R[i[0]].T, b.rig.R[i] @ b.rig.R[i[0]].T
+    angle = np.arccos(np.clip((np.einsum("vij,vij->v", ra, rb) - 1) / 2, -1, 1))
+    ca, cb = ((m.rig.centers[i] - m.rig.centers[i[0]]) @ m.rig.R[i[0]].T for m in (a, b))
+    ca, cb = ca / np.linalg.norm(ca).clip(1e-12), cb / np.linalg.norm(cb).clip(1e-12)
+    return bool(angle.max() < np.radians(2) and np.abs(ca - cb).max() < 0.05)
