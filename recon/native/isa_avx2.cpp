@@ -1,6 +1,6 @@
 // The kernels compiled for AVX2 (flags in CMakeLists.txt).
 #include "kernels.h"
-#if defined(__x86_64__) || defined(_M_X64)
+#if defined(__AVX2__) && defined(__FMA__)  // else: another architecture, or a compiler without the flags
 #define HANDFUL_ISA_AVX2
 #define HANDFUL_NS avx2
 #define HANDFUL_NAME "avx2"

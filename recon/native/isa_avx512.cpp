@@ -1,6 +1,6 @@
 // The kernels compiled for AVX512 (flags in CMakeLists.txt).
 #include "kernels.h"
-#if defined(__x86_64__) || defined(_M_X64)
+#if defined(__AVX512F__) && defined(__AVX512DQ__) && defined(__AVX512BW__) && defined(__AVX512VL__)  // else: as in isa_avx2.cpp
 #define HANDFUL_ISA_AVX512
 #define HANDFUL_NS avx512
 #define HANDFUL_NAME "avx512"

@@ -65,7 +65,7 @@ inline void geometry(const Scene &in, const Camera &cam, const Options &opt, int
     g.x = fma(set1(R[0]), g.px, fma(set1(R[1]), g.py, fma(set1(R[2]), g.pz, set1(cam.t[0]))));
     g.y = fma(set1(R[3]), g.px, fma(set1(R[4]), g.py, fma(set1(R[5]), g.pz, set1(cam.t[1]))));
     g.z = fma(set1(R[6]), g.px, fma(set1(R[7]), g.py, fma(set1(R[8]), g.pz, set1(cam.t[2]))));
-    g.valid = mask_first(n) & (bad == zero()) & nonzero & (g.z > set1(opt.near_plane));
+    g.valid = mask_first(n) & (bad == zero()) & nonzero & (g.z > set1(opt.near_plane > 0.0f ? opt.near_plane : 0.0f));
     if (!any(g.valid)) return;
 
     rotation(g.q, g.Q);
@@ -93,8 +93,8 @@ inline void geometry(const Scene &in, const Camera &cam, const Options &opt, int
 // Which axis is the shortest (the first of equals), and +1 or -1 so that it faces the camera.
 inline void normal_axis(const Geometry &g, VM *axis, VF &sign, VF *normal) {
     axis[0] = (g.log_s[0] <= g.log_s[1]) & (g.log_s[0] <= g.log_s[2]);
-    axis[1] = !axis[0] & (g.log_s[1] <= g.log_s[2]);
-    axis[2] = !axis[0] & !axis[1];
+    axis[1] = (!axis[0]) & (g.log_s[1] <= g.log_s[2]);
+    axis[2] = (!axis[0]) & (!axis[1]);
     for (int i = 0; i < 3; ++i) normal[i] = select(axis[0], g.M[i][0], select(axis[1], g.M[i][1], g.M[i][2]));
     VF facing = normal[0] * g.x + normal[1] * g.y + normal[2] * g.z;
     sign = select(facing > zero(), set1(-1.0f), set1(1.0f));

@@ -24,7 +24,7 @@ inline void clamp_grad(VF v, VF unclamped, float neg, float pos, float f, VF &v_
 
 // v: the summed PairGrad of W Gaussians (v[k] = lanes), zero where nothing was drawn. Gradients of the raw parameters into out[0..10]: means, quats, log
 // scales, logit; v_mean2d; the camera's part is added to `cam_v`. v_dir: gradient to the view direction of the colour.
-inline void geometry_grad(const Scene &, const Camera &cam, const Options &opt, const Geometry &g, const VF *v, const VF *v_dir, VM hit, VF *out,
+inline void geometry_grad(const Camera &cam, const Options &opt, const Geometry &g, const VF *v, const VF *v_dir, VM hit, VF *out,
                           VF *v_mean2d, CamAccumulator &cam_v) {
     const VF half = set1(0.5f), blur = set1(kBlur), fx = set1(cam.fx), fy = set1(cam.fy);
     VF rdet = set1(1.0f) / g.det;
@@ -109,89 +109,115 @@ inline void sh_grad(const float *sh, const float *basis, int count, int sh_k, co
     if (!accumulate && count < sh_k) memset(v_sh + 3 * count, 0, sizeof(float) * 3 * (size_t)(sh_k - count));
 }
 
-inline void put(float *out, float value, bool accumulate) { *out = accumulate ? *out + value : value; }
+// Sums the pairs' gradients of n Gaussians in the order of their slots: lanes[k][l]. Bit l of the result: Gaussian l was drawn somewhere, and its sum is finite.
+inline unsigned sum_pairs(const uint32_t *slot_begin, const uint8_t *hit_slot, const float *pair_grads, int n, float (*lanes)[W]) {
+    constexpr int kParts = kGrad / W;
+    alignas(64) float sum[kGrad];
+    unsigned drawn = 0;
+    memset(lanes, 0, sizeof(float) * kGrad * W);
+    for (int l = 0; l < n; ++l) {
+        VF s[kParts];
+        bool any_pair = false;
+        for (int k = 0; k < kParts; ++k) s[k] = zero();
+        for (uint32_t slot = slot_begin[l]; slot < slot_begin[l + 1]; ++slot) {
+            if (!hit_slot[slot]) continue;
+            any_pair = true;
+            for (int k = 0; k < kParts; ++k) s[k] += load(pair_grads + (size_t)slot * kGrad + k * W);
+        }
+        if (!any_pair) continue;
+        float bad = 0.0f;
+        for (int k = 0; k < kParts; ++k) store(sum + k * W, s[k]), bad += hsum(s[k] * zero());
+        if (bad != 0.0f) continue;
+        drawn |= 1u << l;
+        for (int k = 0; k < kGrad; ++k) lanes[k][l] = sum[k];
+    }
+    return drawn;
+}
 
-// Gaussians [begin, end): sums their pairs' gradients (slots slot_begin[i] .. slot_begin[i + 1]) in order and carries them to the parameters.
+inline VM mask_from_bits(unsigned m) {
+    alignas(64) float flag[W];
+    for (int l = 0; l < W; ++l) flag[l] = m >> l & 1 ? 1.0f : 0.0f;
+    return load(flag) > zero();
+}
+
+// Colour: gradients to the coefficients of the drawn lanes, which are written, and to their view directions.
+inline void color_grad(const Scene &in, const Camera &cam, const Options &opt, const Splat *splats, const Geometry &g, int64_t base, unsigned drawn,
+                       float (*lanes)[W], bool accumulate, float *v_sh, VF *v_dir) {
+    const int count = (opt.sh_degree + 1) * (opt.sh_degree + 1), size = in.sh_k * 3;
+    alignas(64) float basis[16 * W], v_basis[16 * W];
+    VF d[3], rdist, b[16];
+    view_direction(g, cam, d, rdist);
+    sh_basis(opt.sh_degree, d[0], d[1], d[2], b);
+    for (int k = 0; k < count; ++k) store(basis + k * W, b[k]), store(v_basis + k * W, zero());
+    for (unsigned m = drawn; m; m &= m - 1) {
+        const int l = __builtin_ctz(m);
+        const Splat &s = splats[base + l];  // a channel clamped at 0 passes no gradient
+        const float v_rgb[3] = {s.r > 0.0f ? lanes[kGr][l] : 0.0f, s.g > 0.0f ? lanes[kGg][l] : 0.0f, s.b > 0.0f ? lanes[kGb][l] : 0.0f};
+        sh_grad(in.sh + (base + l) * size, basis + l, count, in.sh_k, v_rgb, accumulate, v_sh + (base + l) * size, v_basis + l);
+    }
+    v_dir[0] = v_dir[1] = v_dir[2] = zero();
+    if (opt.sh_degree == 0) return;
+    VF vb[16], v_unit[3];
+    for (int k = 0; k < count; ++k) vb[k] = load(v_basis + k * W);
+    sh_basis_grad(opt.sh_degree, d[0], d[1], d[2], vb, v_unit[0], v_unit[1], v_unit[2]);
+    const VF along = d[0] * v_unit[0] + d[1] * v_unit[1] + d[2] * v_unit[2];
+    const VM mask = mask_from_bits(drawn);
+    for (int i = 0; i < 3; ++i) v_dir[i] = keep(mask, rdist * fnma(d[i], along, v_unit[i]));
+}
+
+constexpr int kResults = 13;  // means, quats, log scales, logit, 2D centre
+
+// W Gaussians from `base` on; results[k][l]. Bit l of the returned mask: lane l has a gradient. One that overflows is dropped: it poisons neither cameras nor
+// optimiser.
+inline unsigned grad_lanes(const Scene &in, const Camera &cam, const Options &opt, const Splat *splats, int64_t base, int n, unsigned drawn, float (*lanes)[W],
+                           const SceneGrads &out, float (*results)[W], CamAccumulator &cam_v) {
+    Geometry g;
+    geometry(in, cam, opt, base, n, g);
+    VF v_dir[3], v[kGrad], r[kResults];
+    color_grad(in, cam, opt, splats, g, base, drawn, lanes, out.accumulate, out.sh, v_dir);
+    for (int k = 0; k < kGrad; ++k) v[k] = load(lanes[k]);
+    CamAccumulator part;
+    geometry_grad(cam, opt, g, v, v_dir, mask_from_bits(drawn), r, r + 11, part);  // lanes that are not drawn may hold anything
+    constexpr size_t kParts = sizeof(CamAccumulator) / sizeof(VF);
+    const VF *from = (const VF *)&part;
+    VF *to = (VF *)&cam_v, bad = zero();
+    for (int k = 0; k < kResults; ++k) bad += r[k] * zero(), store(results[k], r[k]);
+    for (size_t k = 0; k < kParts; ++k) bad += from[k] * zero();
+    const VM good = mask_from_bits(drawn) & (bad == zero());
+    if (out.camera)
+        for (size_t k = 0; k < kParts; ++k) to[k] += keep(good, from[k]);
+    return bits(good);
+}
+
+inline void put(float *out, const float (*results)[W], int first, int count, int lane, bool accumulate) {
+    for (int k = 0; k < count; ++k) out[k] = accumulate ? out[k] + results[first + k][lane] : results[first + k][lane];
+}
+
+// Gaussians [begin, end): sums their pairs' gradients (slots slot_begin[i] .. slot_begin[i + 1]) and carries them to the parameters and the camera.
 inline void project_grad(const Scene &in, const Camera &cam, const Options &opt, const Splat *splats, const uint32_t *slot_begin, const uint8_t *hit_slot,
                          const float *pair_grads, int64_t begin, int64_t end, SceneGrads out, float *cam_grads) {
-    const int count = (opt.sh_degree + 1) * (opt.sh_degree + 1), sh_size = in.sh_k * 3;
-    alignas(64) float sum[W][kGrad], v_lane[kGrad][W], basis[16 * W], v_basis[16 * W], result[13][W];
+    const size_t sh_size = (size_t)in.sh_k * 3;
+    alignas(64) float lanes[kGrad][W], results[kResults][W];
     CamAccumulator cam_v;
     for (int64_t base = begin; base < end; base += W) {
         const int n = end - base < W ? (int)(end - base) : W;
-        unsigned hit = 0;
-        for (int l = 0; l < n; ++l) {
-            VF s[kGrad / W];
-            for (int k = 0; k < kGrad / W; ++k) s[k] = zero();
-            for (uint32_t slot = slot_begin[base + l]; slot < slot_begin[base + l + 1]; ++slot) {
-                if (!hit_slot[slot]) continue;
-                hit |= 1u << l;
-                for (int k = 0; k < kGrad / W; ++k) s[k] += load(pair_grads + (size_t)slot * kGrad + k * W);
-            }
-            for (int k = 0; k < kGrad / W; ++k) store(sum[l] + k * W, s[k]);
-        }
-        if (hit) {
-            Geometry g;
-            geometry(in, cam, opt, base, n, g);
-            for (int l = 0; l < W; ++l) {
-                const bool drawn = hit >> l & 1;
-                for (int k = 0; k < kGrad; ++k) v_lane[k][l] = drawn ? sum[l][k] : 0.0f;
-                if (!drawn) continue;
-                const Splat &s = splats[base + l];  // a colour clamped at 0 passes no gradient
-                if (!(s.r > 0.0f)) v_lane[kGr][l] = 0.0f;
-                if (!(s.g > 0.0f)) v_lane[kGg][l] = 0.0f;
-                if (!(s.b > 0.0f)) v_lane[kGb][l] = 0.0f;
-            }
-            VF d[3], rdist, b[16], v_dir[3] = {zero(), zero(), zero()};
-            view_direction(g, cam, d, rdist);
-            sh_basis(opt.sh_degree, d[0], d[1], d[2], b);
-            for (int k = 0; k < count; ++k) store(basis + k * W, b[k]), store(v_basis + k * W, zero());
-            for (int l = 0; l < n; ++l) {
-                if (!(hit >> l & 1)) continue;
-                const float v_rgb[3] = {v_lane[kGr][l], v_lane[kGg][l], v_lane[kGb][l]};
-                sh_grad(in.sh + (base + l) * sh_size, basis + l, count, in.sh_k, v_rgb, out.accumulate, out.sh + (base + l) * sh_size, v_basis + l);
-            }
-            VM drawn = mask_first(0);
-            {
-                alignas(64) float flag[W];
-                for (int l = 0; l < W; ++l) flag[l] = hit >> l & 1 ? 1.0f : 0.0f;
-                drawn = load(flag) > zero();
-            }
-            if (opt.sh_degree > 0) {
-                VF vb[16], v_unit[3];
-                for (int k = 0; k < count; ++k) vb[k] = load(v_basis + k * W);
-                sh_basis_grad(opt.sh_degree, d[0], d[1], d[2], vb, v_unit[0], v_unit[1], v_unit[2]);
-                VF along = d[0] * v_unit[0] + d[1] * v_unit[1] + d[2] * v_unit[2];
-                for (int i = 0; i < 3; ++i) v_dir[i] = keep(drawn, rdist * fnma(d[i], along, v_unit[i]));
-            }
-            VF v[kGrad], r[11], v2d[2];
-            for (int k = 0; k < kGrad; ++k) v[k] = load(v_lane[k]);
-            // lanes that are not drawn may hold anything, also NaN, and are dropped below
-            CamAccumulator part;
-            geometry_grad(in, cam, opt, g, v, v_dir, drawn, r, v2d, part);
-            if (out.camera) {
-                const VF *from = (const VF *)&part;
-                VF *to = (VF *)&cam_v;
-                for (size_t k = 0; k < sizeof(CamAccumulator) / sizeof(VF); ++k) to[k] += keep(drawn, from[k]);
-            }
-            for (int k = 0; k < 11; ++k) store(result[k], r[k]);
-            store(result[11], v2d[0]), store(result[12], v2d[1]);
-        }
+        const unsigned drawn = sum_pairs(slot_begin + base, hit_slot, pair_grads, n, lanes);
+        const unsigned good = drawn ? grad_lanes(in, cam, opt, splats, base, n, drawn, lanes, out, results, cam_v) : 0;
         for (int l = 0; l < n; ++l) {
             const int64_t i = base + l;
-            const bool drawn = hit >> l & 1;
-            out.means2d[2 * i] = drawn ? result[11][l] : 0.0f, out.means2d[2 * i + 1] = drawn ? result[12][l] : 0.0f;
-            if (!drawn) {
-                if (out.accumulate) continue;
-                memset(out.means + 3 * i, 0, 3 * sizeof(float)), memset(out.quats + 4 * i, 0, 4 * sizeof(float));
-                memset(out.log_scales + 3 * i, 0, 3 * sizeof(float)), out.logits[i] = 0.0f;
-                memset(out.sh + i * sh_size, 0, sizeof(float) * (size_t)sh_size);
+            if (good >> l & 1) {
+                put(out.means + 3 * i, results, 0, 3, l, out.accumulate);
+                put(out.quats + 4 * i, results, 3, 4, l, out.accumulate);
+                put(out.log_scales + 3 * i, results, 7, 3, l, out.accumulate);
+                put(out.logits + i, results, 10, 1, l, out.accumulate);
+                put(out.means2d + 2 * i, results, 11, 2, l, false);
                 continue;
             }
-            for (int k = 0; k < 3; ++k) put(out.means + 3 * i + k, result[k][l], out.accumulate);
-            for (int k = 0; k < 4; ++k) put(out.quats + 4 * i + k, result[3 + k][l], out.accumulate);
-            for (int k = 0; k < 3; ++k) put(out.log_scales + 3 * i + k, result[7 + k][l], out.accumulate);
-            put(out.logits + i, result[10][l], out.accumulate);
+            memset(out.means2d + 2 * i, 0, 2 * sizeof(float));
+            if (out.accumulate) continue;
+            memset(out.means + 3 * i, 0, 3 * sizeof(float)), memset(out.quats + 4 * i, 0, 4 * sizeof(float));
+            memset(out.log_scales + 3 * i, 0, 3 * sizeof(float)), out.logits[i] = 0.0f;
+            if (!(drawn >> l & 1)) memset(out.sh + (size_t)i * sh_size, 0, sizeof(float) * sh_size);
         }
     }
     cam_v.store_to(cam_grads);

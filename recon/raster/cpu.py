@@ -11,6 +11,7 @@ says what a pair is; P grows with the splats' area, typically 2 to 3 N)::
 
 The second and third never stand at the same time, and only one camera at a time has them. Freed buffers up to 512 MiB are kept for the next step
 (`release_memory`). Deterministic: every sum has a fixed order, whatever the number of threads.
+A gradient that overflows float32 (a colour of 1e38, say) is dropped: that Gaussian gets zero, cameras and all others keep theirs.
 """
 
 from __future__ import annotations

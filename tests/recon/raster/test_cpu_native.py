@@ -150,6 +150,31 @@ def test_poison_stays_where_it_is() -> None:
     assert not torch.equal(results[0], clean[0])
 
 
+def test_no_number_however_extreme_makes_another_bad() -> None:
+    """Images and gradients stay finite; a gradient that overflows is dropped."""
+    extremes = torch.tensor([0.0, 1e-38, 1e-20, -1e20, 3e38, float("nan"), float("inf"), 1e-3, 50.0, -50.0, 88.0, -88.0, 1e4])
+    raster = get_rasterizer("cpu")
+    for seed in range(24):
+        g, c = scene(150, degree=1, views=1, width=40, height=30)
+        gen = torch.Generator().manual_seed(seed)
+
+        def spoil(t: torch.Tensor, share: float, gen: torch.Generator = gen) -> torch.Tensor:
+            bad = torch.rand(t.shape, generator=gen) < share
+            return torch.where(bad, extremes[torch.randint(0, len(extremes), t.shape, generator=gen)], t).requires_grad_()
+
+        share = (0.0, 0.01, 0.1, 0.4)[seed % 4]
+        c.cam_from_world[0, 2, 3] = torch.randn((), generator=gen) * 2
+        leaves = [spoil(t, share) for t in (g.means, g.quats_wxyz, g.log_scales + (seed % 7) * 2.0, g.logit_opacities, g.sh)]
+        leaves += [c.cam_from_world.requires_grad_(), c.K.requires_grad_()]
+        out = raster.render(
+            Gaussians(*leaves[:5]), c, RasterOptions(normal=True, antialiased=seed % 2 == 0, near=(0.01, 0.0, -1.0)[seed % 3])
+        )
+        assert out.normal is not None
+        images = [out.color, out.alpha, out.depth, out.normal]
+        assert all(torch.isfinite(t).all() for t in images)
+        assert all(torch.isfinite(t).all() for t in torch.autograd.grad([i.sum() for i in images], leaves))
+
+
 def test_the_gradient_of_the_centres_is_filled() -> None:
     g, c = scene(800)
     leaves = inputs(g, c)
