@@ -16,7 +16,7 @@ from ..recon.camera import Cameras, pixel_centers
 from ..recon.capture import ArrayImage, Capture, View
 from ..recon.errors import ConfigError
 from ..recon.matches import FlowField, Matches
-from ._synth.cast import cast, meet_planes
+from ._synth.cast import cast, meet_planes, one_thread_each
 from ._synth.light import Baked, bake, srgb_from_linear
 from ._synth.scenes import KINDS, Stage
 
@@ -76,8 +76,9 @@ def make_scene(seed: int = 0, kind: str = "tabletop") -> SyntheticScene:
     texture). The seed moves, turns and recolours things. Raises ConfigError for another kind."""
     if kind not in KINDS:
         raise ConfigError(f"There is no synthetic scene {kind!r}; choose one of {', '.join(KINDS)}.")
-    stage = KINDS[kind](seed)
-    return SyntheticScene(kind, seed, stage, bake(stage, seed))
+    with one_thread_each():
+        stage = KINDS[kind](seed)
+        return SyntheticScene(kind, seed, stage, bake(stage, seed))
 
 
 def look_at(center: Float[Tensor, "3"], target: Float[Tensor, "3"], roll_degrees: float = 0.0) -> Float[Tensor, "4 4"]:
@@ -162,12 +163,13 @@ def _colors(scene: SyntheticScene, camera: Cameras, supersample: int, sheet: Ten
 
 
 def render_truth(scene: SyntheticScene, cameras: Cameras, supersample: int = 2) -> Truth:
-    """What `cameras` see of the scene. About half a second for a 480x360 photo at supersample 2 on two cores."""
+    """What `cameras` see of the scene. About one second for a 480x360 photo at supersample 2 on two cores."""
     parts: list[tuple[Tensor, ...]] = []
-    for i in range(len(cameras)):
-        depth, normal, sheet, triangle = _geometry(scene, cameras[i])
-        image, mask = _colors(scene, cameras[i], supersample, sheet, triangle)
-        parts.append((image, depth, normal, mask, sheet))
+    with one_thread_each():
+        for i in range(len(cameras)):
+            depth, normal, sheet, triangle = _geometry(scene, cameras[i])
+            image, mask = _colors(scene, cameras[i], supersample, sheet, triangle)
+            parts.append((image, depth, normal, mask, sheet))
     return Truth(*(torch.stack(x) for x in zip(*parts, strict=True)))
 
 

@@ -196,3 +196,9 @@ def test_the_demo_is_made_in_ten_seconds():
     start = time.process_time()
     demo_capture()
     assert time.process_time() - start < 20  # processor seconds: ten on two cores
+
+
+def test_torchs_threads_are_the_callers_again():
+    before = torch.get_num_threads()
+    render_truth(make_scene(0, "blank"), arc_cameras(make_scene(0, "blank"), [0.0], 16, 12), 1)
+    assert torch.get_num_threads() == before
