@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 import resource
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -14,9 +14,10 @@ import tyro
 
 from ..data.atomic import write_text
 from ..pipelines.cli.common import Console
-from ..pipelines.cli.evaluate import Evaluate, benchmark_capture, evaluate_once
+from ..pipelines.cli.evaluate import evaluate_once
 from ..pipelines.config import override
 from ..pipelines.methods import method_config
+from ..pipelines.protocols import load_benchmark, pose_free
 from ..pipelines.results import EvalResults, SeedResult, write_results
 
 __all__ = ["Quality", "main"]
@@ -49,11 +50,9 @@ def main(args: Quality | None = None) -> None:
     config = override(method_config(args.method), args.set)
     rows = []
     for scene in args.scenes:
-        command = Evaluate(
-            dataset=args.dataset, directory=args.data / FOLDERS[args.dataset].format(scene), views=args.views, poses=args.poses
-        )  # fmt: skip
-        capture, protocol = benchmark_capture(command)
-        protocol = replace(protocol, scene=scene)
+        capture, protocol = load_benchmark(args.dataset, args.data / FOLDERS[args.dataset].format(scene), args.views)
+        if args.poses != "given":
+            protocol = pose_free(protocol, args.poses)
         runs = []
         for seed in args.seeds:
             report, seconds = evaluate_once(capture, protocol, config, seed, args.device, console)

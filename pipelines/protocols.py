@@ -17,7 +17,7 @@ import numpy as np
 from ..data.atomic import write_json
 from ..data.files import natural_key
 from ..data.protocol import LoadOptions
-from ..data.registry import load_capture
+from ..data.registry import ADAPTERS, load_capture
 from ..recon.capture import Capture
 from ..recon.errors import CaptureError, ConfigError
 from .config import load_config, to_jsonable
@@ -277,7 +277,7 @@ def load_benchmark(dataset: str, path: Path, views: int, downscale: int | None =
     """The capture at the protocol's size, and the protocol. Raises CaptureError when photos or their size do not fit it."""
     d, scale = _dataset(dataset, views, downscale)
     options = LoadOptions(downscale=scale) if scale else LoadOptions(max_side=max(d.size or (0,)) or None)
-    capture = load_capture(path, options)
+    capture = load_capture(path, options, adapter=dataset if dataset in ADAPTERS else None)  # the format the benchmark comes in
     # a photo missing at this scale still counts: the rule is about all photos of the scene
     names = (*capture.names, *(u.name for u in capture.unplaced)) if dataset != "blender" else capture.names
     protocol = protocol_for(dataset, names, views, scene_name(dataset, path), downscale)

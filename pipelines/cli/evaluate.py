@@ -57,12 +57,15 @@ class Evaluate(CommonOptions):
     def run(self) -> dict[str, Any]:
         from ..config import override
         from ..methods import method_config
+        from ..protocols import load_benchmark, pose_free
         from ..results import EvalResults, SeedResult
         from .reconstruct import check_device
 
         check_device(self.device)
         config = override(method_config(self.method), self.set)
-        capture, protocol = benchmark_capture(self)
+        capture, protocol = load_benchmark(self.dataset, self.directory, self.views, self.downscale)
+        if self.poses != "given":
+            protocol = pose_free(protocol, self.poses)
         console, runs = self.console, []
         for seed in self.seeds:
             report, seconds = evaluate_once(capture, protocol, config, seed, self.device, console)
@@ -74,23 +77,6 @@ class Evaluate(CommonOptions):
         if self.out is not None:
             write_outputs(self.out, results, console)
         return results.summary()
-
-
-def benchmark_capture(command: Evaluate) -> tuple[Capture, EvalProtocol]:
-    """The whole capture at the protocol's size, and the protocol."""
-    from ...data.protocol import LoadOptions
-    from ...data.registry import load_capture
-    from ...data.transforms import resize_capture
-    from ..protocols import DATASETS, pose_free, protocol_for
-
-    scale = command.downscale or DATASETS[command.dataset].downscale[0]
-    options = LoadOptions(downscale=scale if command.dataset == "llff" else None)
-    capture = load_capture(command.directory, options, adapter=command.dataset)
-    scene = command.directory.resolve().name
-    protocol = protocol_for(command.dataset, capture.names, command.views, scene, scale)
-    if protocol.size is not None and protocol.size != capture.views[0].image.size:
-        capture = resize_capture(capture, max(protocol.size))
-    return capture, protocol if command.poses == "given" else pose_free(protocol, command.poses)
 
 
 def evaluate_once(

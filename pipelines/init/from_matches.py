@@ -21,6 +21,7 @@ from .tracks import build_tracks
 __all__ = ["FromMatches", "FromMatchesConfig"]
 
 MIN_KEYPOINTS = 60
+MIN_PAIR_POINTS = 30
 
 
 @dataclass(frozen=True)
@@ -69,9 +70,13 @@ class FromMatches:
         size = capture.views[0].image.size
         scene = Scene(graph, build_tracks(graph), size, camera_of, 0.5 * self.config.pairing.error_share * max(size), seed)
         model = find_cameras(scene, prior, source == "exif", self.config.search, lambda d: tell("finding cameras", d))
-        if model is None or model.placed < 2 or model.good.sum() < 2 * self.config.search.min_inliers:
+        if model is None or model.placed < 2 or model.good.sum() < self._least(model.placed):
             raise CaptureError(_nothing_placed(capture, overlap))
         return self._state(capture, level(model), overlap, same, source)
+
+    def _least(self, placed: int) -> int:
+        """Observations that prove a model. Two photos fit any matches near some epipolar geometry; only their number tells chance from truth."""
+        return 2 * (MIN_PAIR_POINTS if placed == 2 else self.config.search.min_inliers)
 
     def _focal_prior(self, capture: Capture) -> tuple[FocalPrior, np.ndarray, str]:
         """Guess and spread, the number of each photo's camera (photos of one focal length share one), and where the guess comes from."""
