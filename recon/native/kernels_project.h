@@ -151,17 +151,28 @@ inline uint32_t emit_pairs(const Splat &s, float reach, float rx, float ry, cons
     return (uint32_t)(out.size - first);
 }
 
-// Colours of the lanes in `lanes`, from their basis values (basis[k * W + lane]); false in the result: a coefficient was not finite.
+typedef float Four __attribute__((vector_size(16)));
+inline Four load4(const float *p) {
+    Four v;
+    memcpy(&v, p, sizeof v);
+    return v;
+}
+
+// Colour of one Gaussian from its basis values (basis[k * W]); false: a coefficient was not finite. Three channels go as a vector of four (the fourth is the next
+// coefficient's first, and means nothing), in two sums, so that neither waits for the other.
 inline bool sh_color(const float *sh, const float *basis, int count, int sh_k, float *rgb) {
-    float r = 0.5f, g = 0.5f, b = 0.5f;
-    for (int k = 0; k < count; ++k) {
-        float w = basis[k * W];
-        r += w * sh[3 * k], g += w * sh[3 * k + 1], b += w * sh[3 * k + 2];
+    Four even = {0.5f, 0.5f, 0.5f, 0.0f}, odd = {0.0f, 0.0f, 0.0f, 0.0f};
+    for (int k = 0; k + 1 < count; k += 2) {
+        even += basis[k * W] * load4(sh + 3 * k);
+        if (k + 2 < count) odd += basis[(k + 1) * W] * load4(sh + 3 * k + 3);
     }
-    rgb[0] = r > 0.0f ? r : 0.0f, rgb[1] = g > 0.0f ? g : 0.0f, rgb[2] = b > 0.0f ? b : 0.0f;
-    float sum = (r + g + b) * 0.0f;
-    for (int k = 3 * count; k < 3 * sh_k; ++k) sum += sh[k] * 0.0f;  // also those that are not used must be finite
-    return sum == 0.0f;
+    const int last = 3 * (count - 1);  // its fourth float would be another Gaussian's, or nobody's
+    const Four end = {sh[last], sh[last + 1], sh[last + 2], 0.0f};
+    even += odd + basis[(count - 1) * W] * end;
+    float bad = (even[0] + even[1] + even[2]) * 0.0f;
+    for (int k = 3 * count; k < 3 * sh_k; ++k) bad += sh[k] * 0.0f;  // also those that are not used must be finite
+    for (int c = 0; c < 3; ++c) rgb[c] = even[c] > 0.0f ? even[c] : 0.0f;
+    return bad == 0.0f;
 }
 
 // Gaussians [begin, end): splats, 2D centres, radii, visible list, pairs.
