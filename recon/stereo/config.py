@@ -24,6 +24,9 @@ class StereoConfig:
         paths: directions of the aggregation: 2, 4 or 8.
         refine_rounds: rounds of slanted-plane refinement, each before and after the views see each other's depth; 0 = none (native only).
     heal_rounds: rounds after what no view confirmed was replaced by the smooth continuation of the rest.
+    heal_patch: only connected patches of this share of the photo or more are continued.
+    heal_trust: how much the continuation counts against a match, relative to `prior_weight`.
+    large_planes: number of large planes of the scene that every pixel tries.
     window: half width of the refinement's window, every second pixel used.
     colour_scale: a tap's weight falls by e for this mean channel difference to the centre (8-bit levels).
     prior_weight: cost of leaving the aggregated depth by two planes or more.
@@ -49,6 +52,9 @@ class StereoConfig:
     paths: int = 8
     refine_rounds: int = 1
     heal_rounds: int = 2
+    heal_patch: float = 0.002
+    heal_trust: float = 2.0
+    large_planes: int = 4
     window: int = 4
     colour_scale: float = 12.0
     prior_weight: float = 0.06

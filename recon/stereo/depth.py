@@ -99,7 +99,7 @@ def _run(
         sweep.margin[i], sweep.cost[i] = win.margin, win.cost
     kernels = native_or_none() if backend != "reference" else None
     if kernels is not None and config.refine_rounds > 0:
-        refine_views(kernels, photos, cameras, sources, sweep, config)
+        refine_views(kernels, photos, cameras, sources, sweep, config, xyz)
     else:
         for i in range(v):
             sweep.slopes[i] = reference.fit_planes(sweep.inv[i], max(3.0 * float(sweep.step[i]), 1e-12))
@@ -148,5 +148,5 @@ def _find_limits(
         if int(good.sum()) >= 100:
             inv = 1.0 / m.depth[good]
             lo, hi = (float(torch.quantile(inv, q)) for q in (0.005, 0.995))
-            limits[i] = torch.tensor([max(0.0, min(0.6 * lo, lo - 0.15 * (hi - lo))), 1.15 * hi + 0.1 * (hi - lo)])
+            limits[i] = torch.tensor([max(0.0, min(0.6 * lo, lo - 0.15 * (hi - lo))), 1.25 * hi + 0.15 * (hi - lo)])
     return limits

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from types import ModuleType
 
@@ -12,8 +13,9 @@ from torch import Tensor
 
 from ..camera import Cameras
 from ..depth_fill import complete_depth
-from .check import agreement
+from .check import agreement, confidence, drop_speckles, support
 from .config import StereoConfig
+from .hypotheses import large_planes, plane_maps, point_maps
 from .setup import back_maps, source_maps
 
 __all__ = ["Photos", "Sweep", "refine_views"]
@@ -42,11 +44,20 @@ class Sweep:
     near: Float[Tensor, "V"]
 
 
-def refine_views(kernels: ModuleType, photos: Photos, cameras: Cameras, sources: list[list[int]], sweep: Sweep, config: StereoConfig) -> None:
+def refine_views(
+    kernels: ModuleType,
+    photos: Photos,
+    cameras: Cameras,
+    sources: list[list[int]],
+    sweep: Sweep,
+    config: StereoConfig,
+    xyz: Float[Tensor, "N 3"] | None = None,
+) -> None:
     """Refines every view alone; then with the other views' depth at hand; then once more, after what no other view confirmed has been replaced by
     the smooth continuation of what was confirmed. All views advance together, so their order does not matter."""
     job = _Job(kernels, photos, cameras, sources, sweep, config)
-    job.advance(config.refine_rounds, together=False)
+    seeds = [None if xyz is None or not len(xyz) else point_maps(xyz, cameras, i).numpy()[None] for i in range(len(cameras))]
+    job.advance(config.refine_rounds, together=False, extra=seeds)
     job.advance(config.refine_rounds, together=True)
     if config.heal_rounds > 0:
         healed = job.heal()
@@ -83,9 +94,9 @@ class _Job:
     def fit(self, inv: np.ndarray, i: int, out: np.ndarray) -> None:
         self.kernels.stereo_fit_planes(inv, max(3.0 * float(self.sweep.step[i]), 1e-12), out)
 
-    def advance(self, rounds: int, together: bool, extra: np.ndarray | None = None) -> None:
+    def advance(self, rounds: int, together: bool, extra: Sequence[np.ndarray | None] = ()) -> None:
         """Some rounds for every view (0: only its matching cost, without prior, smoothness and agreement). `together`: the other views' depth counts
-        and their planes are tried. `extra`: more planes to try, V,H,W,3."""
+        and their planes are tried. `extra`: more planes to try, C,H,W,3 per view."""
         c, photos = self.config, self.photos
         before = self.planes.copy()
         inv = np.ascontiguousarray(before[..., 0])
@@ -93,7 +104,7 @@ class _Job:
         for i, sources in enumerate(self.sources):
             if not sources:
                 continue
-            candidates = self._candidates(i, before if together else None, extra)
+            candidates = self._candidates(i, before if together else None, extra[i] if extra else None)
             step = float(self.sweep.step[i])
             settings = [c.noise, c.second_weight, c.unknown_cost, c.colour_scale, on * c.prior_weight, 2.0 * step, c.agree_weight, c.agree_px,
                         1.1 * float(self.sweep.near[i]), _STEEPEST / float(self.cameras.K[i, 0, 0]), step, on * c.smooth_weight, step]  # fmt: skip
@@ -105,31 +116,42 @@ class _Job:
     def _candidates(self, i: int, others: np.ndarray | None, extra: np.ndarray | None) -> np.ndarray:
         maps, backs = self.maps[i], self.backs[i]
         assert maps is not None and backs is not None
-        carried = [] if others is None else list(enumerate(self.sources[i]))
-        out = np.empty((len(carried) + (extra is not None), *self.planes.shape[1:]), np.float32)
-        for s, j in carried:
+        out = np.empty((0 if others is None else len(self.sources[i]), *self.planes.shape[1:]), np.float32)
+        for s, j in enumerate(self.sources[i] if others is not None else []):
             assert others is not None
             self.kernels.stereo_carry_planes(others[j], maps[s], backs[s], out[s])
-        if extra is not None:
-            out[-1] = extra[i]
-        return out
+        return out if extra is None else np.concatenate([out, extra])
 
-    def heal(self) -> np.ndarray:
-        """Continues the confirmed depth over the rest and makes that the new prior; returns its planes as candidates."""
-        c = self.config
+    def heal(self) -> list[np.ndarray | None]:
+        """Continues the confirmed depth over the rest and makes that the new prior. Returns more planes to try: the continuation and the scene's
+        large planes."""
+        c, (v, h, w) = self.config, self.photos.grey.shape
         inv = torch.from_numpy(np.ascontiguousarray(self.planes[..., 0])) * self.photos.mask
-        out = np.zeros_like(self.planes)
+        slopes = torch.from_numpy(np.ascontiguousarray(self.planes[..., 1:]))
+        depth = torch.where(inv > 0, 1.0 / inv.clamp(min=1e-9), torch.zeros_like(inv))
+        sure = torch.zeros(v, h, w)
+        out: list[np.ndarray | None] = [None] * v
         for i, sources in enumerate(self.sources):
             if not sources:
                 continue
+            step = float(self.sweep.step[i])
             agree = agreement(inv, self.cameras, i, sources, c.check_px, c.check_relative, self.kernels)
-            sure = (agree.count > 0) * torch.exp(-((agree.error_px / c.check_px) ** 2)) * torch.from_numpy(1.0 - self.cost[i]).clamp(0, 1)
-            depth = torch.where(inv[i] > 0, 1.0 / inv[i].clamp(min=1e-9), torch.zeros_like(inv[i]))
-            full = complete_depth(depth, sure, self.photos.rgb[i].float() / 255, breaks=1)
-            smooth = torch.where(full > 0, 1.0 / full.clamp(min=1e-9), torch.zeros_like(full))
-            self.fit(smooth.contiguous().numpy(), i, out[i])
-            self.prior[i, ..., 0] = smooth.numpy()
-            self.prior[i, ..., 1] = 1.0
-            lost = (agree.count == 0).numpy()
-            self.planes[i][lost] = out[i][lost]
+            agreed = (agree.count > 0) & (inv[i] > 0)
+            chance = confidence(agree, support(inv[i], slopes[i], agreed, step), self.sweep.margin[i], torch.from_numpy(self.cost[i]))
+            large = drop_speckles(inv[i], agreed & (chance > c.valid_above), round(c.heal_patch * h * w), 1.5 * step)
+            sure[i] = chance * large
+            full = complete_depth(depth[i], sure[i], self.photos.rgb[i].float() / 255, breaks=1)
+            smooth = torch.where(full > 0, 1.0 / full.clamp(min=1e-9), torch.zeros_like(full)).contiguous().numpy()
+            plane = np.zeros((1, h, w, 3), np.float32)
+            self.fit(smooth, i, plane[0])
+            self.prior[i, ..., 0] = smooth
+            self.prior[i, ..., 1] = c.heal_trust
+            lost = ~agreed.numpy()
+            self.planes[i][lost] = plane[0][lost]
+            out[i] = plane
+        if c.large_planes > 0:
+            planes = large_planes(self.cameras.unproject_depth(depth), depth, sure > 0.8, c.large_planes)
+            for i, extra in enumerate(out):
+                if extra is not None and len(planes):
+                    out[i] = np.concatenate([extra, plane_maps(planes, self.cameras, i).numpy()])
         return out

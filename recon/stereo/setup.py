@@ -23,7 +23,7 @@ def range_from_points(cameras: Cameras, xyz: Float[Tensor, "N 3"], least: int = 
         if len(w) < least:
             continue
         lo, hi = (float(torch.quantile(w, q)) for q in (0.005, 0.995))
-        out[i] = torch.tensor([max(0.0, min(0.6 * lo, lo - 0.15 * (hi - lo))), 1.15 * hi + 0.1 * (hi - lo)])
+        out[i] = torch.tensor([max(0.0, min(0.6 * lo, lo - 0.15 * (hi - lo))), 1.25 * hi + 0.15 * (hi - lo)])
     return out
 
 
