@@ -51,7 +51,7 @@ class DisFlow:
         if min(grey[0].shape) < 16:  # OpenCV's pyramid needs a few pixels
             zero = torch.zeros(*grey[0].shape, 2)
             return FlowField(zero, torch.zeros(grey[0].shape))
-        dis = cv2.DISOpticalFlow_create(presets[self.preset])
+        dis = cv2.DISOpticalFlow.create(presets[self.preset])
         forward = torch.from_numpy(dis.calc(grey[0], grey[1], None))  # pyright: ignore[reportArgumentType, reportCallIssue]
         backward = torch.from_numpy(dis.calc(grey[1], grey[0], None))  # pyright: ignore[reportArgumentType, reportCallIssue]
         scale = self.tolerance_px * max(a.image.size) / 500

@@ -89,7 +89,7 @@ class SiftMatches:
         if mask is not None:
             mask8 = cv2.resize((mask.numpy() > 0.5).astype(np.uint8), (grey.shape[1], grey.shape[0]), interpolation=cv2.INTER_NEAREST)
         # precise upscale: without it OpenCV's keypoints are a quarter pixel off
-        sift = cv2.SIFT_create(nfeatures=0, contrastThreshold=self.contrast, enable_precise_upscale=True)
+        sift = cv2.SIFT.create(nfeatures=0, contrastThreshold=self.contrast, enable_precise_upscale=True)
         points, descriptors = sift.detectAndCompute(grey, mask8)
         if not points or descriptors is None:
             return SiftFeatures(torch.zeros(0, 2), torch.zeros(0), torch.zeros(0, 128))

@@ -24,4 +24,5 @@ class PointCloud:
         return self.xyz.shape[0]
 
     def to(self, device: torch.device | str) -> PointCloud:
-        return PointCloud(*(None if t is None else t.to(device) for t in (self.xyz, self.rgb, self.confidence, self.intensity)))
+        rest = (None if t is None else t.to(device) for t in (self.rgb, self.confidence, self.intensity))
+        return PointCloud(self.xyz.to(device), *rest)

@@ -2,55 +2,37 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
 
 import numpy as np
-from jaxtyping import Bool, Float
+from torch import Tensor
 
 from ...data.pycolmap_bridge import absolute_pose
-from .bundle import BundleOptions, adjust
-from .geometry import Rig, project, triangulate
+from .bundle import BundleOptions
+from .geometry import Rig
+from .model import AGREE, Model, evaluate, settle
 from .tracks import MatchGraph, Tracks
 from .twoview import PairPose, epipolar_agreement, pair_hypotheses
+from .witness import refutes
 
-__all__ = ["Model", "Scene", "evaluate", "grow", "settle", "start_rig"]
-
-AGREE = 4.0  # sigmas: an observation farther from its point does not count
-MIN_ANGLE = np.radians(0.5)
-
-
-@dataclass(frozen=True)
-class Model:
-    """A hypothesis with its points.
-
-    Attributes:
-        rig: cameras.
-        tracks: the observations of placed photos.
-        points: one per track, NaN where there is none; `good` observations agree with their point.
-        score: how much the photos support it, see `evaluate`.
-    """
-
-    rig: Rig
-    tracks: Tracks
-    points: Float[np.ndarray, "T 3"]
-    good: Bool[np.ndarray, "O"]
-    score: float
-
-    @property
-    def support(self) -> np.ndarray:
-        """Agreeing observations per photo."""
-        return np.bincount(self.tracks.view[self.good], minlength=len(self.rig.t))
-
-    @property
-    def placed(self) -> int:
-        return int(self.rig.placed.sum())
+__all__ = ["Scene", "grow"]
 
 
 class Scene:
-    """What all hypotheses about one capture share: links, tracks, and relative poses of pairs, found when first asked for."""
+    """What all hypotheses about one capture share: links, tracks, photos, and relative poses of pairs, found when first asked for."""
 
-    def __init__(self, graph: MatchGraph, tracks: Tracks, size: tuple[int, int], camera_of: np.ndarray, error_px: float, seed: int) -> None:
-        self.graph, self.tracks, self.size, self.camera_of, self.error_px, self.seed = graph, tracks, size, camera_of, error_px, seed
+    def __init__(
+        self,
+        graph: MatchGraph,
+        tracks: Tracks,
+        size: tuple[int, int],
+        camera_of: np.ndarray,
+        error_px: float,
+        seed: int,
+        grey: Sequence[Tensor] = (),
+    ) -> None:
+        """`grey`: the photos, H,W each; without them no place is checked against what the photo shows."""
+        self.graph, self.tracks, self.size, self.camera_of, self.error_px, self.seed, self.grey = graph, tracks, size, camera_of, error_px, seed, grey
         self.pair_index = {p: n for n, p in enumerate(graph.pairs)}
         self._poses: dict[tuple[int, int, float, float], list[PairPose]] = {}
 
@@ -61,7 +43,16 @@ class Scene:
             return np.zeros((0, 2)), np.zeros((0, 2))
         a, b = self.graph.links[n].T
         uv = self.graph.uv[min(i, j)][a], self.graph.uv[max(i, j)][b]
-        return uv if i < j else uv[::-1]
+        return uv if i < j else (uv[1], uv[0])
+
+    def sharp_links(self) -> np.ndarray:
+        """Per pair: links whose keypoints could be aligned, and a tenth of the others. Photos that only seem to show the same thing have few."""
+        counts = []
+        for (i, j), link in zip(self.graph.pairs, self.graph.links, strict=True):
+            sigma = np.maximum(self.graph.sigma[i][link[:, 0]], self.graph.sigma[j][link[:, 1]])
+            fine = sigma < 0.75 * max(float(np.max(sigma)), 0.5)
+            counts.append(fine.sum() + 0.1 * len(link))
+        return np.array(counts)
 
     def poses(self, i: int, j: int, focals: tuple[float, float]) -> list[PairPose]:
         """Hypotheses of photo j from photo i for focal lengths near these (steps of 4 %)."""
@@ -73,43 +64,6 @@ class Scene:
         return self._poses[key]
 
 
-def start_rig(views: int, size: tuple[int, int], focals: np.ndarray, i: int, j: int, R: np.ndarray, t: np.ndarray) -> Rig:
-    """Photo i at the origin, photo j by the pair's pose."""
-    w, h = size
-    center = np.tile([w / 2, h / 2], (views, 1))
-    rig = Rig(np.tile(np.eye(3), (views, 1, 1)), np.zeros((views, 3)), np.zeros(views, dtype=bool), focals, np.zeros(views), center, np.ones(views))
-    return rig.with_pose(i, np.eye(3), np.zeros(3)).with_pose(j, R, t)
-
-
-def evaluate(rig: Rig, tracks: Tracks, agree: float = AGREE) -> Model:
-    """Triangulates the tracks of the placed photos and scores.
-
-    The score sums, over points, (2n - 3) x mean quality, with n agreeing observations and quality 1 - (error / limit)^2: 2n - 3 counts the measurements
-    beyond those that the point itself uses up, so a point seen by three photos is worth three times one that two photos see.
-    """
-    t = tracks.select(rig.placed[tracks.view])
-    points, good = triangulate(rig, t, agree, MIN_ANGLE)
-    uv, _ = project(rig, t.view, points[t.track])
-    e = np.linalg.norm(uv - t.uv, axis=1) / t.sigma
-    quality = np.where(good, 1 - np.minimum(e / agree, 1) ** 2, 0.0)
-    n = np.bincount(t.track[good], minlength=t.count)
-    total = np.bincount(t.track, weights=np.nan_to_num(quality), minlength=t.count)
-    return Model(rig, t, points, good, float((total * np.maximum(2 * n - 3, 0) / np.maximum(n, 1)).sum()))
-
-
-def settle(model: Model, tracks: Tracks, options: BundleOptions, camera_of: np.ndarray, limits: tuple[float, ...] = (AGREE,)) -> Model:
-    """Adjusts and triangulates anew, once per limit; wide limits first let a wrong scale heal that a narrow limit would freeze."""
-    for limit in limits:
-        wide = model if limit == AGREE else evaluate(model.rig, tracks, limit)
-        if wide.good.sum() < 8:
-            return model
-        kept = wide.tracks.select(wide.good)
-        has = np.bincount(wide.tracks.track[wide.good], minlength=wide.tracks.count) >= 2
-        rig, _, _ = adjust(wide.rig, kept, wide.points[has], options, camera_of)
-        model = evaluate(rig, tracks)
-    return model
-
-
 def grow(model: Model, scene: Scene, tracks: Tracks, options: BundleOptions, min_inliers: int = 12, most: int = 1000) -> Model:
     """Adds photo after photo, the best supported first, until none can be added or `most` are placed.
 
@@ -118,16 +72,29 @@ def grow(model: Model, scene: Scene, tracks: Tracks, options: BundleOptions, min
     """
     refused: set[int] = set()
     while model.placed < most:
-        found = [(n, v, R, t) for v in _candidates(model, scene, refused) for n, R, t in [_best_pose(model, scene, tracks, v)] if n >= min_inliers]
-        if not found:
+        proposals = [p for v in _candidates(model, scene, refused) for p in _poses_of(model, scene, tracks, v) if p[0] >= min_inliers]
+        if not proposals:
             return model
-        _, view, R, t = max(found, key=lambda f: f[0])
-        grown = settle(evaluate(model.rig.with_pose(view, R, t), tracks), tracks, options, scene.camera_of, (3 * AGREE, AGREE))
-        if grown.score > model.score and grown.support[view] >= min_inliers:
-            model, refused = grown, set()
+        proposals.sort(key=lambda p: -p[0])
+        grown = _first_that_holds(model, scene, tracks, options, proposals[:6], min_inliers)
+        if grown is None:
+            refused |= {p[1] for p in proposals}
         else:
-            refused.add(view)
+            model, refused = grown, set()
     return model
+
+
+def _first_that_holds(
+    model: Model, scene: Scene, tracks: Tracks, options: BundleOptions, proposals: list[tuple[int, int, np.ndarray, np.ndarray]], min_inliers: int
+) -> Model | None:
+    """The first proposal that raises the score, keeps its photo's support, and is not refuted by what the photos show."""
+    for _, view, R, t in proposals:
+        grown = settle(evaluate(model.rig.with_pose(view, R, t), tracks), tracks, options, scene.camera_of, (3 * AGREE, AGREE))
+        if grown.score <= model.score or grown.support[view] < min_inliers:
+            continue
+        if not scene.grey or not refutes(grown, view, scene.grey):
+            return grown
+    return None
 
 
 def _candidates(model: Model, scene: Scene, refused: set[int], most: int = 3) -> list[int]:
@@ -140,19 +107,22 @@ def _candidates(model: Model, scene: Scene, refused: set[int], most: int = 3) ->
     return [int(v) for v in np.argsort(-counts, kind="stable") if counts[v] > 0 and int(v) not in refused][:most]
 
 
-def _best_pose(model: Model, scene: Scene, tracks: Tracks, view: int) -> tuple[int, np.ndarray, np.ndarray]:
-    """The best supported pose of a photo: from the points it sees, and from its relative poses to pairs of placed photos.
+def _poses_of(model: Model, scene: Scene, tracks: Tracks, view: int, most: int = 3) -> list[tuple[int, int, np.ndarray, np.ndarray]]:
+    """(support, view, R, t) of the best supported places of a photo, those alike counted once.
 
-    Support = links with placed photos that agree with it. The second kind needs no point seen three times: where every pair sees other things, the
-    directions to two placed photos still cross in one place.
+    They come from the points it sees, and from its relative poses to pairs of placed photos. Support = links with placed photos that agree. The second kind
+    needs no point seen three times: where every pair sees other things, the directions to two placed photos still cross in one place.
     """
     proposals = _by_points(model, scene, tracks, view) + _by_directions(model, scene, view)
-    best = (0, np.eye(3), np.zeros(3))
-    for R, t in proposals:
-        n = _link_support(model.rig, scene, view, R, t)
-        if n > best[0]:
-            best = (n, R, t)
-    return best
+    ranked = sorted(((_link_support(model.rig, scene, view, R, t), view, R, t) for R, t in proposals), key=lambda p: -p[0])
+    kept: list[tuple[int, int, np.ndarray, np.ndarray]] = []
+    spread = max(float(np.ptp(model.rig.centers[model.rig.placed], axis=0).max()), 1e-9)
+    for p in ranked:
+        c = -p[2].T @ p[3]
+        near = [q for q in kept if np.trace(p[2] @ q[2].T) > 1 + 2 * np.cos(np.radians(5)) and np.linalg.norm(c + q[2].T @ q[3]) < 0.1 * spread]
+        if not near:
+            kept.append(p)
+    return kept[:most]
 
 
 def _link_support(rig: Rig, scene: Scene, view: int, R: np.ndarray, t: np.ndarray) -> int:
@@ -165,7 +135,8 @@ def _link_support(rig: Rig, scene: Scene, view: int, R: np.ndarray, t: np.ndarra
     return total
 
 
-def _by_points(model: Model, scene: Scene, tracks: Tracks, view: int) -> list[tuple[np.ndarray, np.ndarray]]:
+def _by_points(model: Model, scene: Scene, tracks: Tracks, view: int, most: int = 3) -> list[tuple[np.ndarray, np.ndarray]]:
+    """Poses from known points: of all, then of those that do not fit the first pose, ..."""
     span = int(tracks.keypoint.max(initial=0)) + 1
     key = tracks.view.astype(np.int64) * span + tracks.keypoint
     order = np.argsort(key)
@@ -174,8 +145,14 @@ def _by_points(model: Model, scene: Scene, tracks: Tracks, view: int) -> list[tu
     xyz = np.full((tracks.count, 3), np.nan)
     xyz[tracks.track[at]] = model.points[model.tracks.track]
     pick = np.flatnonzero((tracks.view == view) & np.isfinite(xyz[tracks.track]).all(1))
-    found = absolute_pose(tracks.uv[pick], xyz[tracks.track[pick]], scene.size, float(model.rig.focal[view]), 1.5 * scene.error_px, scene.seed)
-    return [] if found is None else [(found[0], found[1])]
+    poses: list[tuple[np.ndarray, np.ndarray]] = []
+    while len(poses) < most:
+        found = absolute_pose(tracks.uv[pick], xyz[tracks.track[pick]], scene.size, float(model.rig.focal[view]), 1.5 * scene.error_px, scene.seed)
+        if found is None or found[2].sum() < 8:
+            break
+        poses.append((found[0], found[1]))
+        pick = pick[~found[2]]
+    return poses
 
 
 def _by_directions(model: Model, scene: Scene, view: int, most: int = 4) -> list[tuple[np.ndarray, np.ndarray]]:

@@ -47,6 +47,13 @@ class SplatMethod:
 class SplatRun:
     """See `Run` in pipelines/protocol.py. Results depend on config, start and thread count only, not on interruptions."""
 
+    # the trainable copies of a Gaussians' fields, under the same names
+    means: Tensor
+    quats_wxyz: Tensor
+    log_scales: Tensor
+    logit_opacities: Tensor
+    sh: Tensor
+
     def __init__(self, config: SplatConfig, start: Start, gaussians: Gaussians, max_seconds: float | None = None) -> None:
         capture = start.init.capture
         assert capture.cameras is not None, "training follows the initialiser, which gives every view a camera"
