@@ -18,6 +18,7 @@ from handful.recon.kernels import native_or_none
 from handful.recon.points import PointCloud
 from handful.recon.stereo import StereoConfig, reference, stereo_depth
 from handful.recon.stereo.check import drop_speckles, normals_from_slopes
+from handful.recon.stereo.hypotheses import large_planes, plane_maps, point_maps
 from handful.recon.stereo.refine import _taps
 from handful.recon.stereo.setup import back_maps, choose_sources, inverse_depths, range_from_points, source_maps
 from handful.recon.stereo.stages import match_view, penalties
@@ -370,6 +371,29 @@ def test_normals_of_a_plane():
     inv = coefficient[0] * u + coefficient[1] * v + coefficient[2]
     got = normals_from_slopes(inv, coefficient[:2].expand(30, 40, 2), K)
     assert torch.allclose(got, n.expand(30, 40, 3), atol=1e-4)
+
+
+def test_large_planes_are_found_and_seen_where_they_are():
+    _, cams, depth, normal = scene()
+    world = cams.unproject_depth(depth)
+    planes = large_planes(world, depth, depth > 0, 4)
+    assert len(planes) == 2
+    for (n, offset), got in zip((WALL, BOARD), planes, strict=True):
+        truth = torch.cat([n, torch.tensor([offset])]) / n.norm()
+        assert torch.allclose(got * torch.sign(got[2]), truth, atol=5e-3)
+    maps = plane_maps(planes, cams, 0)
+    nearest = torch.minimum((maps[0, ..., 0] * depth[0] - 1).abs(), (maps[1, ..., 0] * depth[0] - 1).abs())
+    assert float(nearest.max()) < 5e-3
+    found = normals_from_slopes(maps[0, ..., 0].contiguous(), maps[0, ..., 1:].contiguous(), cams.K[0])
+    on_wall = (maps[0, ..., 0] * depth[0] - 1).abs() < 1e-3
+    assert float((found * normal[0]).sum(-1)[on_wall].min()) > 0.999
+    assert len(large_planes(world, depth, depth < 0, 4)) == 0
+
+
+def test_points_become_small_squares():
+    cams = cameras_at([0.0], 40, 30)
+    got = point_maps(torch.tensor([[0.0, 0.0, 2.0], [0.0, 0.0, 4.0], [0.0, 0.0, -1.0], [50.0, 0, 1]]), cams, 0, reach=2)
+    assert int((got[..., 0] > 0).sum()) == 25 and float(got[15, 20, 0]) == 0.5 and float(got[..., 1:].abs().max()) == 0
 
 
 @needs_kernels
