@@ -14,7 +14,7 @@ from ...recon.capture import Capture
 from ...recon.errors import CaptureError
 from .gauge import point_cloud, relative_baseline, reprojection_px
 from .geometry import Rig
-from .grow import Model, evaluate
+from .model import Model, evaluate
 from .pairing import PairingOptions, match_pairs, sharpened
 from .protocol import CameraReport, InitState, Progress
 from .tracks import MatchGraph, build_tracks
@@ -61,10 +61,10 @@ class FromCapture:
         matchers = self._matchers if self._matchers is not None else [get_prior("match", name) for name in self.config.matchers]
         rig = _rig_of(capture.cameras)
         pairs = _neighbours(rig, self.config.partners)
-        raw, _ = match_pairs(capture.views, pairs, matchers, lambda d: tell("matching photos", 0.9 * d))
+        raw = match_pairs(capture.views, pairs, matchers, lambda d: tell("matching photos", 0.9 * d))
         graph = self._fitting(raw, rig, max(capture.views[0].image.size))
         if graph.pairs:
-            _, graph = sharpened(raw, graph, capture.views)
+            graph = sharpened(graph, capture.views)
         size = capture.views[0].image.size
         floor = self.config.least_sigma * max(size)
         graph = replace(graph, sigma=tuple(np.maximum(s, floor) for s in graph.sigma))

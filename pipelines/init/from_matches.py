@@ -12,10 +12,11 @@ from ...priors.registry import get_prior
 from ...recon.capture import Capture, Unplaced
 from ...recon.errors import CaptureError
 from .gauge import cameras_of, level, point_cloud, relative_baseline, reprojection_px
-from .grow import Model, Scene
-from .pairing import Overlap, PairingOptions, duplicates, find_overlap
+from .grow import Scene
+from .model import Model
+from .pairing import Overlap, PairingOptions, find_overlap, look_wider
 from .protocol import CameraReport, InitState, Progress
-from .search import FocalPrior, SearchOptions, find_cameras
+from .search import FocalPrior, SearchOptions, continue_cameras, find_cameras
 from .tracks import build_tracks
 
 __all__ = ["FromMatches", "FromMatchesConfig"]
@@ -63,16 +64,40 @@ class FromMatches:
         matchers = self._matchers if self._matchers is not None else [get_prior("match", name) for name in self.config.matchers]
         prior, camera_of, source = self._focal_prior(capture)
         overlap = find_overlap(capture, matchers, prior.mean, self.config.pairing, seed, lambda d: tell("matching photos", d))
-        same = duplicates(overlap.raw, capture.names)
-        graph = _without(overlap.graph, set(same))
-        if not graph.pairs:
-            raise CaptureError(_nothing_overlaps(capture, overlap, same))
-        size = capture.views[0].image.size
-        scene = Scene(graph, build_tracks(graph), size, camera_of, 0.5 * self.config.pairing.error_share * max(size), seed)
-        model = find_cameras(scene, prior, source == "exif", self.config.search, lambda d: tell("finding cameras", d))
+        model = None
+        if overlap.graph.pairs:
+            scene = self._scene(capture, overlap, camera_of, seed)
+            model = find_cameras(scene, prior, source == "exif", self.config.search, lambda d: tell("finding cameras", d))
+        for lost in self._lost(overlap, model):
+            if model is not None and model.rig.placed[lost]:
+                continue
+            there = [] if model is None else [int(v) for v in np.flatnonzero(model.rig.placed)]
+            wider = look_wider(overlap, capture, lost, there, matchers, prior.mean, self.config.pairing, seed, lambda d: tell("looking again", d))
+            if wider is not None:
+                overlap = wider
+                scene = self._scene(capture, overlap, camera_of, seed)
+                model = continue_cameras(model, scene, prior, source == "exif", self.config.search, lambda d: tell("finding cameras", d))
+        if not overlap.graph.pairs:
+            raise CaptureError(_nothing_overlaps(capture, overlap))
         if model is None or model.placed < 2 or model.good.sum() < self._least(model.placed):
             raise CaptureError(_nothing_placed(capture, overlap))
-        return self._state(capture, level(model), overlap, same, source)
+        return self._state(capture, level(model), overlap, source)
+
+    def _lost(self, overlap: Overlap, model: Model | None) -> list[int]:
+        """Photos without a place that may still find one, those with most links first."""
+        views = [v for v in range(len(overlap.keypoints)) if v not in overlap.same and overlap.keypoints[v] >= MIN_KEYPOINTS]
+        lost = [v for v in views if model is None or not model.rig.placed[v]]
+        return sorted(lost, key=lambda v: -int(overlap.shared[v].sum()))
+
+    def _scene(self, capture: Capture, overlap: Overlap, camera_of: np.ndarray, seed: int) -> Scene:
+        size = capture.views[0].image.size
+        graph = overlap.graph
+        if overlap.same:
+            graph = graph.keep(
+                [np.full(len(link), i not in overlap.same and j not in overlap.same) for (i, j), link in zip(graph.pairs, graph.links, strict=True)]
+            )
+        grey = [v.image.load().mean(-1) for v in capture.views]
+        return Scene(graph, build_tracks(graph), size, camera_of, 0.5 * self.config.pairing.error_share * max(size), seed, grey)
 
     def _least(self, placed: int) -> int:
         """Observations that prove a model. Two photos fit any matches near some epipolar geometry; only their number tells chance from truth."""
@@ -92,10 +117,10 @@ class FromMatches:
             mean[camera_of == c] = np.exp(np.log(mean[camera_of == c]).mean())
         return FocalPrior(mean, self.config.exif_spread), camera_of, "exif"
 
-    def _state(self, capture: Capture, model: Model, overlap: Overlap, same: dict[int, int], source: str) -> InitState:
+    def _state(self, capture: Capture, model: Model, overlap: Overlap, source: str) -> InitState:
         placed = np.flatnonzero(model.rig.placed)
         missing = [v for v in range(len(capture)) if not model.rig.placed[v]]
-        unplaced = tuple(Unplaced(capture.names[v], _reason(v, capture, overlap, same, model)) for v in missing)
+        unplaced = tuple(Unplaced(capture.names[v], _reason(v, capture, overlap, model)) for v in missing)
         kept = replace(
             capture,
             views=tuple(capture.views[v] for v in placed),
@@ -119,12 +144,8 @@ class FromMatches:
         return InitState(kept, points, report)
 
 
-def _without(graph: Any, views: set[int]) -> Any:
-    return graph.keep([np.full(len(link), i not in views and j not in views) for (i, j), link in zip(graph.pairs, graph.links, strict=True)])
-
-
-def _nothing_overlaps(capture: Capture, overlap: Overlap, same: dict[int, int]) -> str:
-    if len(same) == len(capture) - 1:
+def _nothing_overlaps(capture: Capture, overlap: Overlap) -> str:
+    if len(overlap.same) == len(capture) - 1:
         return (
             f"All {len(capture)} photos show the same view ({capture.names[0]} and {capture.names[1]} differ by nothing), so nothing can be measured; "
             "take each photo from a step to the side of the last."
@@ -150,9 +171,9 @@ def _nothing_placed(capture: Capture, overlap: Overlap) -> str:
     )
 
 
-def _reason(view: int, capture: Capture, overlap: Overlap, same: dict[int, int], model: Model) -> str:
-    if view in same:
-        return f"it is the same picture as {capture.names[same[view]]}"
+def _reason(view: int, capture: Capture, overlap: Overlap, model: Model) -> str:
+    if view in overlap.same:
+        return f"it is the same picture as {capture.names[overlap.same[view]]}"
     if overlap.keypoints[view] < MIN_KEYPOINTS:
         return f"it has too little texture ({int(overlap.keypoints[view])} distinct points)"
     shared = np.where(model.rig.placed, overlap.shared[view], 0)

@@ -11,7 +11,7 @@ from ...recon.camera import Cameras
 from ...recon.capture import Capture
 from ...recon.points import PointCloud
 from .geometry import Rig, project, triangulation_angles
-from .grow import Model
+from .model import Model
 
 __all__ = ["MEDIAN_DEPTH", "cameras_of", "level", "point_cloud", "relative_baseline", "reprojection_px"]
 

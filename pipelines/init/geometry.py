@@ -9,7 +9,7 @@ from jaxtyping import Bool, Float
 
 from .tracks import Tracks
 
-__all__ = ["Rig", "project", "rotation_exp", "triangulate", "triangulation_angles"]
+__all__ = ["Rig", "nearest_angles", "project", "rotation_exp", "triangulate", "triangulation_angles"]
 
 
 @dataclass(frozen=True)
@@ -146,6 +146,19 @@ def triangulation_angles(rig: Rig, tracks: Tracks, points: np.ndarray, good: np.
     least = np.ones(tracks.count)
     np.minimum.at(least, tracks.track[a], cos)
     return np.arccos(np.clip(least, -1, 1))
+
+
+def nearest_angles(rig: Rig, tracks: Tracks, points: np.ndarray, good: np.ndarray) -> Float[np.ndarray, "O"]:
+    """Per observation the smallest angle, radians, to another agreeing ray of its point; pi where there is none."""
+    d = rig.centers[tracks.view] - points[tracks.track]
+    d = d / np.linalg.norm(d, axis=1, keepdims=True)
+    a, b = _pair_hypotheses(tracks, most=36)
+    cos = (d[a] * d[b]).sum(1)
+    cos = np.where(good[a] & good[b] & np.isfinite(cos), cos, -1.0)
+    best = np.full(len(tracks.view), -1.0)
+    np.maximum.at(best, a, cos)
+    np.maximum.at(best, b, cos)
+    return np.arccos(np.clip(best, -1, 1))
 
 
 def _midpoint(ca: np.ndarray, da: np.ndarray, cb: np.ndarray, db: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

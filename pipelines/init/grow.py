@@ -9,10 +9,10 @@ from torch import Tensor
 
 from ...data.pycolmap_bridge import absolute_pose
 from .bundle import BundleOptions
-from .geometry import Rig
-from .model import AGREE, Model, evaluate, settle
+from .geometry import Rig, project
+from .model import AGREE, Model, evaluate, plausibility, settle
 from .tracks import MatchGraph, Tracks
-from .twoview import PairPose, epipolar_agreement, pair_hypotheses
+from .twoview import PairPose, epipolar_agreement, pair_hypotheses, ray_angles
 from .witness import refutes
 
 __all__ = ["Scene", "grow"]
@@ -85,7 +85,7 @@ def grow(model: Model, scene: Scene, tracks: Tracks, options: BundleOptions, min
 
 
 def _first_that_holds(
-    model: Model, scene: Scene, tracks: Tracks, options: BundleOptions, proposals: list[tuple[int, int, np.ndarray, np.ndarray]], min_inliers: int
+    model: Model, scene: Scene, tracks: Tracks, options: BundleOptions, proposals: list[tuple[float, int, np.ndarray, np.ndarray]], min_inliers: int
 ) -> Model | None:
     """The first proposal that raises the score, keeps its photo's support, and is not refuted by what the photos show."""
     for _, view, R, t in proposals:
@@ -107,15 +107,23 @@ def _candidates(model: Model, scene: Scene, refused: set[int], most: int = 3) ->
     return [int(v) for v in np.argsort(-counts, kind="stable") if counts[v] > 0 and int(v) not in refused][:most]
 
 
-def _poses_of(model: Model, scene: Scene, tracks: Tracks, view: int, most: int = 3) -> list[tuple[int, int, np.ndarray, np.ndarray]]:
+def _poses_of(model: Model, scene: Scene, tracks: Tracks, view: int, most: int = 3) -> list[tuple[float, int, np.ndarray, np.ndarray]]:
     """(support, view, R, t) of the best supported places of a photo, those alike counted once.
 
-    They come from the points it sees, and from its relative poses to pairs of placed photos. Support = links with placed photos that agree. The second kind
-    needs no point seen three times: where every pair sees other things, the directions to two placed photos still cross in one place.
+    They come from the points it sees; from its relative poses to pairs of placed photos (where every pair sees other things, the directions to two placed
+    photos still cross in one place); and from its relative pose to one placed photo (only the distance is then unknown, and a few points tell it).
+    Support = links with placed photos that agree, and known points found in their place.
     """
-    proposals = _by_points(model, scene, tracks, view) + _by_directions(model, scene, view)
-    ranked = sorted(((_link_support(model.rig, scene, view, R, t), view, R, t) for R, t in proposals), key=lambda p: -p[0])
-    kept: list[tuple[int, int, np.ndarray, np.ndarray]] = []
+    pick, xyz = _known_points(model, tracks, view)
+    uv = tracks.uv[pick]
+    proposals = _by_points(model, scene, uv, xyz, view) + _by_directions(model, scene, view) + _by_one_photo(model, scene, uv, xyz, view)
+    ranked = []
+    for R, t in proposals:
+        there, _ = project(model.rig.with_pose(view, R, t), np.full(len(pick), view), xyz)
+        hits = int((np.linalg.norm(there - uv, axis=1) < 1.5 * scene.error_px).sum())
+        ranked.append((_link_support(model.rig, scene, view, R, t) + hits, view, R, t))
+    ranked.sort(key=lambda p: -p[0])
+    kept: list[tuple[float, int, np.ndarray, np.ndarray]] = []
     spread = max(float(np.ptp(model.rig.centers[model.rig.placed], axis=0).max()), 1e-9)
     for p in ranked:
         c = -p[2].T @ p[3]
@@ -125,18 +133,21 @@ def _poses_of(model: Model, scene: Scene, tracks: Tracks, view: int, most: int =
     return kept[:most]
 
 
-def _link_support(rig: Rig, scene: Scene, view: int, R: np.ndarray, t: np.ndarray) -> int:
-    total = 0
+def _link_support(rig: Rig, scene: Scene, view: int, R: np.ndarray, t: np.ndarray) -> float:
+    """Links with placed photos that agree with this place, each by how plausible it is that it was recognised from there."""
+    total = 0.0
     for a in np.flatnonzero(rig.placed):
         uv0, uv1 = scene.links(int(a), view)
         if len(uv0):
             rel = R @ rig.R[a].T
-            total += int(epipolar_agreement(rel, t - rel @ rig.t[a], uv0, uv1, scene.size, (rig.focal[a], rig.focal[view]), scene.error_px).sum())
+            focals = (float(rig.focal[a]), float(rig.focal[view]))
+            fits = epipolar_agreement(rel, t - rel @ rig.t[a], uv0, uv1, scene.size, focals, scene.error_px)
+            total += float(plausibility(ray_angles(rel, uv0[fits], uv1[fits], scene.size, focals)).sum())
     return total
 
 
-def _by_points(model: Model, scene: Scene, tracks: Tracks, view: int, most: int = 3) -> list[tuple[np.ndarray, np.ndarray]]:
-    """Poses from known points: of all, then of those that do not fit the first pose, ..."""
+def _known_points(model: Model, tracks: Tracks, view: int) -> tuple[np.ndarray, np.ndarray]:
+    """Observations of a photo (indices into `tracks`) whose point the model knows, and the points."""
     span = int(tracks.keypoint.max(initial=0)) + 1
     key = tracks.view.astype(np.int64) * span + tracks.keypoint
     order = np.argsort(key)
@@ -145,13 +156,45 @@ def _by_points(model: Model, scene: Scene, tracks: Tracks, view: int, most: int 
     xyz = np.full((tracks.count, 3), np.nan)
     xyz[tracks.track[at]] = model.points[model.tracks.track]
     pick = np.flatnonzero((tracks.view == view) & np.isfinite(xyz[tracks.track]).all(1))
+    return pick, xyz[tracks.track[pick]]
+
+
+def _by_points(model: Model, scene: Scene, uv: np.ndarray, xyz: np.ndarray, view: int, most: int = 3) -> list[tuple[np.ndarray, np.ndarray]]:
+    """Poses from known points: of all, then of those that do not fit the first pose, ..."""
     poses: list[tuple[np.ndarray, np.ndarray]] = []
     while len(poses) < most:
-        found = absolute_pose(tracks.uv[pick], xyz[tracks.track[pick]], scene.size, float(model.rig.focal[view]), 1.5 * scene.error_px, scene.seed)
+        found = absolute_pose(uv, xyz, scene.size, float(model.rig.focal[view]), 1.5 * scene.error_px, scene.seed)
         if found is None or found[2].sum() < 8:
             break
         poses.append((found[0], found[1]))
-        pick = pick[~found[2]]
+        uv, xyz = uv[~found[2]], xyz[~found[2]]
+    return poses
+
+
+def _by_one_photo(model: Model, scene: Scene, uv: np.ndarray, xyz: np.ndarray, view: int, most: int = 3) -> list[tuple[np.ndarray, np.ndarray]]:
+    """Relative pose to a placed photo; its unknown distance is the one at which most known points come to lie where they are seen."""
+    rig, poses = model.rig, []
+    placed = sorted((int(a) for a in np.flatnonzero(rig.placed)), key=lambda a: -len(scene.links(a, view)[0]))[:most]
+    focal, (w, h) = float(rig.focal[view]), scene.size
+    ray = np.concatenate([(uv - [w / 2, h / 2]) / focal, np.ones((len(uv), 1))], 1)
+    for a in placed:
+        if len(scene.links(a, view)[0]) < 20 or len(uv) < 4:
+            continue
+        for pose in scene.poses(a, view, (float(rig.focal[a]), focal))[:2]:
+            R = pose.R @ rig.R[a]
+            inside = (xyz @ rig.R[a].T + rig.t[a]) @ pose.R.T  # the point in the view's axes, but for s t
+            # ray x (inside + s t) = 0: one s per point
+            c0, ct = np.cross(ray, inside), np.cross(ray, np.broadcast_to(pose.t, ray.shape))
+            s = -(c0 * ct).sum(1) / np.maximum((ct**2).sum(1), 1e-12)
+            residual = np.linalg.norm(c0 + s[:, None] * ct, axis=1) / np.maximum(np.linalg.norm(ray, axis=1) * np.linalg.norm(inside, axis=1), 1e-12)
+            s = s[(s > 1e-9) & (residual * focal < 1.5 * scene.error_px)]
+            if len(s) < 4:
+                continue
+            votes = (np.abs(np.log(s)[:, None] - np.log(s)[None]) < 0.1).sum(1)
+            best = int(votes.argmax())
+            if votes[best] >= 4:
+                scale = float(np.median(s[np.abs(np.log(s) - np.log(s[best])) < 0.1]))
+                poses.append((R, pose.R @ rig.t[a] + scale * pose.t))
     return poses
 
 

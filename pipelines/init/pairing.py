@@ -3,20 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import combinations
 from typing import Any
 
 import numpy as np
-import torch
 
 from ...data.pycolmap_bridge import verify_pair
 from ...recon.capture import Capture, View
 from ...recon.matches import Matches
 from .subpixel import sharpen
-from .tracks import MatchGraph, build_graph, build_tracks
+from .tracks import MatchGraph, build_graph, build_tracks, join_graphs
 
-__all__ = ["Overlap", "PairingOptions", "duplicates", "find_overlap", "match_pairs", "sharpened"]
+__all__ = ["Overlap", "PairingOptions", "duplicates", "find_overlap", "look_wider", "match_pairs", "sharpened"]
 
 
 @dataclass(frozen=True)
@@ -29,6 +28,7 @@ class PairingOptions:
         min_links: a pair with fewer agreeing matches does not overlap.
         error_share: match error allowed by the check, as a share of the longer side (0.005 = 4 px of 800).
         sharpen: align keypoints to a fraction of a pixel.
+        wide_partners: a photo that found no place is matched once more with at most this many others.
     """
 
     all_pairs_up_to: int = 10
@@ -36,6 +36,7 @@ class PairingOptions:
     min_links: int = 15
     error_share: float = 0.005
     sharpen: bool = True
+    wide_partners: int = 4
 
 
 @dataclass(frozen=True)
@@ -44,13 +45,13 @@ class Overlap:
 
     Attributes:
         graph: checked links.
-        raw: all links, also those that disagree with their pair's best geometry (repeated texture has several).
+        same: photos that are the same picture as an earlier one: {photo: the earlier one}.
         keypoints: per photo, how many the best matcher found.
         shared: V,V, checked links per pair.
     """
 
     graph: MatchGraph
-    raw: MatchGraph
+    same: dict[int, int]
     keypoints: np.ndarray
     shared: np.ndarray
 
@@ -59,35 +60,34 @@ def find_overlap(
     capture: Capture, matchers: Sequence[Any], focal_px: np.ndarray, options: PairingOptions, seed: int, tell: Callable[[float], None]
 ) -> Overlap:
     """Args:
-    matchers: MatchPrior each; where one has them, `similarity` (which pairs to try), `predict_turned` (photos turned against each
-        other), `keypoints` and `error_px` are used.
+    matchers: MatchPrior each; where one has them, `similarity` (which pairs to try), `keypoints` and `error_px` are used.
     focal_px: a guess per photo; the check does not depend on it.
     tell: called with the share done.
     """
     views = capture.views
     pairs = _worthwhile(views, matchers, options)
     tell(0.05)
-    raw, sources = match_pairs(views, pairs, matchers, lambda d: tell(0.05 + 0.75 * d))
+    raw = match_pairs(views, pairs, matchers, lambda d: tell(0.05 + 0.85 * d))
     graph = _checked(raw, capture, focal_px, options, seed)
-    turned = _across_islands(graph, views, pairs, sources, matchers)
-    if turned:
-        raw = build_graph(len(views), pairs, sources)
-        graph = _checked(raw, capture, focal_px, options, seed)
     tell(0.9)
     if options.sharpen and graph.pairs:
-        raw, graph = sharpened(raw, graph, views)
+        graph = sharpened(graph, views)
     tell(1.0)
-    shared = np.zeros((len(views), len(views)), dtype=int)
+    counts = [max((int(m.keypoints(v)) for m in matchers if hasattr(m, "keypoints")), default=len(raw.uv[i])) for i, v in enumerate(views)]
+    return Overlap(graph, duplicates(raw, capture.names), np.array(counts), _shared(graph))
+
+
+def _shared(graph: MatchGraph) -> np.ndarray:
+    shared = np.zeros((len(graph.uv), len(graph.uv)), dtype=int)
     for (i, j), link in zip(graph.pairs, graph.links, strict=True):
         shared[i, j] = shared[j, i] = len(link)
-    counts = [max((int(m.keypoints(v)) for m in matchers if hasattr(m, "keypoints")), default=len(raw.uv[i])) for i, v in enumerate(views)]
-    return Overlap(graph, raw, np.array(counts), shared)
+    return shared
 
 
 def match_pairs(
     views: Sequence[View], pairs: Sequence[tuple[int, int]], matchers: Sequence[Any], tell: Callable[[float], None]
-) -> tuple[MatchGraph, list[tuple[list[Matches], list[float]]]]:
-    """All matchers on all pairs: the joined graph, unchecked, and what it was joined from (see `build_graph`)."""
+) -> MatchGraph:
+    """All matchers on all pairs, joined and unchecked."""
     sources: list[tuple[list[Matches], list[float]]] = []
     for n, matcher in enumerate(matchers):
         found: list[Matches] = []
@@ -95,7 +95,44 @@ def match_pairs(
             found.extend(matcher.predict(views, [pair]))
             tell((n + (k + 1) / len(pairs)) / len(matchers))
         sources.append((found, [float(matcher.error_px(v)) if hasattr(matcher, "error_px") else 1.0 for v in views]))
-    return build_graph(len(views), pairs, sources), sources
+    return build_graph(len(views), pairs, sources)
+
+
+def look_wider(
+    overlap: Overlap,
+    capture: Capture,
+    lost: int,
+    placed: Sequence[int],
+    matchers: Sequence[Any],
+    focal_px: np.ndarray,
+    options: PairingOptions,
+    seed: int,
+    tell: Callable[[float], None],
+) -> Overlap | None:
+    """Matches a photo that found no place once more with `placed` ones (or any, if there are none), by the slower looks of matchers that have them
+    (`predict_wide`). Returns what is known then, or None when nothing was added."""
+    views = capture.views
+    others = [w for w in (placed or range(len(views))) if w != lost]
+    others = sorted(others, key=lambda w: -overlap.shared[lost, w])
+    # the most similar photos have been tried in vain already: they and some that are spread over the rest
+    pick = sorted({int(k) for k in np.linspace(0, len(others) - 1, min(options.wide_partners, len(others)))})
+    pairs = [(min(lost, others[k]), max(lost, others[k])) for k in pick]
+    sources = []
+    for matcher in (m for m in matchers if hasattr(m, "predict_wide")):
+        found = []
+        for k, pair in enumerate(pairs):
+            found.extend(matcher.predict_wide(views, [pair]))
+            tell((k + 1) / len(pairs))
+        sources.append((found, [float(matcher.error_px(v)) if hasattr(matcher, "error_px") else 1.0 for v in views]))
+    if not pairs or not any(len(m) for found, _ in sources for m in found):
+        return None
+    added = _checked(build_graph(len(views), pairs, sources), capture, focal_px, options, seed)
+    if not added.pairs:
+        return None
+    if options.sharpen:
+        added = sharpened(added, views)
+    graph = join_graphs(overlap.graph, added)
+    return replace(overlap, graph=graph, shared=_shared(graph))
 
 
 def duplicates(raw: MatchGraph, names: Sequence[str]) -> dict[int, int]:
@@ -124,36 +161,24 @@ def _worthwhile(views: Sequence[View], matchers: Sequence[Any], o: PairingOption
 
 
 def _checked(raw: MatchGraph, capture: Capture, focal_px: np.ndarray, o: PairingOptions, seed: int) -> MatchGraph:
+    """Links that agree with one of up to three geometries of their pair: repeated things make several, and the largest need not be the true one."""
     size = capture.views[0].image.size
     masks = []
     for (i, j), link in zip(raw.pairs, raw.links, strict=True):
         uv0, uv1 = raw.uv[i][link[:, 0]], raw.uv[j][link[:, 1]]
-        mask = verify_pair(uv0, uv1, size, (float(focal_px[i]), float(focal_px[j])), o.error_share * max(size), seed)
-        masks.append(mask if mask.sum() >= o.min_links else np.zeros_like(mask))
+        mask = np.zeros(len(link), dtype=bool)
+        for _ in range(3):
+            rest = np.flatnonzero(~mask)
+            if len(rest) < o.min_links:
+                break
+            fits = verify_pair(uv0[rest], uv1[rest], size, (float(focal_px[i]), float(focal_px[j])), o.error_share * max(size), seed)
+            if fits.sum() < o.min_links:
+                break
+            mask[rest[fits]] = True
+        masks.append(mask)
     return raw.keep(masks)
 
 
-def _across_islands(graph: MatchGraph, views: Sequence[View], pairs: Sequence[tuple[int, int]], sources: list[Any], matchers: Sequence[Any]) -> bool:
-    """Photos that fall into groups without a firm link are matched again across the groups, allowing for quarter turns. True if tried."""
-    group = list(range(len(views)))
-    for (i, j), link in zip(graph.pairs, graph.links, strict=True):
-        if len(link) >= 40:
-            group = [group[i] if g == group[j] else g for g in group]
-    if len(set(group)) == 1:
-        return False
-    across = [n for n, (i, j) in enumerate(pairs) if group[i] != group[j]]
-    tried = False
-    for (found, _), matcher in zip(sources, matchers, strict=True):
-        if hasattr(matcher, "predict_turned") and across:
-            tried = True
-            for n, again in zip(across, matcher.predict_turned(views, [pairs[n] for n in across]), strict=True):
-                if len(again) > len(found[n]):
-                    found[n] = again
-    return tried
-
-
-def sharpened(raw: MatchGraph, graph: MatchGraph, views: Sequence[View]) -> tuple[MatchGraph, MatchGraph]:
-    """Raw and checked graph with keypoints aligned to a fraction of a pixel. Both hold the same keypoints; only those in tracks of checked links move."""
-    grey = [v.image.load().mean(-1) for v in views]
-    sharp, _ = sharpen(graph, build_tracks(graph), [g.to(torch.float32) for g in grey])
-    return MatchGraph(sharp.uv, sharp.sigma, raw.pairs, raw.links, raw.score), sharp
+def sharpened(graph: MatchGraph, views: Sequence[View]) -> MatchGraph:
+    """Keypoints that take part in tracks, aligned to a fraction of a pixel."""
+    return sharpen(graph, build_tracks(graph), [v.image.load().mean(-1) for v in views])[0]

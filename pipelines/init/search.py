@@ -12,10 +12,12 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from .bundle import BundleOptions
-from .grow import AGREE, Model, Scene, evaluate, grow, settle, start_rig
+from .grow import Scene, grow
+from .model import AGREE, Model, disagreement, evaluate, settle, start_rig
 from .tracks import Tracks
+from .witness import refutes
 
-__all__ = ["FocalPrior", "SearchOptions", "find_cameras"]
+__all__ = ["FocalPrior", "SearchOptions", "continue_cameras", "find_cameras"]
 
 
 @dataclass(frozen=True)
@@ -46,7 +48,7 @@ class SearchOptions:
         finalists: hypotheses grown to all photos.
         enough: share of agreeing observations at which nothing better is looked for.
         min_inliers: agreeing observations a photo needs.
-        quick_tracks: tracks used while searching.
+        quick_tracks, steady_tracks: tracks used while searching, and to steady the focal length.
     """
 
     ratios: tuple[float, ...] = (0.85, 1.3, 2.0)
@@ -56,6 +58,7 @@ class SearchOptions:
     enough: float = 0.85
     min_inliers: int = 12
     quick_tracks: int = 600
+    steady_tracks: int = 3000
 
 
 def find_cameras(scene: Scene, prior: FocalPrior, fixed_focal: bool, options: SearchOptions, tell: Callable[[float], None]) -> Model | None:
@@ -77,7 +80,7 @@ def find_cameras(scene: Scene, prior: FocalPrior, fixed_focal: bool, options: Se
     best = None
     for n, seed in enumerate(_distinct(seeds)[: options.finalists]):
         grown = grow(seed, scene, quick, prior.options(_observations(seed), iterations=8), options.min_inliers)
-        full = finish(grown, scene, prior, options)
+        full = finish(grown, scene, prior, fixed_focal, options)
         if best is None or full.score > best.score:
             best = full
         tell(0.6 + 0.4 * (n + 1) / options.finalists)
@@ -86,15 +89,75 @@ def find_cameras(scene: Scene, prior: FocalPrior, fixed_focal: bool, options: Se
     return best
 
 
-def finish(model: Model, scene: Scene, prior: FocalPrior, options: SearchOptions, rounds: tuple[float, ...] = (3 * AGREE, AGREE, AGREE)) -> Model:
-    """All tracks, left-over photos once more, longer adjustment."""
-    o = prior.options(2 * len(scene.tracks.view) // 3, iterations=25)
-    model = settle(evaluate(model.rig, scene.tracks), scene.tracks, o, scene.camera_of, rounds)
+def continue_cameras(
+    model: Model | None, scene: Scene, prior: FocalPrior, fixed_focal: bool, options: SearchOptions, tell: Callable[[float], None]
+) -> Model | None:
+    """After new links were found: places the photos left over, or searches anew where nothing was placed."""
+    if model is None or model.placed < 3:
+        again = find_cameras(scene, prior, fixed_focal, options, tell)
+        return again if model is None or (again is not None and again.placed > model.placed) else model
+    o = prior.options(_observations(model), iterations=8)
+    grown = grow(evaluate(model.rig, scene.tracks), scene, scene.tracks, o, options.min_inliers)
+    tell(0.5)
+    return finish(grown, scene, prior, fixed_focal, options) if grown.placed > model.placed else model
+
+
+def finish(model: Model, scene: Scene, prior: FocalPrior, fixed_focal: bool, options: SearchOptions) -> Model:
+    """All tracks, left-over photos once more, the focal length steadied, longer adjustment."""
+    wide = (3 * AGREE,) * 2
+    o = prior.options(2 * len(scene.tracks.view) // 3, iterations=20)
+    model = settle(evaluate(model.rig, scene.tracks), scene.tracks, o, scene.camera_of, wide)
     if model.placed < len(model.rig.t):
-        more = grow(model, scene, scene.tracks, replace(o, iterations=10), options.min_inliers)
-        if more.placed > model.placed:
-            model = settle(more, scene.tracks, o, scene.camera_of, rounds)
+        more = grow(model, scene, scene.tracks, replace(o, iterations=8), options.min_inliers)
+        model = settle(more, scene.tracks, o, scene.camera_of, wide) if more.placed > model.placed else model
+    model = prune(model, scene, scene.tracks, o)
+    if fixed_focal:
+        return model
+    steady = steady_focal(model, scene, quick_tracks(scene.tracks, options.steady_tracks), prior)
+    return settle(evaluate(steady.rig, scene.tracks), scene.tracks, BundleOptions(iterations=20), scene.camera_of, wide)
+
+
+def prune(model: Model, scene: Scene, tracks: Tracks, options: BundleOptions) -> Model:
+    """Takes back photos whose place the photos refute, the least supported first, down to a pair."""
+    while scene.grey and model.placed > 2:
+        wrong = [int(v) for v in np.flatnonzero(model.rig.placed) if refutes(model, int(v), scene.grey)]
+        if not wrong:
+            return model
+        placed = model.rig.placed.copy()
+        placed[min(wrong, key=lambda v: model.support[v])] = False
+        model = settle(evaluate(replace(model.rig, placed=placed), tracks), tracks, options, scene.camera_of)
     return model
+
+
+def steady_focal(model: Model, scene: Scene, tracks: Tracks, prior: FocalPrior, step: float = 0.04, most: int = 12) -> Model:
+    """The focal length at which the fewest observations are left unexplained, found by holding it and walking downhill.
+
+    Adjustment sees only the observations that fit already; where the photos hardly determine the focal length (a narrow row of photos) it settles a quarter
+    off. The cut-off error of all observations has its valley near the truth: on three photos each of fern, horns, fortress and fox within 1 to 4 %.
+    """
+    start = float(np.log(model.rig.focal[0]))
+    log_mean = float(np.log(prior.mean[0]))
+    tried: dict[int, tuple[float, Model]] = {}
+
+    def cost(k: int) -> float:
+        if k not in tried:
+            near = min(tried, key=lambda q: abs(q - k), default=None)
+            rig = (model if near is None else tried[near][1]).rig
+            rig = replace(rig, focal=model.rig.focal * np.exp(k * step))
+            held = settle(evaluate(rig, tracks), tracks, BundleOptions(iterations=12), scene.camera_of, (3 * AGREE, 3 * AGREE))
+            tried[k] = (150.0 * disagreement(held) + 0.5 * ((start + k * step - log_mean) / prior.spread) ** 2, held)
+        return tried[k][0]
+
+    coarse, fine = 3, 1  # in units of `step`
+    best = 0
+    for k in (coarse, fine):
+        while len(tried) < most and (best - k not in tried or best + k not in tried):
+            best = min((best - k, best, best + k), key=cost)
+    if best - fine not in tried or best + fine not in tried:
+        return tried[best][1]
+    a, b, c = cost(best - fine), cost(best), cost(best + fine)
+    shift = float(np.clip(0.5 * (a - c) / max(a - 2 * b + c, 1e-9), -0.5, 0.5))
+    return replace(tried[best][1], rig=replace(tried[best][1].rig, focal=model.rig.focal * np.exp((best + shift) * step)))
 
 
 def explained(model: Model) -> float:
@@ -124,7 +187,7 @@ def _seeds(scene: Scene, quick: Tracks, prior: FocalPrior, ratio: float, o: Sear
     views = len(prior.mean)
     focals = prior.mean * ratio
     found = []
-    for n in np.argsort([-len(link) for link in scene.graph.links], kind="stable")[: o.pairs]:
+    for n in np.argsort(-scene.sharp_links(), kind="stable")[: o.pairs]:
         i, j = scene.graph.pairs[n]
         for pose in scene.poses(i, j, (float(focals[i]), float(focals[j])))[: o.poses]:
             near = BundleOptions(iterations=8, focal=True, focal_mean=focals, focal_prior=0.15)
@@ -134,7 +197,7 @@ def _seeds(scene: Scene, quick: Tracks, prior: FocalPrior, ratio: float, o: Sear
                 continue
             model = grow(model, scene, quick, near, o.min_inliers, most=min(3, views))
             loose = prior.options(_observations(model), iterations=12)
-            found.append(settle(model, quick, loose, scene.camera_of, (3 * AGREE, AGREE)))
+            found.append(prune(settle(model, quick, loose, scene.camera_of, (3 * AGREE, AGREE)), scene, quick, loose))
     return found
 
 

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from .tracks import MatchGraph, Tracks
 
-__all__ = ["SubpixelOptions", "sharpen"]
+__all__ = ["SubpixelOptions", "align_patches", "sharpen"]
 
 
 @dataclass(frozen=True)
@@ -53,7 +53,7 @@ def sharpen(graph: MatchGraph, tracks: Tracks, grey: Sequence[Float[Tensor, "H W
             pick = np.flatnonzero((tracks.view == v) & (tracks.view[reference] == w) & (np.arange(len(tracks.view)) != reference))
             if v == w or not len(pick):
                 continue
-            moved, good = _align(grey[w], grey[v], tracks.uv[reference[pick]], tracks.uv[pick], affine[pick], o)
+            moved, good = align_patches(grey[w], grey[v], tracks.uv[reference[pick]], tracks.uv[pick], affine[pick], o)
             hit = pick[good]
             aligned += len(hit)
             uv[v][tracks.keypoint[hit]] = moved[good]
@@ -101,7 +101,7 @@ def _local_affine(tracks: Tracks, reference: np.ndarray, neighbours: int = 12) -
     return out
 
 
-def _align(
+def align_patches(
     source: Tensor, target: Tensor, uv0: np.ndarray, uv1: np.ndarray, affine: np.ndarray, o: SubpixelOptions
 ) -> tuple[Float[np.ndarray, "N 2"], np.ndarray]:
     """Where the patch of `source` around uv0 lies in `target`, starting from uv1; and which ended well."""

@@ -10,7 +10,7 @@ from jaxtyping import Float, Int
 
 from ...recon.matches import Matches
 
-__all__ = ["MatchGraph", "Tracks", "build_graph", "build_tracks"]
+__all__ = ["MatchGraph", "Tracks", "build_graph", "build_tracks", "join_graphs"]
 
 
 @dataclass(frozen=True)
@@ -90,6 +90,32 @@ def build_graph(views: int, pairs: Sequence[tuple[int, int]], sources: Sequence[
             scores.append(m.score.numpy().astype(np.float64))
     kept = {p: (np.concatenate(x), np.concatenate(s)) for p, (x, s) in per_pair.items() if sum(len(y) for y in x)}
     return MatchGraph(tuple(uv), tuple(sig), tuple(kept), tuple(x for x, _ in kept.values()), tuple(s for _, s in kept.values()))
+
+
+def join_graphs(a: MatchGraph, b: MatchGraph) -> MatchGraph:
+    """Both sets of keypoints and links; keypoints of `b` within half a pixel of one of `a` are taken for it."""
+    uv, sigma, number = [], [], []
+    for ua, sa, ub, sb in zip(a.uv, a.sigma, b.uv, b.sigma, strict=True):
+        nearest = np.zeros(len(ub), dtype=np.int64)
+        distance = np.full(len(ub), np.inf)
+        if len(ua):
+            for start in range(0, len(ub), 1024):
+                d = np.linalg.norm(ub[start : start + 1024, None] - ua[None], axis=2)
+                nearest[start : start + 1024], distance[start : start + 1024] = d.argmin(1), d.min(1)
+        new = distance > 0.5
+        number.append(np.where(new, len(ua) + np.cumsum(new) - 1, nearest))
+        uv.append(np.concatenate([ua, ub[new]]))
+        sigma.append(np.concatenate([sa, sb[new]]))
+    links: dict[tuple[int, int], tuple[list[np.ndarray], list[np.ndarray]]] = {}
+    for g, moved in ((a, False), (b, True)):
+        for (i, j), link, score in zip(g.pairs, g.links, g.score, strict=True):
+            renamed = np.stack([number[i][link[:, 0]], number[j][link[:, 1]]], 1) if moved else link
+            x, s = links.setdefault((i, j), ([], []))
+            x.append(renamed)
+            s.append(score)
+    return MatchGraph(
+        tuple(uv), tuple(sigma), tuple(links), tuple(np.concatenate(x) for x, _ in links.values()), tuple(np.concatenate(s) for _, s in links.values())
+    )
 
 
 def build_tracks(graph: MatchGraph) -> Tracks:

@@ -9,7 +9,7 @@ from jaxtyping import Bool, Float
 
 from ...data.pycolmap_bridge import homography, relative_pose
 
-__all__ = ["PairPose", "epipolar_agreement", "pair_hypotheses", "planar_poses"]
+__all__ = ["PairPose", "epipolar_agreement", "pair_hypotheses", "planar_poses", "ray_angles"]
 
 
 @dataclass(frozen=True)
@@ -98,6 +98,17 @@ def epipolar_agreement(
     z0 = -(cross_a * cross_t).sum(1) / ((cross_a**2).sum(1) + 1e-30)
     z1 = z0 * a[:, 2] + t[2]
     return (sampson < error_px) & (z0 > 0) & (z1 > 0)
+
+
+def ray_angles(
+    R: np.ndarray, uv0: np.ndarray, uv1: np.ndarray, size: tuple[int, int], focals: tuple[float, float]
+) -> Float[np.ndarray, "M"]:
+    """Angle, radians, between the two viewing rays of each match."""
+    c = np.array(size) / 2
+    x = np.concatenate([(uv0 - c) / focals[0], np.ones((len(uv0), 1))], 1) @ R.T
+    y = np.concatenate([(uv1 - c) / focals[1], np.ones((len(uv1), 1))], 1)
+    cos = (x * y).sum(1) / (np.linalg.norm(x, axis=1) * np.linalg.norm(y, axis=1))
+    return np.arccos(np.clip(cos, -1, 1))
 
 
 def _close(p: PairPose, q: PairPose) -> bool:

@@ -12,7 +12,7 @@ __all__ = ["METHODS", "method_config"]
 PLAIN_TERMS = TermsConfig(smooth=0.0, depth=0.0, opaque=0.0, virtual=0.0)
 
 METHODS: dict[str, SplatConfig] = {
-    # the default: stereo seed, everything in docs/methods.md that earned its place
+    # the default: stereo seed, opacity decay, dropout, smooth depth that agrees with the stereo, covered photos
     "handful": SplatConfig(),
     # 3D Gaussian splatting on a stereo-fused cloud without any regulariser: the baseline every gain is measured against
     "3dgs": SplatConfig(
