@@ -34,6 +34,7 @@ class StereoConfig:
     agree_weight, agree_px: cost of disagreeing with the other view's depth by agree_px or more.
     check_px, check_relative: the largest reprojection error (pixels) and relative depth difference of two views that agree.
         valid_above: pixels of less confidence are not valid.
+    anchor: confidence of a sparse point where stereo has nothing.
     speckle: connected patches of valid depth smaller than this many pixels are dropped.
     """
 
@@ -64,4 +65,5 @@ class StereoConfig:
     check_px: float = 1.0
     check_relative: float = 0.02
     valid_above: float = 0.5
+    anchor: float = 0.4
     speckle: int = 100

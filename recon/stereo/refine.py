@@ -140,7 +140,7 @@ class _Job:
             chance = confidence(agree, support(inv[i], slopes[i], agreed, step), self.sweep.margin[i], torch.from_numpy(self.cost[i]))
             large = drop_speckles(inv[i], agreed & (chance > c.valid_above), round(c.heal_patch * h * w), 1.5 * step)
             sure[i] = chance * large
-            full = complete_depth(depth[i], sure[i], self.photos.rgb[i].float() / 255, breaks=1)
+            full = complete_depth(depth[i], sure[i], self.photos.rgb[i].float() / 255, breaks=1, slopes=False)
             smooth = torch.where(full > 0, 1.0 / full.clamp(min=1e-9), torch.zeros_like(full)).contiguous().numpy()
             plane = np.zeros((1, h, w, 3), np.float32)
             self.fit(smooth, i, plane[0])
