@@ -11,11 +11,12 @@ from ...data.pycolmap_bridge import absolute_pose
 from .bundle import BundleOptions
 from .geometry import Rig, project
 from .model import AGREE, Model, evaluate, plausibility, settle
+from .subpixel import SHARP_PX
 from .tracks import MatchGraph, Tracks
 from .twoview import PairPose, epipolar_agreement, pair_hypotheses, ray_angles
 from .witness import refutes
 
-__all__ = ["Scene", "grow"]
+__all__ = ["Scene", "doubtful", "grow"]
 
 
 class Scene:
@@ -34,6 +35,7 @@ class Scene:
         """`grey`: the photos, H,W each; without them no place is checked against what the photo shows."""
         self.graph, self.tracks, self.size, self.camera_of, self.error_px, self.seed, self.grey = graph, tracks, size, camera_of, error_px, seed, grey
         self.pair_index = {p: n for n, p in enumerate(graph.pairs)}
+        self.fine = self._fine_links()
         self._poses: dict[tuple[int, int, float, float], list[PairPose]] = {}
 
     def links(self, i: int, j: int) -> tuple[np.ndarray, np.ndarray]:
@@ -45,14 +47,23 @@ class Scene:
         uv = self.graph.uv[min(i, j)][a], self.graph.uv[max(i, j)][b]
         return uv if i < j else (uv[1], uv[0])
 
-    def sharp_links(self) -> np.ndarray:
-        """Per pair: links whose keypoints could be aligned, and a tenth of the others. Photos that only seem to show the same thing have few."""
+    def _fine_links(self) -> np.ndarray:
+        """Per pair: links whose two keypoints are one track and could be aligned. Photos that only seem to show the same thing have few."""
+        node = [np.full(len(u), -1) for u in self.graph.uv]
+        for v in range(len(node)):
+            mine = self.tracks.view == v
+            node[v][self.tracks.keypoint[mine]] = self.tracks.track[mine]
         counts = []
         for (i, j), link in zip(self.graph.pairs, self.graph.links, strict=True):
-            sigma = np.maximum(self.graph.sigma[i][link[:, 0]], self.graph.sigma[j][link[:, 1]])
-            fine = sigma < 0.75 * max(float(np.max(sigma)), 0.5)
-            counts.append(fine.sum() + 0.1 * len(link))
-        return np.array(counts)
+            a, b = link.T
+            fine = np.maximum(self.graph.sigma[i][a], self.graph.sigma[j][b]) <= SHARP_PX
+            counts.append(int((fine & (node[i][a] == node[j][b]) & (node[i][a] >= 0)).sum()))
+        return np.array(counts, dtype=int)
+
+    def firm(self, i: int, j: int) -> bool:
+        """Whether the two photos surely show the same thing: many links, and enough of them alike pixel for pixel."""
+        n = self.pair_index.get((min(i, j), max(i, j)))
+        return n is not None and self.fine[n] >= 40 and self.fine[n] >= 0.25 * len(self.graph.links[n])
 
     def poses(self, i: int, j: int, focals: tuple[float, float]) -> list[PairPose]:
         """Hypotheses of photo j from photo i for focal lengths near these (steps of 4 %)."""
@@ -92,9 +103,27 @@ def _first_that_holds(
         grown = settle(evaluate(model.rig.with_pose(view, R, t), tracks), tracks, options, scene.camera_of, (3 * AGREE, AGREE))
         if grown.score <= model.score or grown.support[view] < min_inliers:
             continue
-        if not scene.grey or not refutes(grown, view, scene.grey):
+        if not doubtful(grown, view, scene):
             return grown
     return None
+
+
+def doubtful(model: Model, view: int, scene: Scene) -> bool:
+    """Whether the photos refute a place that no firm pair vouches for."""
+    if not scene.grey:
+        return False
+    for a in np.flatnonzero(model.rig.placed):
+        if a != view and scene.firm(int(a), view) and _agreeing(model.rig, scene, int(a), view).mean() > 0.6:
+            return False
+    return refutes(model, view, scene.grey)
+
+
+def _agreeing(rig: Rig, scene: Scene, a: int, view: int) -> np.ndarray:
+    """Which links of two placed photos agree with their cameras."""
+    uv0, uv1 = scene.links(a, view)
+    R = rig.R[view] @ rig.R[a].T
+    t = rig.t[view] - R @ rig.t[a]
+    return epipolar_agreement(R, t, uv0, uv1, scene.size, (float(rig.focal[a]), float(rig.focal[view])), scene.error_px)
 
 
 def _candidates(model: Model, scene: Scene, refused: set[int], most: int = 3) -> list[int]:
@@ -135,14 +164,13 @@ def _poses_of(model: Model, scene: Scene, tracks: Tracks, view: int, most: int =
 
 def _link_support(rig: Rig, scene: Scene, view: int, R: np.ndarray, t: np.ndarray) -> float:
     """Links with placed photos that agree with this place, each by how plausible it is that it was recognised from there."""
-    total = 0.0
+    there, total = rig.with_pose(view, R, t), 0.0
     for a in np.flatnonzero(rig.placed):
         uv0, uv1 = scene.links(int(a), view)
         if len(uv0):
-            rel = R @ rig.R[a].T
-            focals = (float(rig.focal[a]), float(rig.focal[view]))
-            fits = epipolar_agreement(rel, t - rel @ rig.t[a], uv0, uv1, scene.size, focals, scene.error_px)
-            total += float(plausibility(ray_angles(rel, uv0[fits], uv1[fits], scene.size, focals)).sum())
+            fits = _agreeing(there, scene, int(a), view)
+            angles = ray_angles(R @ rig.R[a].T, uv0[fits], uv1[fits], scene.size, (float(rig.focal[a]), float(rig.focal[view])))
+            total += float(plausibility(angles).sum())
     return total
 
 

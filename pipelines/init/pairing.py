@@ -131,7 +131,8 @@ def look_wider(
         return None
     if options.sharpen:
         added = sharpened(added, views)
-    graph = join_graphs(overlap.graph, added)
+    # the slower looks have keypoints of their own; those at the same corner must become one point for a photo to be tied to what is known
+    graph = join_graphs(overlap.graph, added, 0.5 * options.error_share * max(views[0].image.size))
     return replace(overlap, graph=graph, shared=_shared(graph))
 
 

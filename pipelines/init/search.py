@@ -12,10 +12,9 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from .bundle import BundleOptions
-from .grow import Scene, grow
+from .grow import Scene, doubtful, grow
 from .model import AGREE, Model, disagreement, evaluate, settle, start_rig
 from .tracks import Tracks
-from .witness import refutes
 
 __all__ = ["FocalPrior", "SearchOptions", "continue_cameras", "find_cameras"]
 
@@ -120,7 +119,7 @@ def finish(model: Model, scene: Scene, prior: FocalPrior, fixed_focal: bool, opt
 def prune(model: Model, scene: Scene, tracks: Tracks, options: BundleOptions) -> Model:
     """Takes back photos whose place the photos refute, the least supported first, down to a pair."""
     while scene.grey and model.placed > 2:
-        wrong = [int(v) for v in np.flatnonzero(model.rig.placed) if refutes(model, int(v), scene.grey)]
+        wrong = [int(v) for v in np.flatnonzero(model.rig.placed) if doubtful(model, int(v), scene)]
         if not wrong:
             return model
         placed = model.rig.placed.copy()
@@ -182,12 +181,17 @@ def _observations(model: Model) -> int:
     return int(model.good.sum())
 
 
+def _promise(scene: Scene) -> np.ndarray:
+    """Per pair, how good a beginning it makes: links that are alike pixel for pixel, and a tenth of the others."""
+    return scene.fine + 0.1 * np.array([len(link) for link in scene.graph.links])
+
+
 def _seeds(scene: Scene, quick: Tracks, prior: FocalPrior, ratio: float, o: SearchOptions) -> list[Model]:
     """Pairs grown to three photos, from one focal length."""
     views = len(prior.mean)
     focals = prior.mean * ratio
     found = []
-    for n in np.argsort(-scene.sharp_links(), kind="stable")[: o.pairs]:
+    for n in np.argsort(-_promise(scene), kind="stable")[: o.pairs]:
         i, j = scene.graph.pairs[n]
         for pose in scene.poses(i, j, (float(focals[i]), float(focals[j])))[: o.poses]:
             near = BundleOptions(iterations=8, focal=True, focal_mean=focals, focal_prior=0.15)

@@ -17,19 +17,19 @@ from torch import Tensor
 
 from .tracks import MatchGraph, Tracks
 
-__all__ = ["SubpixelOptions", "align_patches", "sharpen"]
+SHARP_PX = 0.3  # error expected of an aligned keypoint
+
+__all__ = ["SHARP_PX", "SubpixelOptions", "align_patches", "sharpen"]
 
 
 @dataclass(frozen=True)
 class SubpixelOptions:
-    """Patch of (2 radius + 1)^2 samples; `limit_px` the farthest a keypoint may move; `min_ncc` the least agreement of the aligned patches;
-    `sigma_px` the error expected of an aligned keypoint."""
+    """Patch of (2 radius + 1)^2 samples; `limit_px` the farthest a keypoint may move; `min_ncc` the least agreement of the aligned patches."""
 
     radius: int = 6
     iterations: int = 12
     limit_px: float = 3.0
     min_ncc: float = 0.8
-    sigma_px: float = 0.3
 
 
 def sharpen(graph: MatchGraph, tracks: Tracks, grey: Sequence[Float[Tensor, "H W"]], options: SubpixelOptions | None = None) -> tuple[MatchGraph, float]:
@@ -57,9 +57,9 @@ def sharpen(graph: MatchGraph, tracks: Tracks, grey: Sequence[Float[Tensor, "H W
             hit = pick[good]
             aligned += len(hit)
             uv[v][tracks.keypoint[hit]] = moved[good]
-            sigma[v][tracks.keypoint[hit]] = np.minimum(tracks.sigma[hit], o.sigma_px)
+            sigma[v][tracks.keypoint[hit]] = np.minimum(tracks.sigma[hit], SHARP_PX)
             ref = reference[hit]  # the reference defines the point: as sharp as what was aligned with it
-            sigma[w][tracks.keypoint[ref]] = np.minimum(sigma[w][tracks.keypoint[ref]], o.sigma_px)
+            sigma[w][tracks.keypoint[ref]] = np.minimum(sigma[w][tracks.keypoint[ref]], SHARP_PX)
     moving = int((np.arange(len(tracks.view)) != reference).sum())
     return replace(graph, uv=tuple(uv), sigma=tuple(sigma)), aligned / max(moving, 1)
 

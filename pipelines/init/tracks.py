@@ -92,8 +92,8 @@ def build_graph(views: int, pairs: Sequence[tuple[int, int]], sources: Sequence[
     return MatchGraph(tuple(uv), tuple(sig), tuple(kept), tuple(x for x, _ in kept.values()), tuple(s for _, s in kept.values()))
 
 
-def join_graphs(a: MatchGraph, b: MatchGraph) -> MatchGraph:
-    """Both sets of keypoints and links; keypoints of `b` within half a pixel of one of `a` are taken for it."""
+def join_graphs(a: MatchGraph, b: MatchGraph, radius: float = 0.5) -> MatchGraph:
+    """Both sets of keypoints and links; keypoints of `b` within `radius` pixels of one of `a` are taken for it."""
     uv, sigma, number = [], [], []
     for ua, sa, ub, sb in zip(a.uv, a.sigma, b.uv, b.sigma, strict=True):
         nearest = np.zeros(len(ub), dtype=np.int64)
@@ -102,7 +102,7 @@ def join_graphs(a: MatchGraph, b: MatchGraph) -> MatchGraph:
             for start in range(0, len(ub), 1024):
                 d = np.linalg.norm(ub[start : start + 1024, None] - ua[None], axis=2)
                 nearest[start : start + 1024], distance[start : start + 1024] = d.argmin(1), d.min(1)
-        new = distance > 0.5
+        new = distance > radius
         number.append(np.where(new, len(ua) + np.cumsum(new) - 1, nearest))
         uv.append(np.concatenate([ua, ub[new]]))
         sigma.append(np.concatenate([sa, sb[new]]))
