@@ -11,11 +11,12 @@ import numpy as np
 from ...priors.registry import get_prior
 from ...recon.capture import Capture, Unplaced
 from ...recon.errors import CaptureError
+from .evidence import believed
 from .gauge import cameras_of, level, point_cloud, relative_baseline, reprojection_px
-from .grow import Scene
 from .model import Model
 from .pairing import Overlap, PairingOptions, find_overlap, look_wider
 from .protocol import CameraReport, InitState, Progress
+from .scene import Scene
 from .search import FocalPrior, SearchOptions, continue_cameras, find_cameras
 from .tracks import build_tracks
 
@@ -79,7 +80,7 @@ class FromMatches:
                 model = continue_cameras(model, scene, prior, source == "exif", self.config.search, lambda d: tell("finding cameras", d))
         if not overlap.graph.pairs:
             raise CaptureError(_nothing_overlaps(capture, overlap))
-        if model is None or model.placed < 2 or model.good.sum() < self._least(model.placed):
+        if model is None or model.placed < 2 or model.good.sum() < self._least(model.placed) or not believed(model, scene):
             raise CaptureError(_nothing_placed(capture, overlap))
         return self._state(capture, level(model), overlap, source)
 

@@ -2,77 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import numpy as np
-from torch import Tensor
 
 from ...data.pycolmap_bridge import absolute_pose
 from .bundle import BundleOptions
+from .evidence import doubtful
 from .geometry import Rig, project
 from .model import AGREE, Model, evaluate, plausibility, settle
-from .subpixel import SHARP_PX
-from .tracks import MatchGraph, Tracks
-from .twoview import PairPose, epipolar_agreement, pair_hypotheses, ray_angles
-from .witness import refutes
+from .scene import Scene, agreeing
+from .tracks import Tracks
+from .twoview import ray_angles
 
-__all__ = ["Scene", "doubtful", "grow"]
-
-
-class Scene:
-    """What all hypotheses about one capture share: links, tracks, photos, and relative poses of pairs, found when first asked for."""
-
-    def __init__(
-        self,
-        graph: MatchGraph,
-        tracks: Tracks,
-        size: tuple[int, int],
-        camera_of: np.ndarray,
-        error_px: float,
-        seed: int,
-        grey: Sequence[Tensor] = (),
-    ) -> None:
-        """`grey`: the photos, H,W each; without them no place is checked against what the photo shows."""
-        self.graph, self.tracks, self.size, self.camera_of, self.error_px, self.seed, self.grey = graph, tracks, size, camera_of, error_px, seed, grey
-        self.pair_index = {p: n for n, p in enumerate(graph.pairs)}
-        self.fine = self._fine_links()
-        self._poses: dict[tuple[int, int, float, float], list[PairPose]] = {}
-
-    def links(self, i: int, j: int) -> tuple[np.ndarray, np.ndarray]:
-        """Pixels of the links of two photos, in that order; empty when they have none."""
-        n = self.pair_index.get((min(i, j), max(i, j)))
-        if n is None:
-            return np.zeros((0, 2)), np.zeros((0, 2))
-        a, b = self.graph.links[n].T
-        uv = self.graph.uv[min(i, j)][a], self.graph.uv[max(i, j)][b]
-        return uv if i < j else (uv[1], uv[0])
-
-    def _fine_links(self) -> np.ndarray:
-        """Per pair: links whose two keypoints are one track and could be aligned. Photos that only seem to show the same thing have few."""
-        node = [np.full(len(u), -1) for u in self.graph.uv]
-        for v in range(len(node)):
-            mine = self.tracks.view == v
-            node[v][self.tracks.keypoint[mine]] = self.tracks.track[mine]
-        counts = []
-        for (i, j), link in zip(self.graph.pairs, self.graph.links, strict=True):
-            a, b = link.T
-            fine = np.maximum(self.graph.sigma[i][a], self.graph.sigma[j][b]) <= SHARP_PX
-            counts.append(int((fine & (node[i][a] == node[j][b]) & (node[i][a] >= 0)).sum()))
-        return np.array(counts, dtype=int)
-
-    def firm(self, i: int, j: int) -> bool:
-        """Whether the two photos surely show the same thing: many links, and enough of them alike pixel for pixel."""
-        n = self.pair_index.get((min(i, j), max(i, j)))
-        return n is not None and self.fine[n] >= 40 and self.fine[n] >= 0.25 * len(self.graph.links[n])
-
-    def poses(self, i: int, j: int, focals: tuple[float, float]) -> list[PairPose]:
-        """Hypotheses of photo j from photo i for focal lengths near these (steps of 4 %)."""
-        near = tuple(float(np.exp(np.round(np.log(f) / 0.04) * 0.04)) for f in focals)
-        key = (i, j, near[0], near[1])
-        if key not in self._poses:
-            uv0, uv1 = self.links(i, j)
-            self._poses[key] = pair_hypotheses(uv0, uv1, self.size, (near[0], near[1]), self.error_px, self.seed)
-        return self._poses[key]
+__all__ = ["grow"]
 
 
 def grow(model: Model, scene: Scene, tracks: Tracks, options: BundleOptions, min_inliers: int = 12, most: int = 1000) -> Model:
@@ -106,24 +47,6 @@ def _first_that_holds(
         if not doubtful(grown, view, scene):
             return grown
     return None
-
-
-def doubtful(model: Model, view: int, scene: Scene) -> bool:
-    """Whether the photos refute a place that no firm pair vouches for."""
-    if not scene.grey:
-        return False
-    for a in np.flatnonzero(model.rig.placed):
-        if a != view and scene.firm(int(a), view) and _agreeing(model.rig, scene, int(a), view).mean() > 0.6:
-            return False
-    return refutes(model, view, scene.grey)
-
-
-def _agreeing(rig: Rig, scene: Scene, a: int, view: int) -> np.ndarray:
-    """Which links of two placed photos agree with their cameras."""
-    uv0, uv1 = scene.links(a, view)
-    R = rig.R[view] @ rig.R[a].T
-    t = rig.t[view] - R @ rig.t[a]
-    return epipolar_agreement(R, t, uv0, uv1, scene.size, (float(rig.focal[a]), float(rig.focal[view])), scene.error_px)
 
 
 def _candidates(model: Model, scene: Scene, refused: set[int], most: int = 3) -> list[int]:
@@ -168,7 +91,7 @@ def _link_support(rig: Rig, scene: Scene, view: int, R: np.ndarray, t: np.ndarra
     for a in np.flatnonzero(rig.placed):
         uv0, uv1 = scene.links(int(a), view)
         if len(uv0):
-            fits = _agreeing(there, scene, int(a), view)
+            fits = agreeing(there, scene, int(a), view)
             angles = ray_angles(R @ rig.R[a].T, uv0[fits], uv1[fits], scene.size, (float(rig.focal[a]), float(rig.focal[view])))
             total += float(plausibility(angles).sum())
     return total

@@ -70,8 +70,8 @@ def evaluate(rig: Rig, tracks: Tracks, agree: float = AGREE) -> Model:
 
 
 def plausibility(angle: np.ndarray) -> np.ndarray:
-    """How likely a matcher recognises a point from directions `angle` radians apart: surely up to 45 degrees, hardly from 80 on."""
-    return np.clip((80 - np.degrees(angle)) / 35, 0.15, 1.0)
+    """How likely a matcher recognises a point from directions `angle` radians apart: up to 80 degrees as well as from near, hardly from 120 on."""
+    return np.clip((120 - np.degrees(angle)) / 40, 0.15, 1.0)
 
 
 def disagreement(model: Model, limit: float = AGREE) -> float:

@@ -12,8 +12,10 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from .bundle import BundleOptions
-from .grow import Scene, doubtful, grow
+from .evidence import believed, log_odds, pair_log_odds
+from .grow import grow
 from .model import AGREE, Model, disagreement, evaluate, settle, start_rig
+from .scene import Scene
 from .tracks import Tracks
 
 __all__ = ["FocalPrior", "SearchOptions", "continue_cameras", "find_cameras"]
@@ -117,13 +119,14 @@ def finish(model: Model, scene: Scene, prior: FocalPrior, fixed_focal: bool, opt
 
 
 def prune(model: Model, scene: Scene, tracks: Tracks, options: BundleOptions) -> Model:
-    """Takes back photos whose place the photos refute, the least supported first, down to a pair."""
+    """Takes back photos whose place is doubtful, the most doubtful first, down to a pair."""
     while scene.grey and model.placed > 2:
-        wrong = [int(v) for v in np.flatnonzero(model.rig.placed) if doubtful(model, int(v), scene)]
-        if not wrong:
+        odds = {int(v): log_odds(model, int(v), scene) for v in np.flatnonzero(model.rig.placed)}
+        worst = min(odds, key=lambda v: (odds[v], v))
+        if odds[worst] >= 0:
             return model
         placed = model.rig.placed.copy()
-        placed[min(wrong, key=lambda v: model.support[v])] = False
+        placed[worst] = False
         model = settle(evaluate(replace(model.rig, placed=placed), tracks), tracks, options, scene.camera_of)
     return model
 
@@ -182,8 +185,8 @@ def _observations(model: Model) -> int:
 
 
 def _promise(scene: Scene) -> np.ndarray:
-    """Per pair, how good a beginning it makes: links that are alike pixel for pixel, and a tenth of the others."""
-    return scene.fine + 0.1 * np.array([len(link) for link in scene.graph.links])
+    """Per pair, how good a beginning it makes: what speaks for its links being true, and a little for their number."""
+    return np.array([pair_log_odds(scene, i, j) + 0.01 * len(link) for (i, j), link in zip(scene.graph.pairs, scene.graph.links, strict=True)])
 
 
 def _seeds(scene: Scene, quick: Tracks, prior: FocalPrior, ratio: float, o: SearchOptions) -> list[Model]:

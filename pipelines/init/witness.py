@@ -19,7 +19,7 @@ from .subpixel import SubpixelOptions, align_patches
 
 PATCH = 10  # radius, pixels: larger patches agree by chance less often
 
-__all__ = ["Witness", "refutes", "witness"]
+__all__ = ["Witness", "witness"]
 
 
 @dataclass(frozen=True)
@@ -28,22 +28,6 @@ class Witness:
 
     asked: int
     alike: int
-
-    @property
-    def share(self) -> float:
-        return self.alike / self.asked if self.asked else 1.0
-
-
-def refutes(model: Model, view: int, grey: Sequence[Float[Tensor, "H W"]]) -> bool:
-    """Whether too little of what the photo should show is there.
-
-    Right places gave shares of 0.18 to 0.8 within 30 degrees, wrong ones 0 to 0.05; within 45 degrees right ones mostly 0.25 and more, but once 0.04.
-    """
-    for angle, least_asked, least_share in ((30.0, 30, 0.1), (45.0, 80, 0.025)):
-        w = witness(model, view, grey, angle)
-        if w.asked >= least_asked:
-            return w.share < least_share
-    return False
 
 
 def witness(

@@ -1,0 +1,67 @@
+"""How sure is a photo's place? Log odds from what vouches for it: confident and sharp links that agree, and known points that are seen where they must be.
+
+A matcher recognises repeated and symmetric things from places where it never stood: two sides of a toy, the front and the back of a temple. Such matches agree
+with each other and with a wrong place, so their number proves little. What tells them from true ones was measured on pairs of photos with known cameras
+(0 to 12 % of wrong links had a confidence above a half and 11 to 20 % could be aligned pixel for pixel; of true ones mostly 10 to 50 % and 17 to 80 %), and
+on known points looked up in rightly and wrongly placed photos (18 to 80 % against 0 to 6 % within 30 degrees).
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from .scene import Scene, agreeing
+from .model import Model
+from .witness import witness
+
+__all__ = ["believed", "doubtful", "log_odds", "pair_log_odds"]
+
+DOUBT = 5.0  # log odds against a place before anything vouches for it
+CHANCE_SURE, CHANCE_FINE = 0.1, 0.2  # shares of wrong links that look right all the same
+SURE_WEIGHT, FINE_WEIGHT = 0.25, 0.15  # log odds per link beyond chance
+ENOUGH = 3 * DOUBT  # a photo so well linked need not be looked at
+
+
+def pair_log_odds(scene: Scene, i: int, j: int, agree: np.ndarray | None = None) -> float:
+    """What the links of two photos say for their being the same things; with `agree`, only those links (of all) speak for it."""
+    n = scene.pair_index.get((min(i, j), max(i, j)))
+    if n is None:
+        return 0.0
+    sure, fine = scene.sure[n], scene.fine[n]
+    if agree is not None:
+        sure, fine = sure & agree, fine & agree
+    total = len(scene.graph.links[n])
+    return SURE_WEIGHT * max(0.0, sure.sum() - CHANCE_SURE * total) + FINE_WEIGHT * max(0.0, fine.sum() - CHANCE_FINE * total)
+
+
+def log_odds(model: Model, view: int, scene: Scene) -> float:
+    """That a placed photo stands where the model says: links with the other placed photos, and what it shows of their points."""
+    odds = -DOUBT
+    for a in np.flatnonzero(model.rig.placed):
+        if a != view:
+            odds += pair_log_odds(scene, int(a), view, agreeing(model.rig, scene, int(a), view))
+        if odds > ENOUGH:
+            return odds
+    return odds + _witnessed(model, view, scene)
+
+
+def _witnessed(model: Model, view: int, scene: Scene) -> float:
+    """Log odds of as many points alike among those asked, were the place right or wrong; points seen from a similar direction where there are enough."""
+    if not scene.grey:
+        return 0.0
+    for angle, least, right in ((30.0, 20, 0.2), (45.0, 0, 0.14)):
+        w = witness(model, view, scene.grey, angle)
+        if w.asked >= least:
+            wrong = 0.04
+            return w.alike * float(np.log(right / wrong)) + (w.asked - w.alike) * float(np.log((1 - right) / (1 - wrong)))
+    return 0.0
+
+
+def doubtful(model: Model, view: int, scene: Scene) -> bool:
+    """Whether more speaks against a photo's place than for it. Without the photos' pixels nothing is doubted."""
+    return bool(scene.grey) and log_odds(model, view, scene) < 0
+
+
+def believed(model: Model, scene: Scene) -> bool:
+    """Whether every photo's place is."""
+    return not any(doubtful(model, int(v), scene) for v in np.flatnonzero(model.rig.placed))
