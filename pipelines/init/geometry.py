@@ -84,7 +84,7 @@ def _pair_hypotheses(tracks: Tracks, most: int | None = 8) -> tuple[np.ndarray, 
     """Pairs of observations of the same track: all of them for short tracks (or without `most`), `most` spread ones for long tracks."""
     start = np.searchsorted(tracks.track, np.arange(tracks.count))
     length = np.bincount(tracks.track, minlength=tracks.count)
-    first, second = [], []
+    first, second = [np.zeros(0, dtype=np.int64)], [np.zeros(0, dtype=np.int64)]
     for n in np.unique(length):
         ids = start[length == n]
         i, j = np.triu_indices(int(n), 1)
