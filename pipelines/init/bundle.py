@@ -77,9 +77,9 @@ def adjust(
     return rig, points, cost
 
 
-def robust_cost(rig: Rig, tracks: Tracks, points: np.ndarray, options: BundleOptions) -> float:
+def robust_cost(rig: Rig, tracks: Tracks, points: np.ndarray, options: BundleOptions, camera_of: np.ndarray | None = None) -> float:
     """The cost `adjust` minimises, without moving anything."""
-    return _Problem(rig, tracks, options, np.zeros(len(rig.t), dtype=int)).cost(rig, points)
+    return _Problem(rig, tracks, options, np.zeros(len(rig.t), dtype=int) if camera_of is None else camera_of).cost(rig, points)
 
 
 class _Problem:
@@ -182,9 +182,9 @@ class _Problem:
         U, g, V, gx, W = system
         V = V + (damping * np.einsum("tii->ti", V) + 1e-12)[:, :, None] * np.eye(3)
         Vinv = np.linalg.inv(V)
-        n = len(g)
-        WV = np.einsum("ctj,tjk->ctk", W, Vinv).reshape(n, -1)
-        flat = W.reshape(n, -1)
+        n = len(g)  # may be 0: points alone
+        WV = np.einsum("ctj,tjk->ctk", W, Vinv).reshape(n, V.shape[0] * 3)
+        flat = W.reshape(n, V.shape[0] * 3)
         S = U + np.diag(damping * np.diag(U) + 1e-12) - WV @ flat.T
         rhs = -g + WV @ gx.reshape(-1)
         try:

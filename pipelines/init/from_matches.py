@@ -78,7 +78,7 @@ class FromMatches:
                 overlap = wider
                 scene = self._scene(capture, overlap, camera_of, seed)
                 model = continue_cameras(model, scene, prior, source == "exif", self.config.search, lambda d: tell("finding cameras", d))
-        if not overlap.graph.pairs:
+        if not overlap.graph.pairs or len(overlap.same) == len(capture) - 1:
             raise CaptureError(_nothing_overlaps(capture, overlap))
         if model is None or model.placed < 2 or model.good.sum() < self._least(model.placed) or not believed(model, scene):
             raise CaptureError(_nothing_placed(capture, overlap))
@@ -113,7 +113,7 @@ class FromMatches:
             return FocalPrior(np.full(len(known), guess), self.config.focal_spread), np.zeros(len(known), dtype=int), "estimated"
         middle = float(np.median(told))
         mean = np.array([f if f is not None and f > 0 else middle for f in known])
-        _, camera_of = np.unique(np.round(np.log(mean) / 0.03), return_inverse=True)  # equal within 3 % = one camera
+        camera_of = _cameras_by_focal(mean)
         for c in np.unique(camera_of):
             mean[camera_of == c] = np.exp(np.log(mean[camera_of == c]).mean())
         return FocalPrior(mean, self.config.exif_spread), camera_of, "exif"
@@ -143,6 +143,16 @@ class FromMatches:
             unplaced=unplaced,
         )
         return InitState(kept, points, report)
+
+
+def _cameras_by_focal(focal: np.ndarray, within: float = 0.03) -> np.ndarray:
+    """Number of each photo's camera: focal lengths that differ by at most this share are one camera."""
+    camera_of, number, least = np.zeros(len(focal), dtype=int), -1, -np.inf
+    for v in np.argsort(focal, kind="stable"):
+        if np.log(focal[v]) - least > within:
+            number, least = number + 1, np.log(focal[v])
+        camera_of[v] = number
+    return camera_of
 
 
 def _nothing_overlaps(capture: Capture, overlap: Overlap) -> str:

@@ -80,15 +80,15 @@ def _rays(rig: Rig, tracks: Tracks) -> np.ndarray:
     return rays / np.linalg.norm(rays, axis=1, keepdims=True)
 
 
-def _pair_hypotheses(tracks: Tracks, most: int = 8) -> tuple[np.ndarray, np.ndarray]:
-    """Pairs of observations of the same track: all of them for short tracks, `most` spread ones for long tracks."""
+def _pair_hypotheses(tracks: Tracks, most: int | None = 8) -> tuple[np.ndarray, np.ndarray]:
+    """Pairs of observations of the same track: all of them for short tracks (or without `most`), `most` spread ones for long tracks."""
     start = np.searchsorted(tracks.track, np.arange(tracks.count))
     length = np.bincount(tracks.track, minlength=tracks.count)
-    first, second = [], []
+    first, second = [np.zeros(0, dtype=np.int64)], [np.zeros(0, dtype=np.int64)]
     for n in np.unique(length):
         ids = start[length == n]
         i, j = np.triu_indices(int(n), 1)
-        if len(i) > most:  # the pairs farthest apart in photo order come first, then evenly over the rest
+        if most is not None and len(i) > most:  # the pairs farthest apart in photo order come first, then evenly over the rest
             pick = np.argsort(-(j - i), kind="stable")[np.linspace(0, len(i) - 1, most).astype(int)]
             i, j = i[pick], j[pick]
         first.append((ids[:, None] + i).ravel())
@@ -152,7 +152,7 @@ def nearest_angles(rig: Rig, tracks: Tracks, points: np.ndarray, good: np.ndarra
     """Per observation the smallest angle, radians, to another agreeing ray of its point; pi where there is none."""
     d = rig.centers[tracks.view] - points[tracks.track]
     d = d / np.linalg.norm(d, axis=1, keepdims=True)
-    a, b = _pair_hypotheses(tracks, most=36)
+    a, b = _pair_hypotheses(tracks, most=None)  # all: the nearest ray is any of them
     cos = (d[a] * d[b]).sum(1)
     cos = np.where(good[a] & good[b] & np.isfinite(cos), cos, -1.0)
     best = np.full(len(tracks.view), -1.0)

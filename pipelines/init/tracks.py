@@ -113,9 +113,15 @@ def join_graphs(a: MatchGraph, b: MatchGraph, radius: float = 0.5) -> MatchGraph
             x, s = links.setdefault((i, j), ([], []))
             x.append(renamed)
             s.append(score)
-    return MatchGraph(
-        tuple(uv), tuple(sigma), tuple(links), tuple(np.concatenate(x) for x, _ in links.values()), tuple(np.concatenate(s) for _, s in links.values())
-    )
+    once = [_once(np.concatenate(x), np.concatenate(s)) for x, s in links.values()]
+    return MatchGraph(tuple(uv), tuple(sigma), tuple(links), tuple(x for x, _ in once), tuple(s for _, s in once))
+
+
+def _once(link: np.ndarray, score: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Each link once, with its best score: one that both graphs have is no stronger evidence than one that either has."""
+    order = np.argsort(-score, kind="stable")
+    keep = np.sort(order[np.unique(link[order], axis=0, return_index=True)[1]])
+    return link[keep], score[keep]
 
 
 def build_tracks(graph: MatchGraph) -> Tracks:
@@ -128,7 +134,7 @@ def build_tracks(graph: MatchGraph) -> Tracks:
         return Tracks(empty, empty, empty, np.zeros((0, 2)), np.zeros(0), 0)
     edge, score = np.concatenate(edges), np.concatenate(graph.score)
     sigma = np.concatenate(graph.sigma)
-    order = np.lexsort((edge[:, 1], edge[:, 0], -score, sigma[edge[:, 0]]))
+    order = np.lexsort((edge[:, 1], edge[:, 0], -score, sigma[edge].max(1)))  # a link is as sharp as its worse end
     parent = list(range(int(offset[-1])))
     seen = [1 << int(v) for v in view_of]
 
