@@ -69,15 +69,17 @@ class XFeatMatches:
         min_score: a match below this LighterGlue confidence is dropped.
         work_side: photos are resized so that their longer side is about this many pixels before the network looks at them (never above
             twice the photo's size).
+        wide_looks: how many looks at a pair `predict_wide` matches.
         device: where the networks run.
     """
 
     top_k: int = 2048
     min_score: float = 0.1
     work_side: int = 800
+    wide_looks: int = 4
     device: str = "cpu"
     name: str = "xfeat"
-    version: str = "1"
+    version: str = "2"
     license: str = "Apache-2.0"
     _features: dict[str, XFeatFeatures] = field(default_factory=dict, repr=False, compare=False)
     _looks: dict[tuple[str, float, float], XFeatFeatures] = field(default_factory=dict, repr=False, compare=False)
@@ -101,24 +103,35 @@ class XFeatMatches:
         return Matches(fa.uv[index[:, 0]], fb.uv[index[:, 1]], score.clone())
 
     def predict_wide(self, views: Sequence[View], pairs: Sequence[tuple[int, int]]) -> list[Matches]:
-        """As `predict`, for pairs where that finds nothing: photos turned against each other, or taken from opposite sides of a table or floor.
+        """As `predict`, for pairs where that finds too little: photos turned against each other, or taken from other sides of a table or floor.
 
-        The network knows neither turned nor strongly slanted things. Each second photo is shown to it in the quarter turn that looks most alike, and both photos
-        stretched upwards by `_UNTILT` (a ground seen at about 30 degrees then looks as from above) with the second one turned in steps of 30 degrees. All matches of all these looks
-        are returned together (a few times the cost of `predict`): several geometries may be among them, and geometry has to tell.
+        The network knows neither turned nor strongly slanted things. So it is shown the second photo in quarter turns, and both photos stretched upwards by
+        `_UNTILT` (a ground seen at about 30 degrees then looks as from above) with the second one turned in steps of 30 degrees. The `wide_looks` that look most
+        alike are matched and returned together, each place once (a few times the cost of `predict`): several geometries may be among them, and geometry has to tell.
         """
         found = []
         for i, j in pairs:
-            mine = self.features(views[i]).descriptor
-            turn = max((1, 2, 3), key=lambda k: _mutual(mine, self._descriptors(views[j], k)))
-            looks = [self.match(views[i], views[j], turn)]
-            flat = self._look(views[i], _UNTILT, 0)
-            looks += [self._match_looks(flat, self._look(views[j], _UNTILT, degrees)) for degrees in range(90, 271, 30)]
-            looks = [m for m in looks if len(m) >= 15]
-            if not looks:
-                looks = [Matches(torch.zeros(0, 2), torch.zeros(0, 2), torch.zeros(0))]
-            found.append(Matches(*(torch.cat([getattr(m, part) for m in looks]) for part in ("uv0", "uv1", "score"))))
+            scored = sorted(self._alike(views[i], views[j]), key=lambda look: -look[0])
+            looks = []
+            for _, stretch, degrees in scored[: self.wide_looks]:
+                if stretch == 1.0:
+                    looks.append(self.match(views[i], views[j], degrees // 90))
+                else:
+                    looks.append(self._match_looks(self._look(views[i], stretch, 0), self._look(views[j], stretch, degrees)))
+            looks = [m for m in looks if len(m) >= 15] or [Matches(torch.zeros(0, 2), torch.zeros(0, 2), torch.zeros(0))]
+            joined = Matches(*(torch.cat([getattr(m, part) for m in looks]) for part in ("uv0", "uv1", "score")))
+            found.append(_once(joined, 2.0 * max(self.error_px(views[i]), self.error_px(views[j]))))
         return found
+
+    def wide_similarity(self, a: View, b: View) -> int:
+        """The most mutual nearest neighbours in any of the looks of `predict_wide`: a cheap guess whether it is worth its time."""
+        return max(n for n, _, _ in self._alike(a, b))
+
+    def _alike(self, a: View, b: View) -> list[tuple[int, float, int]]:
+        """(mutual nearest neighbours, stretch, degrees) of every look at a pair."""
+        mine, flat = self.features(a).descriptor, self._look(a, _UNTILT, 0).descriptor
+        looks = [(_mutual(mine, self._descriptors(b, turn)), 1.0, 90 * turn) for turn in (1, 2, 3)]
+        return looks + [(_mutual(flat, self._look(b, _UNTILT, degrees).descriptor), _UNTILT, degrees) for degrees in range(0, 360, 30)]
 
     def similarity(self, views: Sequence[View]) -> Float[Tensor, "V V"]:
         """How many mutual nearest neighbours two views have: a cheap guess (5 ms a pair) at which pairs are worth matching."""
@@ -202,7 +215,7 @@ class XFeatMatches:
         if key not in self._looks:
             image = view.image.load().permute(2, 0, 1)[None]
             mask = view.image.load_mask()
-            warped, back = _warp(image, stretch, degrees, self.work_side)
+            warped, back = _warp(image, stretch, degrees, int(0.8 * self.work_side))  # as many pixels as the photo itself gets
             xfeat, _ = self._networks()
             with torch.inference_mode():
                 out = xfeat.detectAndCompute(warped.to(self.device), top_k=3 * self.top_k)[0]
@@ -262,6 +275,16 @@ def _warp(image: Float[Tensor, "1 3 H W"], stretch: float, degrees: float, side:
     theta = pixel_to_in @ torch.cat([back, torch.tensor([[0.0, 0.0, 1.0]])]) @ out_to_pixel
     grid = torch.nn.functional.affine_grid(theta[None, :2], [1, 3, ch, cw], align_corners=False)
     return torch.nn.functional.grid_sample(image, grid, align_corners=False), back
+
+
+def _once(m: Matches, radius: float) -> Matches:
+    """Of matches that join the same places (within `radius` pixels in both photos) the surest."""
+    order = m.score.argsort(descending=True, stable=True)
+    a, b = m.uv0[order], m.uv1[order]
+    again = (torch.cdist(a, a) < radius) & (torch.cdist(b, b) < radius)
+    first = ~again.tril(-1).any(1)
+    keep = order[first]
+    return Matches(m.uv0[keep], m.uv1[keep], m.score[keep])
 
 
 def _mutual(a: Float[Tensor, "N 64"], b: Float[Tensor, "M 64"], least: float = 0.82) -> int:

@@ -10,8 +10,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from .scene import Scene, agreeing
 from .model import Model
+from .scene import Scene, agreeing
 from .witness import witness
 
 __all__ = ["believed", "doubtful", "log_odds", "pair_log_odds"]

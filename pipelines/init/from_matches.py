@@ -65,24 +65,35 @@ class FromMatches:
         matchers = self._matchers if self._matchers is not None else [get_prior("match", name) for name in self.config.matchers]
         prior, camera_of, source = self._focal_prior(capture)
         overlap = find_overlap(capture, matchers, prior.mean, self.config.pairing, seed, lambda d: tell("matching photos", d))
-        model = None
+        scene, model = self._scene(capture, overlap, camera_of, seed), None
         if overlap.graph.pairs:
-            scene = self._scene(capture, overlap, camera_of, seed)
             model = find_cameras(scene, prior, source == "exif", self.config.search, lambda d: tell("finding cameras", d))
-        for lost in self._lost(overlap, model):
-            if model is not None and model.rig.placed[lost]:
-                continue
-            there = [] if model is None else [int(v) for v in np.flatnonzero(model.rig.placed)]
-            wider = look_wider(overlap, capture, lost, there, matchers, prior.mean, self.config.pairing, seed, lambda d: tell("looking again", d))
-            if wider is not None:
-                overlap = wider
-                scene = self._scene(capture, overlap, camera_of, seed)
-                model = continue_cameras(model, scene, prior, source == "exif", self.config.search, lambda d: tell("finding cameras", d))
+        overlap, scene, model = self._look_again(capture, overlap, scene, model, matchers, seed, tell)
         if not overlap.graph.pairs or len(overlap.same) == len(capture) - 1:
             raise CaptureError(_nothing_overlaps(capture, overlap))
         if model is None or model.placed < 2 or model.good.sum() < self._least(model.placed) or not believed(model, scene):
             raise CaptureError(_nothing_placed(capture, overlap))
         return self._state(capture, level(model), overlap, source)
+
+    def _look_again(
+        self, capture: Capture, overlap: Overlap, scene: Scene, model: Model | None, matchers: Sequence[Any], seed: int, tell: Progress
+    ) -> tuple[Overlap, Scene, Model | None]:
+        """Slower looks at the photos that found no place, as long as that places more."""
+        prior, camera_of, source = self._focal_prior(capture)
+        before = -1
+        while before < (0 if model is None else model.placed):
+            before = 0 if model is None else model.placed
+            for lost in self._lost(overlap, model):
+                if model is not None and model.rig.placed[lost]:
+                    continue
+                there = [] if model is None else [int(v) for v in np.flatnonzero(model.rig.placed)]
+                wider = look_wider(overlap, capture, lost, there, matchers, prior.mean, self.config.pairing, seed, lambda d: tell("looking again", d))
+                more = wider.graph is not overlap.graph
+                overlap = wider
+                if more:
+                    scene = self._scene(capture, overlap, camera_of, seed)
+                    model = continue_cameras(model, scene, prior, source == "exif", self.config.search, lambda d: tell("finding cameras", d))
+        return overlap, scene, model
 
     def _lost(self, overlap: Overlap, model: Model | None) -> list[int]:
         """Photos without a place that may still find one, those with most links first."""

@@ -48,12 +48,14 @@ class Overlap:
         same: photos that are the same picture as an earlier one: {photo: the earlier one}.
         keypoints: per photo, how many the best matcher found.
         shared: V,V, checked links per pair.
+        widely: pairs that have had the slower looks.
     """
 
     graph: MatchGraph
     same: dict[int, int]
     keypoints: np.ndarray
     shared: np.ndarray
+    widely: frozenset[tuple[int, int]] = frozenset()
 
 
 def find_overlap(
@@ -108,27 +110,27 @@ def look_wider(
     options: PairingOptions,
     seed: int,
     tell: Callable[[float], None],
-) -> Overlap | None:
-    """Matches a photo that found no place once more with `placed` ones (or any, if there are none), by the slower looks of matchers that have them
-    (`predict_wide`). Returns what is known then, or None when nothing was added."""
+) -> Overlap:
+    """Matches a photo that found no place once more with those of the `placed` ones (or any, if there are none) that look most like it, by the slower looks of
+    matchers that have them (`predict_wide`). Returns what is known then; no pair is looked at twice."""
     views = capture.views
-    others = [w for w in (placed or range(len(views))) if w != lost]
-    others = sorted(others, key=lambda w: -overlap.shared[lost, w])
-    # the most similar photos have been tried in vain already: they and some that are spread over the rest
-    pick = sorted({int(k) for k in np.linspace(0, len(others) - 1, min(options.wide_partners, len(others)))})
-    pairs = [(min(lost, others[k]), max(lost, others[k])) for k in pick]
+    lookers = [m for m in matchers if hasattr(m, "predict_wide")]
+    others = [w for w in (placed or range(len(views))) if w != lost and (min(lost, w), max(lost, w)) not in overlap.widely]
+    likeness = {w: sum(int(m.wide_similarity(views[lost], views[w])) for m in lookers) for w in others}
+    pairs = [(min(lost, w), max(lost, w)) for w in sorted(others, key=lambda w: -likeness[w])[: options.wide_partners]]
+    overlap = replace(overlap, widely=overlap.widely | set(pairs))
     sources = []
-    for matcher in (m for m in matchers if hasattr(m, "predict_wide")):
+    for matcher in lookers:
         found = []
         for k, pair in enumerate(pairs):
             found.extend(matcher.predict_wide(views, [pair]))
             tell((k + 1) / len(pairs))
         sources.append((found, [float(matcher.error_px(v)) if hasattr(matcher, "error_px") else 1.0 for v in views]))
     if not pairs or not any(len(m) for found, _ in sources for m in found):
-        return None
+        return overlap
     added = _checked(build_graph(len(views), pairs, sources), capture, focal_px, options, seed)
     if not added.pairs:
-        return None
+        return overlap
     if options.sharpen:
         added = sharpened(added, views)
     # the slower looks have keypoints of their own; those at the same corner must become one point for a photo to be tied to what is known

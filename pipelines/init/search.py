@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from .bundle import BundleOptions
-from .evidence import believed, log_odds, pair_log_odds
+from .evidence import log_odds, pair_log_odds
 from .grow import grow
 from .model import AGREE, Model, disagreement, evaluate, settle, start_rig
 from .scene import Scene
