@@ -5,7 +5,6 @@ from __future__ import annotations
 import subprocess
 import tempfile
 import time
-import uuid
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
@@ -18,7 +17,7 @@ import torch
 from jaxtyping import Float, UInt8
 from torch import Tensor
 
-from ..data.atomic import write_bytes, writing
+from ..data.atomic import beside, clear_leftovers, write_bytes, writing
 from ..data.ffmpeg import ffmpeg_exe
 from ..data.image_io import encode_png
 from ..recon.camera import Cameras
@@ -174,7 +173,7 @@ class Mp4Sink:
             raise ConfigError(f"{fps:g} frames a second are not possible.")
         self.out, self.fps, self.quality = out, fps, quality
         self.width, self.height = width // 2 * 2, height // 2 * 2  # 4:2:0 shares colour between 2x2 pixels
-        self._partial = out.with_name(f".{out.name[:200]}.{uuid.uuid4().hex[:8]}.partial")
+        self._partial = beside(out)
         self._process: subprocess.Popen[bytes] | None = None
         self._messages = None
 
@@ -183,6 +182,7 @@ class Mp4Sink:
             self.out.parent.mkdir(parents=True, exist_ok=True)
             if self.out.is_dir():
                 raise IsADirectoryError(21, "is a folder", str(self.out))
+            clear_leftovers(self.out.parent)
             self._partial.touch()  # a folder that cannot be written is told before the first frame is rendered
         self._messages = tempfile.TemporaryFile()
         command = [
