@@ -139,6 +139,8 @@ def _images_of(out: Path) -> set[str]:
 
 def load_scene(path: Path, rasterizer: str = "auto", device: torch.device | str = "cpu") -> SceneFolder:
     """Opens a scene folder. Raises CaptureError when it is none."""
+    if not path.exists():
+        raise CaptureError(f"There is no folder {path}; give the folder that `handful reconstruct -o` wrote.")
     if not (path / "scene.ply").is_file():
         hint = " (its reconstruction has not finished; run the same `handful reconstruct` again)" if (path / "checkpoint").is_dir() else ""
         raise CaptureError(f"{path} holds no scene.ply{hint}; give the folder that `handful reconstruct -o` wrote.")
@@ -166,7 +168,7 @@ def _read_json(path: Path) -> dict[str, Any]:
     try:
         data = json.loads(path.read_text())
     except (OSError, UnicodeDecodeError, json.JSONDecodeError) as e:
-        raise CaptureError(f"{path} cannot be read ({e}); give a folder that `handful reconstruct -o` wrote.") from e
+        raise CaptureError(f"{path} cannot be read ({e.strerror if isinstance(e, OSError) else e}); give a folder that `handful reconstruct -o` wrote.") from e
     if not isinstance(data, dict):
         raise CaptureError(f"{path} is not a JSON object; give a folder that `handful reconstruct -o` wrote.")
     return data
@@ -180,4 +182,4 @@ def _read_image(path: Path) -> Float[Tensor, "H W 3"]:
         with Image.open(path) as im:
             return torch.from_numpy(np.asarray(im.convert("RGB")).copy()).float() / 255
     except OSError as e:
-        raise CaptureError(f"{path} cannot be read ({e}); restore the scene folder or reconstruct again.") from e
+        raise CaptureError(f"{path} cannot be read ({e.strerror or e}); restore the scene folder or reconstruct again.") from e

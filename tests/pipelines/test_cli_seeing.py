@@ -67,6 +67,16 @@ def test_render_along_a_file_and_to_frames(out: Path, tmp_path: Path) -> None:
 def test_requests_that_cannot_be_met_end_with_one_sentence(out: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(ConfigError, match="no camera path 'spin'; choose one of orbit, spiral, between"):
         RenderCommand(scene=out, out=tmp_path / "a.mp4", path="spin").run()
+    with pytest.raises(ConfigError, match="0 frames a second"):
+        RenderCommand(scene=out, out=tmp_path / "a.mp4", fps=0.0).run()
+    with pytest.raises(ConfigError, match="frames is too long"):
+        RenderCommand(scene=out, out=tmp_path / "a.mp4", frames=10**12).run()
+    with pytest.raises(ConfigError, match="too large"):
+        RenderCommand(scene=out, out=tmp_path / "a.mp4", frames=1, size="16384x16384").run()
+    with pytest.raises(ConfigError, match="nowhere.json cannot be read .No such file or directory.; name one of orbit"):
+        RenderCommand(scene=out, out=tmp_path / "a.mp4", path="nowhere.json").run()
+    with pytest.raises(CaptureError, match="There is no folder"):
+        RenderCommand(scene=tmp_path / "nowhere", out=tmp_path / "a.mp4").run()
     with pytest.raises(ConfigError, match="as in 1280x720; got '5k'"):
         parse_size("5k")
     with pytest.raises(CaptureError, match="holds no scene.ply"):
