@@ -16,7 +16,8 @@ from handful.data.atomic import write_bytes, write_json
 from handful.data.image_io import encode_png
 from handful.data.nerfstudio_json import write_transforms
 from handful.data.ply import write_gaussians
-from handful.pipelines.cli.main import main
+from handful.data.registry import load_capture
+from handful.pipelines.cli.main import _run, main
 from handful.pipelines.cli.render import RenderCommand, parse_size
 from handful.recon.camera import Cameras
 from handful.recon.errors import CaptureError, ConfigError
@@ -85,6 +86,25 @@ def test_requests_that_cannot_be_met_end_with_one_sentence(out: Path, tmp_path: 
         main(["render", str(out), "-o", str(tmp_path / "a.avi")])
     assert e.value.code == 2 and "handful: " in capsys.readouterr().err
     assert not list(tmp_path.iterdir())
+
+
+def test_folders_that_are_exported_are_whole_captures(out: Path, tmp_path: Path) -> None:
+    """With the photos, under the names the cameras have; and nothing that lay there is replaced."""
+    for name, source in (("colmap", "colmap"), ("nerfstudio", "nerfstudio")):
+        target = tmp_path / name
+        assert _run(["export", str(out), "-o", str(target), "--format", name, "--quiet"]) == 0
+        capture = load_capture(target)
+        assert capture.source == source and capture.names == ("a.png", "b.png", "c.png") and not capture.unplaced
+        before = sorted(p.read_bytes() for p in target.rglob("*.*"))
+        assert _run(["export", str(out), "-o", str(target), "--format", name]) == 2
+        assert sorted(p.read_bytes() for p in target.rglob("*.*")) == before
+    assert _run(["export", str(out), "-o", str(out / "again.json"), "--quiet"]) == 0
+    assert load_capture(out / "again.json").names == ("a.png", "b.png", "c.png")
+    (out / "again.json").unlink()
+    assert _run(["export", str(out / "scene.ply"), "-o", str(tmp_path / "b.splat"), "--quiet"]) == 0
+    assert _run(["export", str(out / "scene.ply"), "-o", str(tmp_path / "c"), "--format", "colmap"]) == 2
+    assert _run(["view", str(out), "--max-splats", "0"]) == 2
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["b.splat", "colmap", "nerfstudio"]
 
 
 @pytest.mark.parametrize("what", ["", "scene.ply"])
