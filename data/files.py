@@ -128,6 +128,8 @@ def load_npy(file: Path) -> np.ndarray:
         a = np.load(file, allow_pickle=False)
     except CaptureError:
         raise
+    except OSError as e:
+        raise CaptureError(f"{file} cannot be read ({e.strerror or e}).") from e
     except Exception as e:  # numpy raises many kinds of errors on broken files
         raise CaptureError(f"{file} is not a readable .npy file ({str(e).splitlines()[0][:100] if str(e) else type(e).__name__}).") from e
     if not isinstance(a, np.ndarray) or a.dtype.kind not in "fiu":

@@ -10,6 +10,7 @@ from .assemble import Shot, assemble
 from .decode import is_photo
 from .files import MASK_FOLDERS, find_mask, list_photos, natural_key, view_name
 from .protocol import LoadOptions
+from .video import VIDEO_SUFFIXES
 
 __all__ = ["ImagesFolder"]
 
@@ -55,6 +56,9 @@ def photo_trouble(path: Path) -> str | None:
         return f"The folder {path} is empty; put 2 to 30 photos of a scene into it."
     if any(p.suffix.lower() in RAW_SUFFIXES for p in entries):
         return f"{path} holds raw camera files only; develop them to JPEG, PNG or TIFF first."
+    videos = sorted(p.name for p in entries if p.suffix.lower() in VIDEO_SUFFIXES and not p.name.startswith("."))
+    if len(videos) > 1:
+        return f"{path} holds {len(videos)} videos; give one of them, such as {path / videos[0]}."
     below = sorted((p for p in entries if p.is_dir() and not p.name.startswith(".") and list_photos(p)), key=lambda p: natural_key(p.name))
     if below:
         more = f" (and {len(below) - 1} more folder{'s' if len(below) > 2 else ''} do)" if len(below) > 1 else ""

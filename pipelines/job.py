@@ -35,6 +35,7 @@ from .start_file import load_start, save_start
 
 __all__ = ["ReconstructJob", "reconstruct", "train_capture"]
 
+LEAST_SEEN = 0.002  # share of a photo that its mask must leave
 DEFAULT_MAX_SIDE = {"cpu": 640, "cuda": 1600}  # photos are reduced to this longer side unless the user says otherwise
 
 
@@ -132,14 +133,17 @@ class Reconstruction:
         if start is None:
             try:
                 start = yield from self._start(capture)
+                save_start(self.start_path, start, self.fingerprint)
             except HandfulError:
                 if new:
-                    with suppress(OSError):  # it is not empty
-                        self.job.out.rmdir()
+                    for folder in (self.start_path.parent, self.job.out):
+                        with suppress(OSError):  # not there, or not empty
+                            folder.rmdir()
                 raise
-            save_start(self.start_path, start, self.fingerprint)
         self.init = start.init
         for item in start.init.report.unplaced:
+            if any(item.reason.rstrip(".") in text for text in capture.warnings):
+                continue  # said above
             yield Warned(f"{item.name} is left out: {item.reason}")
         yield StageProgress("seeding", 0.0)
         self.run = SplatMethod(self.job.settings).start(start, max_seconds=self.job.max_seconds)
@@ -191,8 +195,11 @@ class Reconstruction:
             )
         for view in capture.views:
             mask = view.image.load_mask()
-            if mask is not None and not bool(mask.any()):
-                raise CaptureError(f"The mask (or transparency) of {view.name} in {self.job.photos} hides the whole photo; masks are white where pixels count.")
+            if mask is not None and mask.mean() < LEAST_SEEN:
+                raise CaptureError(
+                    f"The mask, transparency or lens distortion of {view.name} in {self.job.photos} leaves nothing of the photo; masks are "
+                    "white where pixels count."
+                )
         return capture
 
     def _resume_start(self, capture: Capture) -> Start | None:

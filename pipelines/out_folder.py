@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from ..data.atomic import clear_leftovers, ensure_folder
+from ..data.atomic import clear_leftovers, ensure_folder, writing
 from ..data.files import list_photos
 from ..data.scene_mark import is_scene_folder
 from ..recon.errors import CaptureError, CheckpointError
@@ -32,10 +32,12 @@ def claim_out(out: Path, photos: Path, fingerprint: str, overwrite: bool) -> Non
         if fingerprint_of(start) != fingerprint:
             if not overwrite:
                 raise CheckpointError(f"{out} holds a reconstruction of other photos or settings; choose another folder with -o, or add --overwrite.")
-            state.unlink(missing_ok=True)  # first: a run that is killed between the two must not find it without its start
-            start.unlink()
+            with writing(out):
+                state.unlink(missing_ok=True)  # first: a run that is killed between the two must not find it without its start
+                start.unlink()
     elif overwrite:
-        state.unlink(missing_ok=True)
+        with writing(out):
+            state.unlink(missing_ok=True)
     elif (out / "scene.ply").exists():
         raise CheckpointError(f"{out} already holds a scene that this job did not make; choose another folder with -o, or add --overwrite.")
     ensure_folder(out)

@@ -28,7 +28,7 @@ from ..data.nerfstudio_json import read_cameras, write_transforms
 from ..data.ply import read_gaussians, write_gaussians
 from ..data.scene_mark import is_scene_folder
 from ..recon.camera import Cameras
-from ..recon.errors import CaptureError
+from ..recon.errors import CaptureError, HandfulError
 from ..recon.gaussians import Gaussians
 from ..recon.raster.registry import get_rasterizer
 from ..recon.scene import SplatScene
@@ -97,6 +97,8 @@ def write_scene_folder(out: Path, scene: SplatScene, init: InitState, config: Sp
                 target = out / file.relative_to(staging)
                 target.parent.mkdir(parents=True, exist_ok=True)
                 os.replace(file, target)
+        except HandfulError as e:
+            raise HandfulError(str(e).replace(str(staging), str(out))) from e  # the name that the user knows
         finally:
             shutil.rmtree(staging, ignore_errors=True)
         for stale in before - _images_of(out):  # photos of the result that was replaced

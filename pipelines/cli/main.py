@@ -34,6 +34,15 @@ COMMANDS: dict[str, type] = {
 }
 
 
+def _version() -> str:
+    from importlib.metadata import PackageNotFoundError, version
+
+    try:
+        return version("handful")
+    except PackageNotFoundError:
+        return "(not installed: run from its source)"
+
+
 def _subcommand(name: str, command: type) -> Any:
     # the whole docstring: tyro's own reading would drop the examples
     return Annotated[command, tyro.conf.subcommand(name, description=inspect.getdoc(command))]
@@ -45,6 +54,9 @@ def main(argv: list[str] | None = None) -> None:
 
 
 def _run(argv: list[str]) -> int:
+    if argv in (["--version"], ["-V"]):
+        print(f"handful {_version()}")
+        return 0
     command: Any = tyro.cli(
         Union[tuple(_subcommand(name, command) for name, command in COMMANDS.items())],  # noqa: UP007  # pyright: ignore
         prog="handful",

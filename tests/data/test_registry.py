@@ -108,6 +108,13 @@ def test_a_folder_of_folders_names_the_one_with_photos(tmp_path, photo_folder):
         load_capture(tmp_path / "holiday")
 
 
+def test_a_folder_of_videos_asks_for_one(tmp_path):
+    for name in ("b.mp4", "a.mov"):
+        (tmp_path / name).write_bytes(b"x")
+    with pytest.raises(CaptureError, match="holds 2 videos; give one of them, such as .*a.mov"):
+        load_capture(tmp_path)
+
+
 def test_a_scene_folder_is_one_capture(nerfstudio_folder):
     """Handful's own result has the cameras twice, for COLMAP and for nerfstudio; so has many a foreign folder, which stays ambiguous."""
     root = nerfstudio_folder(3)

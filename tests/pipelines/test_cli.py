@@ -30,6 +30,11 @@ def test_unknown_command_exits_with_2() -> None:
     assert exit_.value.code == 2
 
 
+def test_version(capsys: pytest.CaptureFixture[str]) -> None:
+    assert _run(["--version"]) == 0
+    assert capsys.readouterr().out.startswith("handful ")
+
+
 def test_doctor(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     summary = tmp_path / "doctor.json"
     assert _run(["doctor", "--json", str(summary)]) == 0

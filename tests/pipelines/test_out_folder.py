@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from handful.data.atomic import write_bytes, write_json
+from handful.data.atomic import write_bytes, write_json, writing
 from handful.data.image_io import encode_png
 from handful.pipelines import scene_folder
 from handful.pipelines.checkpoint import load_checkpoint, save_checkpoint
@@ -76,11 +76,12 @@ def test_a_disk_that_fills_up_leaves_the_old_scene_whole(tmp_path: Path, write, 
     out = write(tmp_path / "out", run=1)
     before = contents(out)
 
-    def full(*args: object) -> None:
-        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+    def full(path: Path, *args: object) -> None:
+        with writing(path):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     monkeypatch.setattr(scene_folder, "write_gaussians", full)
-    with pytest.raises(HandfulError, match="disk is full"):
+    with pytest.raises(HandfulError, match=r"Cannot write .*/out/scene.ply: the disk is full"):
         write(out, run=2)
     assert contents(out) == before
     monkeypatch.undo()
