@@ -29,6 +29,12 @@ from .undistort import Lens, LensWarp
 __all__ = ["GivenCamera", "Shot", "assemble", "require_photos", "subset_indices"]
 
 
+FOCAL_RANGE = 1000.0  # focal length over longer side, and its inverse: from the widest lens to a telescope
+CENTRE_RANGE = 10.0  # principal point from the middle, in longer sides: a crop may lie beside it
+LARGEST = 1e12  # world units; its square still fits into float32
+FINEST = 1e-5  # spread of the cameras over their distance from the origin: 100 steps of float32
+
+
 @dataclass(frozen=True)
 class GivenCamera:
     """One camera as its source says it, in our axes and pixel rule.
@@ -126,6 +132,7 @@ def assemble(
     cameras = None
     if Ts:
         f32 = torch.float32
+        _check_world(np.stack(Ts), [s.name for s in shots])
         cameras = Cameras(torch.tensor(np.stack(Ts), dtype=f32), torch.tensor(np.array(Ks), dtype=f32), *canvas).validate()
     return Capture(
         views=tuple(views),
@@ -226,8 +233,27 @@ def _intrinsics(shot: Shot, size: tuple[int, int], fit: tuple[int, int]) -> tupl
     cy = given[1] / 2 if camera.cy is None else camera.cy
     if not np.isfinite([camera.fx, camera.fy, cx, cy]).all() or min(camera.fx, camera.fy) <= 0:
         raise CaptureError(f"The camera of {shot.name} has no usable focal length or centre (fx {camera.fx:g}, fy {camera.fy:g}, cx {cx:g}, cy {cy:g}); calibrate again.")
+    side = max(given)
+    if not side / FOCAL_RANGE < min(camera.fx, camera.fy) <= max(camera.fx, camera.fy) < side * FOCAL_RANGE:
+        raise CaptureError(f"The camera of {shot.name} has a focal length of {camera.fx:g} x {camera.fy:g} pixels, which no {given[0]} x {given[1]} photo has; calibrate again.")
+    if max(abs(cx - given[0] / 2), abs(cy - given[1] / 2)) > CENTRE_RANGE * side:
+        raise CaptureError(f"The camera of {shot.name} has its centre at ({cx:g}, {cy:g}), far outside its {given[0]} x {given[1]} photo; calibrate again.")
     sx, sy = fit[0] / given[0], fit[1] / given[1]
     return camera.fx * sx, camera.fy * sy, cx * sx, cy * sy
+
+
+def _check_world(cam_from_world: np.ndarray, names: Sequence[str]) -> None:
+    """The scene is computed in 32-bit numbers: the cameras' places must be told apart in them. Raises CaptureError when they are not."""
+    centers = -np.einsum("nji,nj->ni", cam_from_world[:, :3, :3], cam_from_world[:, :3, 3])
+    far = np.linalg.norm(centers, axis=1)
+    spread = np.linalg.norm(centers - np.median(centers, axis=0), axis=1).max()
+    if far.max() > LARGEST:
+        raise CaptureError(f"The camera of {names[int(far.argmax())]} lies {far.max():.3g} units away from the origin, too far to compute with; calibrate again.")
+    if 0 < spread < far.max() * FINEST:
+        raise CaptureError(
+            f"The cameras lie {far.max():.6g} units away from the origin but only {spread:.3g} around each other, which 32-bit numbers cannot "
+            "hold apart; subtract a common offset from their positions (and the points')."
+        )
 
 
 def _depth_map(depth: np.ndarray, fit: tuple[int, int], offset: tuple[int, int], canvas: tuple[int, int]) -> DepthMap:

@@ -1,6 +1,7 @@
 """Output that is either whole or not there: written beside its place, then renamed.
 
-A run that is killed, or a disk that fills up, leaves what existed untouched; the left-over is a hidden temporary next to it.
+A run that is killed, or a disk that fills up, leaves what existed untouched; the left-over is a hidden temporary next to it, named
+by machine and process, which the next writer of that folder clears away.
 """
 
 from __future__ import annotations
@@ -8,8 +9,12 @@ from __future__ import annotations
 import errno
 import json
 import os
+import platform
+import re
 import shutil
+import time
 import uuid
+import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -17,7 +22,14 @@ from typing import IO, Any
 
 from ..recon.errors import HandfulError
 
-__all__ = ["atomic_file", "atomic_folder", "ensure_folder", "writing", "write_bytes", "write_json", "write_text"]
+__all__ = [
+    "atomic_file", "atomic_folder", "beside", "clear_leftovers", "ensure_folder", "ensure_place", "write_bytes", "write_json", "write_text", "writing",
+]  # fmt: skip
+
+_MACHINE = f"{zlib.crc32(platform.node().encode()):08x}"
+_PARTIAL = re.compile(r"\..+\.([0-9a-f]{8})-(\d+)-[0-9a-f]{8}\.(partial|old)")
+_LONG_AGO = 86400.0  # seconds: what nobody has touched for a day is left over, whoever wrote it
+_swept: set[tuple[int, int]] = set()  # (device, inode) of the folders this process has cleared
 
 _SENTENCES = {
     errno.ENOSPC: "the disk is full; free some space or choose another output folder",
@@ -43,8 +55,50 @@ def writing(path: str | Path) -> Iterator[None]:
         raise HandfulError(f"Cannot write {path}: {reason}.") from e
 
 
-def _beside(path: Path) -> Path:
-    return path.with_name(f".{path.name[:200]}.{uuid.uuid4().hex[:8]}.partial")
+def beside(path: Path, kind: str = "partial") -> Path:
+    """A hidden name next to `path` that no other process uses; it tells who writes, so that what a killed run leaves can be cleared."""
+    short = os.fsdecode(os.fsencode(path.name)[:200])  # file systems count bytes
+    return path.with_name(f".{short}.{_MACHINE}-{os.getpid()}-{uuid.uuid4().hex[:8]}.{kind}")
+
+
+def clear_leftovers(folder: Path, folders_too: bool = False) -> None:
+    """Removes hidden temporaries in `folder` whose process is gone (another machine's: untouched for a day). What cannot be removed stays.
+
+    Args:
+        folders_too: folders as well; among them may be the only whole version of one that was being replaced, so this is for after
+            the new one is in place.
+    """
+    try:
+        with os.scandir(folder) as entries:
+            found = [(e, m) for e in entries if (m := _PARTIAL.fullmatch(e.name))]
+        for entry, match in found:
+            untouched = time.time() - entry.stat(follow_symlinks=False).st_mtime
+            if untouched < _LONG_AGO and (match[1] != _MACHINE or _alive(int(match[2]))):
+                continue
+            if not entry.is_dir(follow_symlinks=False):
+                os.unlink(entry.path)
+            elif folders_too:
+                shutil.rmtree(entry.path, ignore_errors=True)
+    except OSError:
+        return
+
+
+def _alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except (OSError, OverflowError):  # it belongs to somebody else, or is no process number at all: not ours to judge
+        return True
+    return True
+
+
+def _clear_once(folder: Path) -> None:
+    """`clear_leftovers`, the first time this process writes into `folder`: before the write, as they may be what fills the disk."""
+    info = folder.stat()
+    if (info.st_dev, info.st_ino) not in _swept:
+        _swept.add((info.st_dev, info.st_ino))
+        clear_leftovers(folder)
 
 
 @contextmanager
@@ -54,9 +108,10 @@ def atomic_file(path: str | Path, mode: str = "wb") -> Iterator[IO[Any]]:
     Missing parent folders are made. Raises HandfulError in one sentence when the disk is full or may not be written.
     """
     path = Path(path)
-    partial = _beside(path)
+    partial = beside(path)
     with writing(path):
         path.parent.mkdir(parents=True, exist_ok=True)
+        _clear_once(path.parent)
         if path.is_dir():
             raise IsADirectoryError(errno.EISDIR, "is a folder", str(path))
         try:
@@ -73,9 +128,10 @@ def atomic_file(path: str | Path, mode: str = "wb") -> Iterator[IO[Any]]:
 def atomic_folder(path: str | Path) -> Iterator[Path]:
     """A new folder to fill; it takes the place of `path` (which may exist) when the block ends well, else it disappears."""
     path = Path(path)
-    partial, old = _beside(path), _beside(path)
+    partial, old = beside(path), beside(path, "old")
     with writing(path):
         path.parent.mkdir(parents=True, exist_ok=True)
+        _clear_once(path.parent)
         if path.exists() and not path.is_dir():
             raise FileExistsError(errno.EEXIST, "is a file", str(path))
         partial.mkdir()
@@ -92,6 +148,7 @@ def atomic_folder(path: str | Path) -> Iterator[Path]:
                 shutil.rmtree(old, ignore_errors=True)
             else:
                 os.rename(partial, path)
+            clear_leftovers(path.parent, folders_too=True)
         finally:
             shutil.rmtree(partial, ignore_errors=True)
 
@@ -101,7 +158,23 @@ def ensure_folder(path: str | Path) -> Path:
     path = Path(path)
     with writing(path):
         path.mkdir(parents=True, exist_ok=True)
-        probe = _beside(path / "probe")
+        _clear_once(path)
+        probe = beside(path / "probe")
+        try:
+            probe.write_bytes(b"\0" * 4096)
+        finally:
+            probe.unlink(missing_ok=True)
+    return path
+
+
+def ensure_place(path: str | Path) -> Path:
+    """Proves that the file `path` can be written, without touching what is there. Raises HandfulError in one sentence."""
+    path = Path(path)
+    with writing(path):
+        if path.is_dir():
+            raise IsADirectoryError(errno.EISDIR, "is a folder", str(path))
+        path.parent.mkdir(parents=True, exist_ok=True)
+        probe = beside(path)
         try:
             probe.write_bytes(b"\0" * 4096)
         finally:

@@ -16,11 +16,15 @@ __all__ = ["EXPORTERS", "ExportScene", "Exporter", "export_scene"]
 
 @dataclass(frozen=True)
 class ExportScene:
-    """What there is to write: the splats, and the cameras of the photos `names` (both empty where unknown)."""
+    """What there is to write: the splats, and the cameras of the photos `names` (both empty where unknown).
+
+    `photos`: where the files of these photos lie, in the size the cameras are for; empty where there are none.
+    """
 
     gaussians: Gaussians
     cameras: Cameras | None = None
     names: tuple[str, ...] = ()
+    photos: tuple[Path, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -42,15 +46,22 @@ EXPORTERS: dict[str, Exporter] = {
     "ply": Exporter("export_splats:ply", (".ply",), "standard 3DGS layout, read by every splat viewer"),
     "splat": Exporter("export_splats:splat", (".splat",), "32 bytes a splat, no view-dependent colour"),
     "spz": Exporter("export_splats:spz", (".spz",), "compressed to about a tenth of the ply"),
-    "colmap": Exporter("export_cameras:colmap", (), "folder sparse/0 with cameras, photo names and the splats' centres as points"),
-    "nerfstudio": Exporter("export_cameras:nerfstudio", (".json",), "transforms.json with the cameras"),
+    "colmap": Exporter("export_cameras:colmap", (), "folder with images/ and sparse/0: cameras, and the splats' centres as points"),
+    "nerfstudio": Exporter("export_cameras:nerfstudio", (".json",), "folder with images/ and transforms.json, or that file alone"),
 }
 
 
 def export_scene(
-    path: str | Path, gaussians: Gaussians, cameras: Cameras | None = None, names: Sequence[str] = (), format: str | None = None
+    path: str | Path,
+    gaussians: Gaussians,
+    cameras: Cameras | None = None,
+    names: Sequence[str] = (),
+    format: str | None = None,
+    photos: Sequence[Path] = (),
 ) -> Path:
     """Writes the scene to `path` in `format`, or in the one its ending names. Returns what was written.
+
+    A format that is a folder takes the `photos` along and wants a new (or empty) one.
 
     Raises ConfigError for a format or ending that is not known, HandfulError when the disk cannot be written.
     """
@@ -64,5 +75,5 @@ def export_scene(
         raise ConfigError(f"There is no export format {format!r}; choose one of {', '.join(EXPORTERS)}.")
     module, attr = EXPORTERS[format].writer.split(":")
     write: Callable[[Path, ExportScene], None] = getattr(import_module(f".{module}", __package__), attr)
-    write(path, ExportScene(gaussians, cameras, tuple(names)))
+    write(path, ExportScene(gaussians, cameras, tuple(names), tuple(photos)))
     return path

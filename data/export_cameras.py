@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import torch
 
 from ..recon.camera import Cameras
-from ..recon.errors import ConfigError
+from ..recon.errors import CaptureError, ConfigError
 from ..recon.gaussians import Gaussians
 from ..recon.points import PointCloud
+from .atomic import atomic_folder
 from .colmap import write_model
 from .export import ExportScene
 from .nerfstudio_json import write_transforms
@@ -28,12 +32,43 @@ def _cameras(scene: ExportScene) -> Cameras:
 
 
 def colmap(path: Path, scene: ExportScene) -> None:
-    write_model(path / "sparse" / "0", _cameras(scene), scene.names, centers_as_points(scene.gaussians))
+    cameras = _cameras(scene)
+    with _new_folder(path) as folder:
+        names = _copy_photos(folder, scene)
+        write_model(folder / "sparse" / "0", cameras, names, centers_as_points(scene.gaussians))
 
 
 def nerfstudio(path: Path, scene: ExportScene) -> None:
-    file = path if path.suffix == ".json" else path / "transforms.json"
-    write_transforms(file, _cameras(scene), [n if n.startswith("images/") else f"images/{n}" for n in scene.names])
+    """A folder, or with the ending .json the cameras alone, which then name the photos where they lie."""
+    cameras = _cameras(scene)
+    if path.suffix.lower() == ".json":
+        there = [Path(os.path.relpath(p, path.parent)).as_posix() for p in scene.photos]
+        write_transforms(path, cameras, there or [f"images/{n}" for n in scene.names])
+        return
+    with _new_folder(path) as folder:
+        names = _copy_photos(folder, scene)
+        write_transforms(folder / "transforms.json", cameras, [f"images/{n}" for n in names])
+
+
+@contextmanager
+def _new_folder(path: Path) -> Iterator[Path]:
+    """All or nothing; refuses to replace a folder that holds anything."""
+    if path.is_dir() and any(path.iterdir()):
+        raise ConfigError(f"The folder {path} is not empty, and nothing in it is replaced; name a new one.")
+    with atomic_folder(path) as folder:
+        yield folder
+
+
+def _copy_photos(folder: Path, scene: ExportScene) -> list[str]:
+    """Copies the photos into images/ and returns their names there; without photos, the names they had."""
+    for photo in scene.photos:
+        (folder / "images").mkdir(exist_ok=True)
+        try:
+            data = photo.read_bytes()
+        except OSError as e:
+            raise CaptureError(f"{photo} cannot be read ({e.strerror or e}); restore the scene folder or reconstruct again.") from e
+        (folder / "images" / photo.name).write_bytes(data)
+    return [p.name for p in scene.photos] or list(scene.names)
 
 
 def centers_as_points(gaussians: Gaussians) -> PointCloud:

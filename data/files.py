@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
@@ -13,14 +14,20 @@ import numpy as np
 from ..recon.errors import CaptureError
 from .decode import PHOTO_SUFFIXES, is_photo
 
-__all__ = ["common_parent", "find_by_stem", "find_mask", "inside", "list_photos", "load_npy", "load_npz", "natural_key", "read_json", "read_text"]
+__all__ = ["common_parent", "find_by_stem", "find_mask", "inside", "list_photos", "load_npy", "load_npz", "natural_key", "read_json", "read_text", "view_name"]
 
 MASK_FOLDERS = ("masks", "mask")
 
 
 def natural_key(name: str) -> list[tuple[int, int, str]]:
     """Sorts img2 before img10."""
-    return [(0, int(p), "") if p.isdigit() else (1, 0, p.lower()) for p in re.split(r"(\d+)", name) if p] + [(2, 0, name)]
+
+    def number(digits: str) -> tuple[int, int, str]:
+        bare = digits.lstrip("0")
+        return 0, len(bare), bare  # longer is larger; `int` would refuse thousands of digits
+
+    parts = re.split(r"([0-9]+)", name)
+    return [number(p) if i % 2 else (1, 0, p.lower()) for i, p in enumerate(parts) if p] + [(2, 0, name)]
 
 
 def list_photos(folder: Path) -> list[Path]:
@@ -32,6 +39,15 @@ def list_photos(folder: Path) -> list[Path]:
     except OSError as e:
         raise CaptureError(f"The folder {folder} cannot be read ({e.strerror or e}).") from e
     return sorted(found, key=lambda p: natural_key(p.name))
+
+
+def view_name(file: Path) -> str:
+    """The file's name as text that every format can hold: bytes that are no UTF-8 (old archives) are read as Latin-1."""
+    try:
+        file.name.encode("utf-8")
+    except UnicodeEncodeError:
+        return os.fsencode(file.name).decode("latin-1")
+    return file.name
 
 
 def find_mask(folders: Sequence[Path], name: str) -> Path | None:
@@ -85,7 +101,7 @@ def common_parent(names: Sequence[str]) -> str:
 
 def read_text(file: Path) -> str:
     try:
-        return file.read_text(encoding="utf-8")
+        return file.read_text(encoding="utf-8-sig")  # some editors put a mark in front
     except UnicodeDecodeError as e:
         raise CaptureError(f"{file} is not a text file.") from e
     except OSError as e:
@@ -106,7 +122,14 @@ def read_json(file: Path) -> dict[str, Any]:
 def load_npy(file: Path) -> np.ndarray:
     """An array of numbers, float64; never a pickle."""
     try:
+        with file.open("rb") as f:
+            if f.read(6) != b"\x93NUMPY":  # numpy would take it for a pickle and say so
+                raise CaptureError(f"{file} is no .npy file; get it again.")
         a = np.load(file, allow_pickle=False)
+    except CaptureError:
+        raise
+    except OSError as e:
+        raise CaptureError(f"{file} cannot be read ({e.strerror or e}).") from e
     except Exception as e:  # numpy raises many kinds of errors on broken files
         raise CaptureError(f"{file} is not a readable .npy file ({str(e).splitlines()[0][:100] if str(e) else type(e).__name__}).") from e
     if not isinstance(a, np.ndarray) or a.dtype.kind not in "fiu":

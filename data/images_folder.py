@@ -8,8 +8,9 @@ from ..recon.capture import Capture
 from ..recon.errors import CaptureError
 from .assemble import Shot, assemble
 from .decode import is_photo
-from .files import MASK_FOLDERS, find_mask, list_photos
+from .files import MASK_FOLDERS, find_mask, list_photos, natural_key, view_name
 from .protocol import LoadOptions
+from .video import VIDEO_SUFFIXES
 
 __all__ = ["ImagesFolder"]
 
@@ -35,7 +36,7 @@ class ImagesFolder:
         if folder is None:
             raise CaptureError(photo_trouble(path) or f"The folder {path} holds no photos (.jpg, .png, .tif, .webp, .heic) and no images/ folder with some.")
         masks = [p / m for p in dict.fromkeys((folder, path, folder.parent if folder.name in PHOTO_FOLDERS else folder)) for m in MASK_FOLDERS]
-        shots = [Shot(p.name, p, mask_file=find_mask(masks, p.name)) for p in list_photos(folder)]
+        shots = [Shot(view_name(p), p, mask_file=find_mask(masks, p.name)) for p in list_photos(folder)]
         return assemble(shots, options, self.name, drop_duplicates=True, exif_upright=True)
 
 
@@ -55,6 +56,13 @@ def photo_trouble(path: Path) -> str | None:
         return f"The folder {path} is empty; put 2 to 30 photos of a scene into it."
     if any(p.suffix.lower() in RAW_SUFFIXES for p in entries):
         return f"{path} holds raw camera files only; develop them to JPEG, PNG or TIFF first."
+    videos = sorted(p.name for p in entries if p.suffix.lower() in VIDEO_SUFFIXES and not p.name.startswith("."))
+    if len(videos) > 1:
+        return f"{path} holds {len(videos)} videos; give one of them, such as {path / videos[0]}."
+    below = sorted((p for p in entries if p.is_dir() and not p.name.startswith(".") and list_photos(p)), key=lambda p: natural_key(p.name))
+    if below:
+        more = f" (and {len(below) - 1} more folder{'s' if len(below) > 2 else ''} do)" if len(below) > 1 else ""
+        return f"{path} holds no photos itself, but {below[0]} does{more}; give the folder with the photos of one scene."
     return None
 
 

@@ -113,16 +113,19 @@ def _points(data: dict[str, Any], root: Path, file: Path) -> PointCloud | None:
 
 
 def _number(value: Any, key: str, what: str) -> float:
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
-        raise CaptureError(f"The camera of {what} has {key} = {value!r}, which is not a finite number.")
-    return float(value)
+    try:
+        if not isinstance(value, bool) and isinstance(value, (int, float)) and math.isfinite(value):
+            return float(value)
+    except OverflowError:  # JSON's whole numbers have no limit
+        pass
+    raise CaptureError(f"The camera of {what} has {key} = {repr(value)[:40]}, which is not a finite number.")
 
 
 def matrix_of(frame: dict[str, Any], what: str) -> np.ndarray:
     """A frame's transform_matrix. Raises CaptureError when it is no 4 x 4 of numbers."""
     try:
         M = np.array(frame.get("transform_matrix"), dtype=np.float64)
-    except (TypeError, ValueError) as e:
+    except (TypeError, ValueError, OverflowError) as e:
         raise CaptureError(f"The camera of {what} has no transform_matrix of numbers.") from e
     if M.shape not in ((4, 4), (3, 4)):
         raise CaptureError(f"The camera of {what} has no 4 x 4 transform_matrix.")

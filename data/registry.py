@@ -8,6 +8,7 @@ from pathlib import Path
 from ..recon.capture import Capture
 from ..recon.errors import CaptureError, ConfigError
 from .protocol import CaptureAdapter, LoadOptions
+from .scene_mark import is_scene_folder
 
 __all__ = ["ADAPTERS", "get_adapter", "load_capture", "specific_adapters"]
 
@@ -63,6 +64,9 @@ def load_capture(path: str | Path, options: LoadOptions | None = None, adapter: 
     if adapter is not None:
         return get_adapter(adapter).load(path, options)
     found = [a for a in map(get_adapter, ADAPTERS) if a.recognises(path)]
+    if len(found) > 1 and is_scene_folder(path):
+        # Handful's own result holds the same cameras twice; COLMAP's files have the points as well
+        found = [a for a in found if a.name == "colmap"] or found
     if len(found) > 1:
         names = " and ".join(a.name for a in found)
         files = [path / e for a in found for e in ENTRIES.get(a.name, ()) if (path / e).exists()]
@@ -75,6 +79,8 @@ def load_capture(path: str | Path, options: LoadOptions | None = None, adapter: 
 def _unrecognised(path: Path) -> str:
     from .images_folder import photo_trouble, single_photo
 
-    kinds = "; ".join(f"{name}: {what}" for name, (_, what) in ADAPTERS.items())
     trouble = photo_trouble(path) if path.is_dir() else single_photo(path)
-    return trouble or f"{path} holds nothing Handful can read; it reads {kinds}."
+    if trouble is not None:
+        return trouble
+    kinds = "; ".join(f"{name}: {what}" for name, (_, what) in ADAPTERS.items())
+    return f"{path} holds nothing Handful can read; it reads {kinds}."

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import json
+import math
 import types
 import typing
 from dataclasses import MISSING, fields, is_dataclass, replace
@@ -106,7 +107,7 @@ def _coerce(hint: Any, value: Any, where: str) -> Any:
         args = typing.get_args(hint)
         if isinstance(value, (list, tuple)):
             return tuple(_coerce(args[0] if args[-1] is Ellipsis else args[i], v, where) for i, v in enumerate(value))
-    elif hint is float and isinstance(value, (int, float)) and not isinstance(value, bool):
+    elif hint is float and isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value):
         return float(value)
     elif hint is int and isinstance(value, int) and not isinstance(value, bool):
         return value

@@ -4,20 +4,21 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from ..data.atomic import ensure_folder
 from ..data.protocol import LoadOptions
 from ..data.registry import load_capture
 from ..priors.registry import get_prior
 from ..recon.capture import Capture
-from ..recon.errors import CaptureError, CheckpointError
+from ..recon.errors import CaptureError, ConfigError, HandfulError
 from ..recon.scene import SplatScene
 from .checkpoint import load_checkpoint, save_checkpoint
 from .config import to_jsonable
@@ -27,12 +28,14 @@ from .init.registry import get_initializer
 from .methods import method_config
 from .methods.config import SplatConfig
 from .methods.splat import SplatMethod, SplatRun
+from .out_folder import START, STATE, claim_out
 from .protocol import Start
 from .scene_folder import SceneFolder, write_scene_folder
 from .start_file import load_start, save_start
 
 __all__ = ["ReconstructJob", "reconstruct", "train_capture"]
 
+LEAST_SEEN = 0.002  # share of a photo that its mask must leave
 DEFAULT_MAX_SIDE = {"cpu": 640, "cuda": 1600}  # photos are reduced to this longer side unless the user says otherwise
 
 
@@ -59,6 +62,21 @@ class ReconstructJob:
     device: str = "auto"
     max_seconds: float | None = None
     checkpoint_seconds: float = 15.0
+
+    def __post_init__(self) -> None:
+        """Raises ConfigError for a number that makes no sense, before any work is done."""
+
+        def need(ok: bool, name: str, rule: str) -> None:
+            if not ok:
+                raise ConfigError(f"{name} must be {rule}, got {getattr(self, name)}.")
+
+        need(self.max_photos is None or self.max_photos >= 2, "max_photos", "at least 2 (a scene needs two photos)")
+        need(self.max_side is None or self.max_side >= 16, "max_side", "at least 16 pixels")
+        need(self.max_seconds is None or (math.isfinite(self.max_seconds) and self.max_seconds > 0), "max_seconds", "more than 0")
+        need(self.checkpoint_seconds >= 0, "checkpoint_seconds", "0 or more")
+        need(0 <= self.seed < 2**31, "seed", "from 0 to 2147483647")
+        if self.settings.optim.steps < 1:
+            raise ConfigError(f"optim.steps must be at least 1, got {self.settings.optim.steps}.")
 
     @property
     def settings(self) -> SplatConfig:
@@ -95,11 +113,11 @@ class Reconstruction:
 
     @property
     def state_path(self) -> Path:
-        return self.job.out / "checkpoint" / "state.safetensors"
+        return self.job.out / STATE
 
     @property
     def start_path(self) -> Path:
-        return self.job.out / "checkpoint" / "start.safetensors"
+        return self.job.out / START
 
     def events(self) -> Iterator[Event]:
         """Loads, places, measures depth, optimises; saves a checkpoint every few seconds. Ends with Finished."""
@@ -109,19 +127,31 @@ class Reconstruction:
             self.warnings.append(text)
             yield Warned(text)
         self.fingerprint = self.job.fingerprint(capture)
-        self._check_out()
+        new = not self.job.out.exists()
+        claim_out(self.job.out, self.job.photos, self.fingerprint, self.overwrite)
         start = self._resume_start(capture)
         if start is None:
-            start = yield from self._start(capture)
-            save_start(self.start_path, start, self.fingerprint)
+            try:
+                start = yield from self._start(capture)
+                save_start(self.start_path, start, self.fingerprint)
+            except HandfulError:
+                if new:
+                    for folder in (self.start_path.parent, self.job.out):
+                        with suppress(OSError):  # not there, or not empty
+                            folder.rmdir()
+                raise
         self.init = start.init
         for item in start.init.report.unplaced:
+            if any(item.reason.rstrip(".") in text for text in capture.warnings):
+                continue  # said above
             yield Warned(f"{item.name} is left out: {item.reason}")
         yield StageProgress("seeding", 0.0)
         self.run = SplatMethod(self.job.settings).start(start, max_seconds=self.job.max_seconds)
         if self.state_path.exists():
             tensors, meta = load_checkpoint(self.state_path)
-            self.run.restore(tensors, meta["run"])
+            if meta.get("fingerprint") == self.fingerprint:  # else another job was killed while it was being replaced
+                self.run.restore(tensors, meta["run"])
+                yield StageProgress(f"continuing after step {self.run.step}", self.run.step / max(1, self.run.steps))
         if self.stopped:
             self.run.stop()
         saved = time.monotonic()
@@ -158,32 +188,19 @@ class Reconstruction:
         side = self.job.max_side or DEFAULT_MAX_SIDE[self.device.type if self.device.type in DEFAULT_MAX_SIDE else "cpu"]
         capture = load_capture(self.job.photos, LoadOptions(max_side=side, max_photos=self.job.max_photos))
         if len(capture) < 2:
+            why = f" ({capture.unplaced[0].name} is left out: {capture.unplaced[0].reason.rstrip('.')})" if capture.unplaced else ""
             raise CaptureError(
-                f"{self.job.photos} holds {len(capture)} usable photo{'s' if len(capture) != 1 else ''}; a scene needs at least 2 photos of "
-                "the same place taken from different positions."
+                f"{self.job.photos} holds {len(capture)} usable photo{'s' if len(capture) != 1 else ''}{why}; a scene needs at least 2 photos "
+                "of the same place taken from different positions."
             )
+        for view in capture.views:
+            mask = view.image.load_mask()
+            if mask is not None and mask.mean() < LEAST_SEEN:
+                raise CaptureError(
+                    f"The mask, transparency or lens distortion of {view.name} in {self.job.photos} leaves nothing of the photo; masks are "
+                    "white where pixels count."
+                )
         return capture
-
-    def _check_out(self) -> None:
-        """Never mixes two jobs in one folder, and never deletes a result that is not asked to go."""
-        out = self.job.out
-        if out.exists() and not out.is_dir():
-            raise CaptureError(f"{out} is a file; give a folder with -o.")
-        path = self.start_path
-        if path.exists():
-            _, meta = load_checkpoint(path)
-            if meta["fingerprint"] != self.fingerprint:
-                if not self.overwrite:
-                    raise CheckpointError(
-                        f"{out} holds a reconstruction of other photos or settings; choose another folder with -o, or add --overwrite."
-                    )
-                path.unlink()
-                self.state_path.unlink(missing_ok=True)
-        elif self.overwrite:
-            self.state_path.unlink(missing_ok=True)
-        elif (out / "scene.ply").exists():
-            raise CheckpointError(f"{out} already holds a scene that this job did not make; choose another folder with -o, or add --overwrite.")
-        ensure_folder(out)
 
     def _resume_start(self, capture: Capture) -> Start | None:
         if not self.start_path.exists():

@@ -17,9 +17,10 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from ..data.atomic import write_json
 from ..recon.camera import Cameras
 from ..recon.errors import ConfigError, ShapeError
-from .paths import fit_size, smooth_cameras
+from .paths import PATHS, check_frames, fit_size, smooth_cameras
 
 __all__ = ["CameraPath", "load_path", "save_path"]
 
@@ -39,8 +40,7 @@ class CameraPath:
         """Float32 cameras, evenly spaced in time from the first to the last keyframe; `frames` None = as many as fps asks for."""
         if frames is None:
             frames = 1 + round(float(self.times[-1] - self.times[0]) * self.fps)
-        if frames < 1:
-            raise ConfigError(f"A camera path needs at least one frame, got {frames}.")
+        check_frames(frames)
         at = torch.linspace(float(self.times[0]), float(self.times[-1]), frames, dtype=torch.float64)
         cameras = self.cameras[[0] * frames] if len(self.cameras) == 1 else smooth_cameras(self.cameras, self.times, at)
         return fit_size(cameras, *(size or (cameras.width, cameras.height))).to(dtype=torch.float32)
@@ -55,9 +55,7 @@ def save_path(path: Path, camera_path: CameraPath) -> None:
         for t, T, f in zip(camera_path.times, cameras.cam_from_world, fov, strict=True)
     ]
     head = {"format": _FORMAT, "version": _VERSION, "fps": camera_path.fps, "width": cameras.width, "height": cameras.height}
-    beside = path.with_name(path.name + ".part")
-    beside.write_text(json.dumps({**head, "keyframes": keyframes}, indent=1))
-    beside.replace(path)
+    write_json(path, {**head, "keyframes": keyframes})
 
 
 def load_path(path: Path) -> CameraPath:
@@ -67,7 +65,8 @@ def load_path(path: Path) -> CameraPath:
             raise ConfigError(f"{path} is larger than any camera path ({_MAX_BYTES // 1_000_000} MB).")
         data = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, json.JSONDecodeError, RecursionError) as e:
-        raise ConfigError(f"The camera path {path} cannot be read ({e}).") from e
+        why = e.strerror if isinstance(e, OSError) else f"it is no JSON: {e}"
+        raise ConfigError(f"The camera path {path} cannot be read ({why}); name one of {', '.join(PATHS)}, or a path file (.json).") from e
     try:
         if isinstance(data, dict) and data.get("format") == _FORMAT:
             loaded = _ours(data)

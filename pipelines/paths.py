@@ -15,11 +15,21 @@ from ..recon.errors import ConfigError
 from ..recon.framing import Framing, frame_scene, look_at
 from ..recon.se3 import matrix_from_quat, quat_from_matrix, rotation_angle
 
-__all__ = ["PATHS", "PathKind", "between_path", "fit_size", "make_path", "orbit_path", "smooth_cameras", "spiral_path"]
+__all__ = ["MAX_FRAMES", "PATHS", "PathKind", "between_path", "check_frames", "fit_size", "make_path", "orbit_path", "smooth_cameras", "spiral_path"]
 
 PathKind = Literal["orbit", "spiral", "between"]
 PATHS: tuple[PathKind, ...] = ("orbit", "spiral", "between")
+MAX_PIXELS = 8192 * 8192  # a frame of this size takes about 2 GB while it is drawn
+MAX_FRAMES = 108_000  # an hour at 30 frames a second
 _FULL_CIRCLE_GAP = math.radians(130)  # photos stand all around when no gap between neighbours is wider
+
+
+def check_frames(frames: int) -> None:
+    """Raises ConfigError for a number of frames that no video has."""
+    if frames < 1:
+        raise ConfigError(f"A camera path needs at least one frame, got {frames}.")
+    if frames > MAX_FRAMES:
+        raise ConfigError(f"A camera path of {frames} frames is too long; {MAX_FRAMES} (an hour) is the most.")
 
 
 def make_path(
@@ -41,8 +51,7 @@ def make_path(
 
     Raises ConfigError for an unknown kind, no frames or an impossible size.
     """
-    if frames < 1:
-        raise ConfigError(f"A camera path needs at least one frame, got {frames}.")
+    check_frames(frames)
     if kind not in PATHS:
         raise ConfigError(f"There is no camera path {kind!r}; choose one of {', '.join(PATHS)}, or name a path file (.json).")
     photos = photos.to("cpu", torch.float64)
@@ -55,6 +64,8 @@ def fit_size(cameras: Cameras, width: int, height: int) -> Cameras:
     """The same viewpoints for frames of another size: square pixels stay square, and nothing beyond the old frame is shown."""
     if width < 2 or height < 2:
         raise ConfigError(f"Frames of {width}x{height} pixels are too small; give a size such as 1280x720.")
+    if width * height > MAX_PIXELS:
+        raise ConfigError(f"Frames of {width}x{height} pixels are too large; {MAX_PIXELS // 10**6} million pixels are the most.")
     scale = max(width / cameras.width, height / cameras.height)
     K = cameras.K.clone()
     K[:, :2] *= scale

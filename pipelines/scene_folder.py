@@ -2,6 +2,7 @@
 
     scene.ply         Gaussians, standard 3DGS layout          transforms.json  cameras for nerfstudio
     images/           the photos as used (upright, resized)    sparse/0/        cameras and points for COLMAP
+    masks/            white where pixels count (if any)
     config.json       method and settings                      metrics.json     what was measured
     preview.png       photos, renders, depth, a new view       checkpoint/      to continue
 """
@@ -9,6 +10,8 @@
 from __future__ import annotations
 
 import json
+import os
+import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,13 +21,14 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from ..data.atomic import write_bytes, write_json
+from ..data.atomic import beside, write_bytes, write_json, writing
 from ..data.colmap import write_model
 from ..data.image_io import encode_png
 from ..data.nerfstudio_json import read_cameras, write_transforms
 from ..data.ply import read_gaussians, write_gaussians
+from ..data.scene_mark import is_scene_folder
 from ..recon.camera import Cameras
-from ..recon.errors import CaptureError
+from ..recon.errors import CaptureError, HandfulError
 from ..recon.gaussians import Gaussians
 from ..recon.raster.registry import get_rasterizer
 from ..recon.scene import SplatScene
@@ -65,17 +69,50 @@ class SceneFolder:
 
 def image_names(view_names: Sequence[str]) -> list[str]:
     """Where photos lie inside the scene folder: PNG files, folders of the capture flattened; the ending is kept where two would meet."""
-    flat = [n.replace("/", "__") for n in view_names]
-    stems = [f.rsplit(".", 1)[0] for f in flat]
-    return [f"images/{s if stems.count(s) == 1 else f.replace('.', '_')}.png" for f, s in zip(flat, stems, strict=True)]
+    flat = [n.replace("/", "__").replace("\\", "__") for n in view_names]
+    stems = [f.rsplit(".", 1)[0].lower() for f in flat]  # "A" and "a" are one file on some disks
+    used: set[str] = set()
+    names = []
+    for f, s in zip(flat, stems, strict=True):
+        stem = f.rsplit(".", 1)[0] if stems.count(s) == 1 else f.replace(".", "_")
+        unique, i = stem, 2
+        while unique.lower() in used:
+            unique, i = f"{stem}_{i}", i + 1
+        used.add(unique.lower())
+        names.append(f"images/{unique}.png")
+    return names
 
 
 def write_scene_folder(out: Path, scene: SplatScene, init: InitState, config: SplatConfig, metrics: dict[str, Any]) -> SceneFolder:
-    """Writes or replaces every file, each atomically; `scene.ply` last, so that its presence means a whole folder."""
-    images = init.capture.images()
+    """Writes or replaces every file. All of them are written into a hidden folder first, so that a disk that fills up leaves what was
+    there; then each takes its place, `scene.ply` last, so that its presence means a whole folder."""
+    before = _images_of(out)
+    with writing(out):
+        staging = beside(out / "scene")
+        staging.mkdir(parents=True)
+        try:
+            _write_files(staging, scene, init, config, metrics)
+            files = sorted((p for p in staging.rglob("*") if p.is_file()), key=lambda p: p.name == "scene.ply")
+            for file in files:
+                target = out / file.relative_to(staging)
+                target.parent.mkdir(parents=True, exist_ok=True)
+                os.replace(file, target)
+        except HandfulError as e:
+            raise HandfulError(str(e).replace(str(staging), str(out))) from e  # the name that the user knows
+        finally:
+            shutil.rmtree(staging, ignore_errors=True)
+        for stale in before - _images_of(out):  # photos of the result that was replaced
+            (out / stale).unlink(missing_ok=True)
+    return SceneFolder(out, scene, metrics)
+
+
+def _write_files(out: Path, scene: SplatScene, init: InitState, config: SplatConfig, metrics: dict[str, Any]) -> None:
+    images, masks = init.capture.images(), init.capture.masks()
     files = image_names(scene.names)
-    for name, image in zip(files, images, strict=True):
-        write_bytes(out / name, encode_png(image))
+    for i, name in enumerate(files):
+        write_bytes(out / name, encode_png(images[i]))
+        if masks is not None:
+            write_bytes(out / mask_name(name), encode_png(masks[i, ..., None].expand(-1, -1, 3)))
     cameras = scene.cameras.to("cpu")
     write_model(out / "sparse" / "0", cameras, [f.removeprefix("images/") for f in files], init.points)
     write_transforms(out / "transforms.json", cameras, files)
@@ -85,29 +122,55 @@ def write_scene_folder(out: Path, scene: SplatScene, init: InitState, config: Sp
     write_json(out / "metrics.json", {"version": VERSION, **metrics})
     write_preview(out / "preview.png", scene, images)
     write_gaussians(out / "scene.ply", scene.gaussians.to("cpu"))
-    return SceneFolder(out, scene, metrics)
+
+
+def mask_name(image_name: str) -> str:
+    return image_name.replace("images/", "masks/", 1)
+
+
+def _images_of(out: Path) -> set[str]:
+    """The photos and masks of the scene in `out`, by its config.json; empty when there is none."""
+    if not is_scene_folder(out):
+        return set()
+    names = _read_json(out / "config.json")["names"]
+    if not isinstance(names, list) or not all(isinstance(n, str) for n in names):
+        return set()
+    files = image_names(names)
+    return {*files, *map(mask_name, files)}
 
 
 def load_scene(path: Path, rasterizer: str = "auto", device: torch.device | str = "cpu") -> SceneFolder:
     """Opens a scene folder. Raises CaptureError when it is none."""
+    if not path.exists():
+        raise CaptureError(f"There is no folder {path}; give the folder that `handful reconstruct -o` wrote.")
     if not (path / "scene.ply").is_file():
         hint = " (its reconstruction has not finished; run the same `handful reconstruct` again)" if (path / "checkpoint").is_dir() else ""
         raise CaptureError(f"{path} holds no scene.ply{hint}; give the folder that `handful reconstruct -o` wrote.")
     config, metrics = _read_json(path / "config.json"), _read_json(path / "metrics.json")
     cameras = read_cameras(path / "transforms.json")
     gaussians = read_gaussians(path / "scene.ply").to(device)
-    background = tuple(float(c) for c in config.get("background", (0, 0, 0)))
-    scene = SplatScene(gaussians, cameras, tuple(config.get("names", ())), get_rasterizer(rasterizer, device), background)  # pyright: ignore[reportArgumentType]
+    names, background = _names_and_background(config, path / "config.json")
+    scene = SplatScene(gaussians, cameras, names, get_rasterizer(rasterizer, device), background)
     if len(scene.names) != len(cameras):
         raise CaptureError(f"{path}: config.json names {len(scene.names)} photos but transforms.json has {len(cameras)}; restore the folder.")
     return SceneFolder(path, scene, metrics)
+
+
+def _names_and_background(config: dict[str, Any], file: Path) -> tuple[tuple[str, ...], tuple[float, float, float]]:
+    names, background = config.get("names", []), config.get("background", [0, 0, 0])
+    if not isinstance(names, list) or not all(isinstance(n, str) for n in names):
+        raise CaptureError(f"{file}: 'names' is not a list of photo names; restore the folder or reconstruct again.")
+    if not isinstance(background, list) or len(background) != 3 or not all(type(c) in (int, float) and 0 <= c <= 1 for c in background):
+        raise CaptureError(f"{file}: 'background' is not three numbers from 0 to 1; restore the folder or reconstruct again.")
+    r, g, b = map(float, background)
+    return tuple(names), (r, g, b)
 
 
 def _read_json(path: Path) -> dict[str, Any]:
     try:
         data = json.loads(path.read_text())
     except (OSError, UnicodeDecodeError, json.JSONDecodeError) as e:
-        raise CaptureError(f"{path} cannot be read ({e}); give a folder that `handful reconstruct -o` wrote.") from e
+        raise CaptureError(f"{path} cannot be read ({e.strerror if isinstance(e, OSError) else e}); give a folder that `handful reconstruct -o` wrote.") from e
     if not isinstance(data, dict):
         raise CaptureError(f"{path} is not a JSON object; give a folder that `handful reconstruct -o` wrote.")
     return data
@@ -121,4 +184,4 @@ def _read_image(path: Path) -> Float[Tensor, "H W 3"]:
         with Image.open(path) as im:
             return torch.from_numpy(np.asarray(im.convert("RGB")).copy()).float() / 255
     except OSError as e:
-        raise CaptureError(f"{path} cannot be read ({e}); restore the scene folder or reconstruct again.") from e
+        raise CaptureError(f"{path} cannot be read ({e.strerror or e}); restore the scene folder or reconstruct again.") from e

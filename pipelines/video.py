@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import shutil
 import subprocess
 import tempfile
 import time
-import uuid
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
@@ -18,7 +18,7 @@ import torch
 from jaxtyping import Float, UInt8
 from torch import Tensor
 
-from ..data.atomic import write_bytes, writing
+from ..data.atomic import beside, clear_leftovers, ensure_folder, write_bytes, writing
 from ..data.ffmpeg import ffmpeg_exe
 from ..data.image_io import encode_png
 from ..recon.camera import Cameras
@@ -143,25 +143,48 @@ def _to_uint8(frame: Float[Tensor, "H W 3"]) -> UInt8[np.ndarray, "H W 3"]:
 
 
 class PngSink:
-    """frame_00000.png, ... in a folder (or one .png), each written atomically; older frames beyond the last are removed at the end."""
+    """frame_00000.png, ... in a folder, or one .png. Frames gather in a hidden folder and are moved at the end; older ones beyond the last go."""
 
     def __init__(self, out: Path, width: int, height: int) -> None:
         self.out, self.width, self.height = out, width, height
+        self._single = out.suffix.lower() == ".png"
+        self._gather = beside(out / "frames")
+        self._new = False
         self._count = 0
 
     def add(self, frame: Float[Tensor, "H W 3"]) -> None:
-        file = self.out if self.out.suffix.lower() == ".png" else self.out / f"frame_{self._count:05d}.png"
-        write_bytes(file, encode_png(frame))
+        if self._single:
+            write_bytes(self.out, encode_png(frame))
+        else:
+            with writing(self.out):
+                (self._gather / f"frame_{self._count:05d}.png").write_bytes(encode_png(frame))
         self._count += 1
 
     def __enter__(self) -> PngSink:
+        if not self._single:
+            self._new = not self.out.exists()
+            ensure_folder(self.out)
+            clear_leftovers(self.out, folders_too=True)
+            with writing(self.out):
+                self._gather.mkdir()
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        if kind is None and self.out.is_dir():
-            for old in self.out.glob("frame_[0-9][0-9][0-9][0-9][0-9].png"):
-                if int(old.stem[6:]) >= self._count:
-                    old.unlink(missing_ok=True)
+        if self._single:
+            return
+        try:
+            if kind is None:
+                with writing(self.out):
+                    for file in sorted(self._gather.iterdir()):
+                        file.replace(self.out / file.name)
+                for old in self.out.glob("frame_[0-9][0-9][0-9][0-9][0-9].png"):
+                    if int(old.stem[6:]) >= self._count:
+                        old.unlink(missing_ok=True)
+        finally:
+            shutil.rmtree(self._gather, ignore_errors=True)
+            if self._new and kind is not None:
+                with suppress(OSError):
+                    self.out.rmdir()
 
 
 class Mp4Sink:
@@ -174,7 +197,7 @@ class Mp4Sink:
             raise ConfigError(f"{fps:g} frames a second are not possible.")
         self.out, self.fps, self.quality = out, fps, quality
         self.width, self.height = width // 2 * 2, height // 2 * 2  # 4:2:0 shares colour between 2x2 pixels
-        self._partial = out.with_name(f".{out.name[:200]}.{uuid.uuid4().hex[:8]}.partial")
+        self._partial = beside(out)
         self._process: subprocess.Popen[bytes] | None = None
         self._messages = None
 
@@ -183,6 +206,7 @@ class Mp4Sink:
             self.out.parent.mkdir(parents=True, exist_ok=True)
             if self.out.is_dir():
                 raise IsADirectoryError(21, "is a folder", str(self.out))
+            clear_leftovers(self.out.parent)
             self._partial.touch()  # a folder that cannot be written is told before the first frame is rendered
         self._messages = tempfile.TemporaryFile()
         command = [

@@ -6,10 +6,11 @@ import contextlib
 import errno
 import io
 import logging
+import signal
 import socket
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from types import TracebackType
 from typing import Any
 
@@ -35,6 +36,19 @@ MIN_INTERVAL = 2.0  # seconds between two live updates; more when one takes long
 LIVE_SHARE = 0.05  # of the training's time that live updates may take
 STATUS_INTERVAL = 0.5
 PORTS_TRIED = 100
+
+
+@contextlib.contextmanager
+def _undisturbed() -> Iterator[None]:
+    """Ctrl-C once more while the page closes, which takes a moment, changes nothing."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 class SceneServer:
@@ -185,8 +199,8 @@ class SceneServer:
         if self._closed.is_set():
             return
         self._closed.set()
-        self._worker.close()
-        with contextlib.redirect_stdout(io.StringIO()):
+        with _undisturbed(), contextlib.redirect_stdout(io.StringIO()):
+            self._worker.close()
             self._server.stop()
 
     def __enter__(self) -> SceneServer:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import time
 from dataclasses import dataclass, field
@@ -42,7 +43,7 @@ class Console:
     def say(self, text: str) -> None:
         if not self.quiet:
             self._close()
-            print(text, flush=True)
+            self._print(text)
 
     def warn(self, text: str) -> None:
         if not self.quiet:
@@ -64,7 +65,14 @@ class Console:
                 self._close()
         elif final or time.monotonic() - self._last >= PLAIN_EVERY:
             self._last = time.monotonic()
+            self._print(text)
+
+    def _print(self, text: str) -> None:
+        """A reader that goes away (`| head`) must not end hours of work: what follows goes nowhere."""
+        try:
             print(text, flush=True)
+        except BrokenPipeError:
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
     def _close(self) -> None:
         if self._open:
@@ -76,6 +84,13 @@ def duration(seconds: float) -> str:
     """1:05 for 65 seconds."""
     s = max(0, round(seconds))
     return f"{s // 3600}:{s % 3600 // 60:02d}:{s % 60:02d}" if s >= 3600 else f"{s // 60}:{s % 60:02d}"
+
+
+def check_summary(path: Path) -> None:
+    """Raises HandfulError when the --json file could not be written: before the work, not after it."""
+    from ...data.atomic import ensure_place
+
+    ensure_place(path)
 
 
 def write_summary(path: Path, summary: dict[str, Any]) -> None:

@@ -39,17 +39,23 @@ class Demo(CommonOptions):
     """Time limit for the optimisation."""
 
     def run(self) -> dict[str, Any]:
+        from ...data.atomic import ensure_folder
         from ...data.synthetic import demo_capture
+        from ...recon.errors import ConfigError
         from ..job import Reconstruction, ReconstructJob
         from .reconstruct import report as say
         from .reconstruct import stop_on_interrupt
 
+        if not 2 <= self.photos <= 8:
+            raise ConfigError(f"--photos takes 2 to 8, got {self.photos}.")
+        job = ReconstructJob(self.out / "photos", self.out / "scene", seed=self.seed, max_seconds=self.max_seconds)
+        ensure_folder(self.out)
         console = self.console
         console.say(f"Making {self.photos} photos of a synthetic scene, and 3 more to score on ...")
         truth = demo_capture(n=self.photos, held_out=3, seed=self.seed)
-        folder = write_photos(self.out / "photos", truth)
+        folder = write_photos(job.photos, truth)
         console.say(f"The main job: handful reconstruct {folder} -o {self.out / 'scene'}")
-        work = Reconstruction(ReconstructJob(folder, self.out / "scene", seed=self.seed, max_seconds=self.max_seconds), overwrite=True)
+        work = Reconstruction(job, overwrite=True)
         with stop_on_interrupt(work, console):
             for event in work.events():
                 say(event, console)
@@ -77,10 +83,20 @@ class Demo(CommonOptions):
 
 
 def write_photos(folder: Path, truth: DemoCapture) -> Path:
-    """The training photos as a user would have them: PNG files, no cameras."""
-    from ...data.atomic import write_bytes
-    from ...data.image_io import encode_png
+    """The training photos as a user would have them: PNG files, no cameras. Those of an earlier demo go; a folder with others is refused."""
+    import re
 
+    from ...data.atomic import write_bytes
+    from ...data.files import list_photos
+    from ...data.image_io import encode_png
+    from ...recon.errors import CaptureError
+
+    before = list_photos(folder)
+    for photo in before:
+        if not re.fullmatch(r"photo_\d\d\.png", photo.name):
+            raise CaptureError(f"{folder} holds {photo.name}, which is no photo of the demo; choose another folder with -o.")
+    for photo in before:
+        photo.unlink()
     for view in truth.photos.views:
         write_bytes((folder / view.name).with_suffix(".png"), encode_png(view.image.load()))
     return folder

@@ -28,7 +28,7 @@ class Doctor(CommonOptions):
 
     Examples:
       handful doctor
-      handful doctor --fetch lpips_vgg
+      handful doctor --fetch lpips-vgg
     """
 
     fetch: Annotated[str | None, tyro.conf.arg(metavar="WEIGHTS")] = None

@@ -55,6 +55,8 @@ class Evaluate(CommonOptions):
     """Folder for results.json, report.html and pictures."""
 
     def run(self) -> dict[str, Any]:
+        from ...data.atomic import ensure_folder
+        from ...recon.errors import ConfigError
         from ..config import override
         from ..methods import method_config
         from ..protocols import load_benchmark, pose_free
@@ -62,6 +64,10 @@ class Evaluate(CommonOptions):
         from .reconstruct import check_device
 
         check_device(self.device)
+        if not self.seeds:
+            raise ConfigError("--seeds needs at least one number.")
+        if self.out is not None:
+            ensure_folder(self.out)  # before the work, not after it
         config = override(method_config(self.method), self.set)
         capture, protocol = load_benchmark(self.dataset, self.directory, self.views, self.downscale)
         if self.poses != "given":

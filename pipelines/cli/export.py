@@ -20,11 +20,11 @@ class Export(CommonOptions):
     Examples:
       handful export out/ -o scene.spz
       handful export out/ -o scene.splat
-      handful export out/ -o colmap/ --format colmap
+      handful export out/ -o colmap/ --format colmap        (with the photos, for other programs)
     """
 
     scene: tyro.conf.Positional[Path]
-    """Folder that `handful reconstruct` wrote."""
+    """Folder that `handful reconstruct` wrote, or a .ply with splats."""
     out: Annotated[Path, tyro.conf.arg(aliases=["-o"], metavar="FILE")]
     """File (or folder) to write."""
     format: str | None = None
@@ -32,10 +32,17 @@ class Export(CommonOptions):
 
     def run(self) -> dict[str, Any]:
         from ...data.export import export_scene
-        from ..scene_folder import load_scene
+        from ..scene_folder import image_names, load_scene
 
-        folder = load_scene(self.scene)
-        written = export_scene(self.out, folder.gaussians, folder.cameras, folder.names, self.format)
+        if self.scene.suffix.lower() == ".ply" and self.scene.is_file():
+            from ...data.ply import read_gaussians
+
+            gaussians = read_gaussians(self.scene)
+            written = export_scene(self.out, gaussians, format=self.format)
+        else:
+            folder = load_scene(self.scene)
+            gaussians, photos = folder.gaussians, [self.scene / name for name in image_names(folder.names)]
+            written = export_scene(self.out, gaussians, folder.cameras, folder.names, self.format, photos)
         size = sum(f.stat().st_size for f in written.rglob("*") if f.is_file()) if written.is_dir() else written.stat().st_size
-        self.console.say(f"{written}: {len(folder.gaussians):,} splats, {size / 1e6:.1f} MB")
-        return {"file": str(written), "bytes": size, "gaussians": len(folder.gaussians)}
+        self.console.say(f"{written}: {len(gaussians):,} splats, {size / 1e6:.1f} MB")
+        return {"file": str(written), "bytes": size, "gaussians": len(gaussians)}

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import errno
 import inspect
+import io
+import os
+import re
 import sys
 from typing import Annotated, Any, Union
 
 import tyro
 
 from ...recon.errors import HandfulError
-from .common import write_summary
+from .common import check_summary, write_summary
 from .demo import Demo
 from .doctor import Doctor
 from .evaluate import Evaluate
@@ -31,6 +35,15 @@ COMMANDS: dict[str, type] = {
 }
 
 
+def _version() -> str:
+    from importlib.metadata import PackageNotFoundError, version
+
+    try:
+        return version("handful")
+    except PackageNotFoundError:
+        return "(not installed: run from its source)"
+
+
 def _subcommand(name: str, command: type) -> Any:
     # the whole docstring: tyro's own reading would drop the examples
     return Annotated[command, tyro.conf.subcommand(name, description=inspect.getdoc(command))]
@@ -42,6 +55,9 @@ def main(argv: list[str] | None = None) -> None:
 
 
 def _run(argv: list[str]) -> int:
+    if argv in (["--version"], ["-V"]):
+        print(f"handful {_version()}")
+        return 0
     command: Any = tyro.cli(
         Union[tuple(_subcommand(name, command) for name, command in COMMANDS.items())],  # noqa: UP007  # pyright: ignore
         prog="handful",
@@ -49,7 +65,12 @@ def _run(argv: list[str]) -> int:
         args=argv,
         config=(tyro.conf.OmitSubcommandPrefixes, tyro.conf.OmitArgPrefixes),
     )
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")  # names of files may hold what this terminal cannot show
     try:
+        if command.json is not None:
+            check_summary(command.json)
         summary = command.run()
         if command.json is not None and summary is not None:
             write_summary(command.json, summary)
@@ -60,13 +81,19 @@ def _run(argv: list[str]) -> int:
     except KeyboardInterrupt:
         print("handful: interrupted.", file=sys.stderr)
         return 130
-    except BrokenPipeError:
+    except BrokenPipeError:  # whoever read our output has heard enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or Python complains once more at the end
         return 0
     except OSError as e:
-        if e.errno is None or e.filename is None and e.errno not in (28, 30):
+        if e.errno is None or (e.filename is None and e.errno not in (errno.ENOSPC, errno.EROFS, errno.EDQUOT, errno.EIO, errno.ENOMEM)):
             raise
         where = f" {e.filename}" if e.filename else ""
-        print(f"handful: cannot read or write{where}: {e.strerror}.", file=sys.stderr)
+        print(f"handful: Cannot read or write{where}: {e.strerror}.", file=sys.stderr)
+        return 2
+    except (MemoryError, RuntimeError) as e:
+        if not isinstance(e, MemoryError) and not re.search("(can't|not enough|out of) (allocate )?memory", str(e)):
+            raise
+        print("handful: There is not enough memory for this; ask for less (--max-side, --max-photos, --size), or close other programs.", file=sys.stderr)
         return 2
 
 

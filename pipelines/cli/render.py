@@ -84,12 +84,12 @@ class RenderCommand(CommonOptions):
         for kind in PATHS:
             if self.path == kind:
                 g = folder.gaussians
-                return make_path(kind, folder.cameras, FRAMES if self.frames is None else self.frames, g.means, g.opacities, size), self.fps or 30.0
+                return make_path(kind, folder.cameras, FRAMES if self.frames is None else self.frames, g.means, g.opacities, size), 30.0 if self.fps is None else self.fps
         file = Path(self.path)
         if not file.suffix and not file.exists():
             raise ConfigError(f"There is no camera path {self.path!r}; choose one of {', '.join(PATHS)}, or name a path file (.json).")
         loaded = load_path(file)
-        return loaded.sample(self.frames, size), self.fps or loaded.fps
+        return loaded.sample(self.frames, size), loaded.fps if self.fps is None else self.fps
 
 
 def parse_size(text: str) -> tuple[int, int]:

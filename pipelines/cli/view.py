@@ -42,8 +42,11 @@ class ViewCommand(CommonOptions):
     """Send at most so many splats to the browser, the largest and most opaque."""
 
     def run(self) -> dict[str, Any]:
+        from ...recon.errors import ConfigError
         from ...viewer.server import SceneServer
 
+        if self.max_splats < 1:
+            raise ConfigError(f"--max-splats must be at least 1, got {self.max_splats}.")
         console = self.console
         if self.scene.suffix.lower() == ".ply":
             from ...data.ply import read_gaussians

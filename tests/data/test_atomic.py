@@ -74,6 +74,35 @@ def test_disks_that_refuse(tmp_path, monkeypatch, number, words):
     assert leftovers(tmp_path) == ["a.txt", "model"]
 
 
+def test_what_a_killed_writer_leaves_is_cleared_by_the_next(tmp_path):
+    program = (
+        "import os, sys\n"
+        "from pathlib import Path\n"
+        "from handful.data.atomic import atomic_file, atomic_folder\n"
+        "with atomic_folder(Path(sys.argv[1]) / 'model') as m, atomic_file(Path(sys.argv[1]) / 'a.txt', 'w') as f:\n"
+        "    (m / 'x').write_text('half'), f.write('half'), f.flush()\n"
+        "    os.kill(os.getpid(), 9)\n"
+    )
+    subprocess.run([sys.executable, "-c", program, str(tmp_path)], env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)})
+    assert len(leftovers(tmp_path)) == 2
+    at_work = atomic.beside(tmp_path / "b.txt")  # of a process that lives: ours
+    at_work.write_text("being written")
+    write_text(tmp_path / "c.txt", "whole")
+    assert len(leftovers(tmp_path)) == 3  # the file has gone; a folder only goes when its successor is in place
+    with atomic_folder(tmp_path / "model") as folder:
+        (folder / "x").write_text("whole")
+    assert leftovers(tmp_path) == [at_work.name, "c.txt", "model"]
+
+
+def test_a_place_is_proven_without_touching_it(tmp_path):
+    write_text(tmp_path / "a.json", "old")
+    atomic.ensure_place(tmp_path / "a.json")
+    assert (tmp_path / "a.json").read_text() == "old" and leftovers(tmp_path) == ["a.json"]
+    for wrong in (tmp_path, tmp_path / "a.json" / "b.json"):
+        with pytest.raises(HandfulError, match="Cannot write"):
+            atomic.ensure_place(wrong)
+
+
 def test_things_in_the_way(tmp_path):
     (tmp_path / "file").write_text("x")
     (tmp_path / "folder").mkdir()

@@ -212,6 +212,12 @@ JSON_LIES = {
     "no frames": ({"frames": []}, "no list of frames"),
     "frames of text": ({"frames": ["a"]}, "file_path"),
     "NaN distortion": ({"k1": NAN}, "k1"),
+    "a number without end": ({"w": 10**400}, "w = 1000.*not a finite number"),
+    "a matrix without end": ({"frame_transform_matrix": [[10**400] * 4] * 4}, "transform_matrix"),
+    "focal length of a dream": ({"fl_x": 1e9, "fl_y": 1e9}, r"focal length of 1e\+09"),
+    "focal length of nothing": ({"fl_x": 1e-9, "fl_y": 1e-9}, "focal length of 1e-09"),
+    "centre on the moon": ({"cx": 1e12}, r"centre at \(1e\+12, 32\)"),
+    "beyond the stars": ({"frame_transform_matrix": [[1, 0, 0, 1e30], [0, 1, 0, 0], [0, 0, 1, 0], [0, 0, 0, 1]]}, "p0.jpg lies 1e.30 units away"),
 }
 
 
@@ -221,6 +227,26 @@ def test_lying_transforms(nerfstudio_folder, lie):
     root = nerfstudio_folder(3)
     edit(root / "transforms.json", **changes)
     refused(root, words)
+
+
+def test_map_coordinates_are_refused_where_they_cannot_be_held(nerfstudio_folder):
+    """Cameras a metre apart, 4000 km from the origin: float32 would round their places by a quarter of a metre."""
+    root = nerfstudio_folder(3)
+    data = json.loads((root / "transforms.json").read_text())
+    for offset, fine in ((1e4, True), (4e6, False)):
+        for i, frame in enumerate(data["frames"]):
+            frame["transform_matrix"][0][3] = offset + i
+        (root / "transforms.json").write_text(json.dumps(data))
+        if fine:
+            load_capture(root)
+        else:
+            refused(root, "subtract a common offset")
+
+
+def test_a_mark_of_byte_order_does_no_harm(nerfstudio_folder):
+    root = nerfstudio_folder(2)
+    (root / "transforms.json").write_bytes(b"\xef\xbb\xbf" + (root / "transforms.json").read_bytes())
+    assert len(load_capture(root)) == 2
 
 
 @pytest.mark.parametrize("text", ["", "{", "[1, 2]", "[" * 100_000, "\x00"])
@@ -296,6 +322,8 @@ def test_broken_llff(llff_folder):
     with_poses(np.concatenate([good, good]), "6 cameras, but .* 3 photos")
     (root / "poses_bounds.npy").write_bytes(b"\x93NUMPY garbage")
     refused(root, "not a readable .npy")
+    (root / "poses_bounds.npy").write_text("hello")
+    refused(root, "is no .npy file")
     np.save(root / "poses_bounds.npy", np.array([{"a": 1}]), allow_pickle=True)
     refused(root, "not a readable .npy")
     np.save(root / "poses_bounds.npy", good[:, :14])

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import json
+import os
 import shutil
 from pathlib import Path
 
 import numpy as np
 import pytest
+from handful.data.colmap import write_model
+from handful.data.files import natural_key
 from handful.data.registry import ADAPTERS, get_adapter, load_capture
 from handful.recon.errors import CaptureError, ConfigError
 
@@ -95,6 +99,49 @@ def test_what_is_no_capture(tmp_path: Path, photo_folder):
     for name in ADAPTERS:
         with pytest.raises(CaptureError):
             load_capture(text, adapter=name)
+
+
+def test_a_folder_of_folders_names_the_one_with_photos(tmp_path, photo_folder):
+    photo_folder(2, folder="holiday/day 2")
+    photo_folder(2, folder="holiday/day 10")
+    with pytest.raises(CaptureError, match="holds no photos itself, but .*day 2 does .and 1 more folder do"):
+        load_capture(tmp_path / "holiday")
+
+
+def test_a_folder_of_videos_asks_for_one(tmp_path):
+    for name in ("b.mp4", "a.mov"):
+        (tmp_path / name).write_bytes(b"x")
+    with pytest.raises(CaptureError, match="holds 2 videos; give one of them, such as .*a.mov"):
+        load_capture(tmp_path)
+
+
+def test_a_scene_folder_is_one_capture(nerfstudio_folder):
+    """Handful's own result has the cameras twice, for COLMAP and for nerfstudio; so has many a foreign folder, which stays ambiguous."""
+    root = nerfstudio_folder(3)
+    capture = load_capture(root)
+    assert capture.cameras is not None
+    write_model(root / "sparse" / "0", capture.cameras, capture.names)
+    with pytest.raises(CaptureError, match="can be read as nerfstudio and colmap"):
+        load_capture(root)
+    (root / "config.json").write_text(json.dumps({"version": 1, "method": "handful", "settings": {}, "names": list(capture.names)}))
+    assert load_capture(root).source == "colmap" and load_capture(root).names == capture.names
+    (root / "config.json").write_text("[")
+    with pytest.raises(CaptureError, match="can be read as"):
+        load_capture(root)
+
+
+def test_names_that_are_no_utf8(tmp_path, photo_folder):
+    root = photo_folder(2)
+    try:
+        os.rename(root / "p0.jpg", os.fsencode(root) + b"/f\xe9te.jpg")
+    except OSError:  # macOS refuses such names: nothing to read there
+        return
+    assert load_capture(root).names == ("f\xe9te.jpg", "p1.jpg")
+
+
+def test_natural_order_of_odd_names():
+    names = ["a10.jpg", "a²1.jpg", "a2.jpg", "a002.jpg", "a" + "9" * 5000, "٣.jpg"]
+    assert sorted(names, key=natural_key)[:4] == ["a002.jpg", "a2.jpg", "a10.jpg", "a" + "9" * 5000]
 
 
 def test_apple_double_files_are_ignored(photo_folder):

@@ -3,11 +3,17 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
+import torch
+from handful.pipelines.cli.demo import write_photos
 from handful.pipelines.cli.main import COMMANDS, _run
 from handful.pipelines.results import check_results
+from handful.recon.errors import CaptureError
 
 
 @pytest.mark.parametrize("name", COMMANDS)
@@ -24,6 +30,11 @@ def test_unknown_command_exits_with_2() -> None:
     assert exit_.value.code == 2
 
 
+def test_version(capsys: pytest.CaptureFixture[str]) -> None:
+    assert _run(["--version"]) == 0
+    assert capsys.readouterr().out.startswith("handful ")
+
+
 def test_doctor(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     summary = tmp_path / "doctor.json"
     assert _run(["doctor", "--json", str(summary)]) == 0
@@ -32,6 +43,56 @@ def test_doctor(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
         assert text in out
     listed = json.loads(summary.read_text())
     assert listed["rasterizers.reference"] == "available" and "MISSING" not in " ".join(listed.values())
+
+
+def refused(capsys: pytest.CaptureFixture[str], *args: str | Path) -> str:
+    assert _run([str(a) for a in args]) == 2
+    out, err = capsys.readouterr()
+    assert err.startswith("handful: ") and err.count("\n") == 1 and err.endswith(".\n"), err
+    return err
+
+
+def test_a_summary_that_cannot_be_written_is_told_before_the_work(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "file").write_text("keep me")
+    for wrong in (tmp_path, tmp_path / "file" / "s.json"):
+        assert "Cannot write" in refused(capsys, "doctor", "--json", wrong)
+    assert (tmp_path / "file").read_text() == "keep me"
+    assert "Cannot write" in refused(capsys, "evaluate", "llff", tmp_path, "-o", tmp_path / "file")
+
+
+def test_a_reader_that_goes_away_ends_nothing(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "handful.pipelines.cli.main", "doctor", "--json", str(tmp_path / "s.json")]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    assert process.stdout is not None and process.stderr is not None
+    process.stdout.close()
+    assert process.stderr.read() == "" and process.wait(timeout=60) == 0
+    assert (tmp_path / "s.json").is_file()
+
+
+def test_names_that_no_terminal_shows(tmp_path: Path) -> None:
+    command = [os.fsencode(sys.executable), b"-m", b"handful.pipelines.cli.main", b"view", os.fsencode(tmp_path) + b"/f\xe9te"]
+    done = subprocess.run(command, capture_output=True, env={**os.environ, "PYTHONIOENCODING": "ascii"})
+    assert done.returncode == 2 and b"f\\udce9te" in done.stderr and b"Traceback" not in done.stderr
+
+
+def test_no_memory_is_one_sentence(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    def greedy(self: object) -> None:
+        torch.empty(1 << 45)
+
+    monkeypatch.setattr(COMMANDS["doctor"], "run", greedy)
+    assert "not enough memory" in refused(capsys, "doctor")
+
+
+def test_demo_leaves_other_photos_alone(tmp_path: Path, small_demo, capsys: pytest.CaptureFixture[str]) -> None:
+    assert "2 to 8" in refused(capsys, "demo", "-o", tmp_path / "demo", "--photos", "9")
+    folder = tmp_path / "photos"
+    folder.mkdir()
+    (folder / "photo_07.png").write_bytes(b"of a demo with more photos")
+    assert len(list(write_photos(folder, small_demo).iterdir())) == 3
+    (folder / "mine.jpg").write_bytes(b"keep me")
+    with pytest.raises(CaptureError, match="mine.jpg, which is no photo of the demo"):
+        write_photos(folder, small_demo)
+    assert (folder / "mine.jpg").read_bytes() == b"keep me" and len(list(folder.iterdir())) == 4
 
 
 def test_evaluate(shared_data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -16,7 +16,8 @@ from handful.data.atomic import write_bytes, write_json
 from handful.data.image_io import encode_png
 from handful.data.nerfstudio_json import write_transforms
 from handful.data.ply import write_gaussians
-from handful.pipelines.cli.main import main
+from handful.data.registry import load_capture
+from handful.pipelines.cli.main import _run, main
 from handful.pipelines.cli.render import RenderCommand, parse_size
 from handful.recon.camera import Cameras
 from handful.recon.errors import CaptureError, ConfigError
@@ -67,6 +68,16 @@ def test_render_along_a_file_and_to_frames(out: Path, tmp_path: Path) -> None:
 def test_requests_that_cannot_be_met_end_with_one_sentence(out: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(ConfigError, match="no camera path 'spin'; choose one of orbit, spiral, between"):
         RenderCommand(scene=out, out=tmp_path / "a.mp4", path="spin").run()
+    with pytest.raises(ConfigError, match="0 frames a second"):
+        RenderCommand(scene=out, out=tmp_path / "a.mp4", fps=0.0).run()
+    with pytest.raises(ConfigError, match="frames is too long"):
+        RenderCommand(scene=out, out=tmp_path / "a.mp4", frames=10**12).run()
+    with pytest.raises(ConfigError, match="too large"):
+        RenderCommand(scene=out, out=tmp_path / "a.mp4", frames=1, size="16384x16384").run()
+    with pytest.raises(ConfigError, match="nowhere.json cannot be read .No such file or directory.; name one of orbit"):
+        RenderCommand(scene=out, out=tmp_path / "a.mp4", path="nowhere.json").run()
+    with pytest.raises(CaptureError, match="There is no folder"):
+        RenderCommand(scene=tmp_path / "nowhere", out=tmp_path / "a.mp4").run()
     with pytest.raises(ConfigError, match="as in 1280x720; got '5k'"):
         parse_size("5k")
     with pytest.raises(CaptureError, match="holds no scene.ply"):
@@ -75,6 +86,25 @@ def test_requests_that_cannot_be_met_end_with_one_sentence(out: Path, tmp_path: 
         main(["render", str(out), "-o", str(tmp_path / "a.avi")])
     assert e.value.code == 2 and "handful: " in capsys.readouterr().err
     assert not list(tmp_path.iterdir())
+
+
+def test_folders_that_are_exported_are_whole_captures(out: Path, tmp_path: Path) -> None:
+    """With the photos, under the names the cameras have; and nothing that lay there is replaced."""
+    for name, source in (("colmap", "colmap"), ("nerfstudio", "nerfstudio")):
+        target = tmp_path / name
+        assert _run(["export", str(out), "-o", str(target), "--format", name, "--quiet"]) == 0
+        capture = load_capture(target)
+        assert capture.source == source and capture.names == ("a.png", "b.png", "c.png") and not capture.unplaced
+        before = sorted(p.read_bytes() for p in target.rglob("*.*"))
+        assert _run(["export", str(out), "-o", str(target), "--format", name]) == 2
+        assert sorted(p.read_bytes() for p in target.rglob("*.*")) == before
+    assert _run(["export", str(out), "-o", str(out / "again.json"), "--quiet"]) == 0
+    assert load_capture(out / "again.json").names == ("a.png", "b.png", "c.png")
+    (out / "again.json").unlink()
+    assert _run(["export", str(out / "scene.ply"), "-o", str(tmp_path / "b.splat"), "--quiet"]) == 0
+    assert _run(["export", str(out / "scene.ply"), "-o", str(tmp_path / "c"), "--format", "colmap"]) == 2
+    assert _run(["view", str(out), "--max-splats", "0"]) == 2
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["b.splat", "colmap", "nerfstudio"]
 
 
 @pytest.mark.parametrize("what", ["", "scene.ply"])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -15,8 +16,9 @@ import torch
 from handful.data.atomic import write_bytes
 from handful.data.colmap import read_model, write_model
 from handful.data.image_io import encode_png
-from handful.data.nerfstudio_json import read_cameras
+from handful.data.nerfstudio_json import read_cameras, write_transforms
 from handful.data.ply import read_gaussians
+from handful.data.registry import load_capture
 from handful.pipelines.cli.main import _run
 from handful.pipelines.job import reconstruct
 from handful.pipelines.scene_folder import load_scene
@@ -166,6 +168,33 @@ def test_same_photo_twice(tmp_path: Path, capsys: pytest.CaptureFixture[str]) ->
     data = photo(tmp_path / "in" / "a.png").read_bytes()
     (tmp_path / "in" / "b.png").write_bytes(data)
     assert "2 photos" in refused(capsys, "reconstruct", tmp_path / "in", "-o", tmp_path / "out")
+
+
+def test_the_reason_is_told_when_too_few_are_left(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    data = photo(tmp_path / "in" / "a.png").read_bytes()
+    (tmp_path / "in" / "b.png").write_bytes(data)
+    assert "b.png is left out: it is the same photo as a.png" in refused(capsys, "reconstruct", tmp_path / "in", "-o", tmp_path / "out")
+
+
+def test_masks_that_hide_everything(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for i, name in enumerate(("a.png", "b.png")):
+        photo(tmp_path / "in" / name, i)
+        write_bytes(tmp_path / "in" / "masks" / name, encode_png(torch.zeros(40, 60, 3)))
+    assert "leaves nothing of the photo" in refused(capsys, "reconstruct", tmp_path / "in", "-o", tmp_path / "out")
+
+
+def test_a_broken_photo_is_named_once(capture: Path, tmp_path: Path) -> None:
+    shutil.copytree(capture / "images", tmp_path / "in" / "images")
+    write_transforms(tmp_path / "in" / "transforms.json", *given(capture))
+    first = sorted((tmp_path / "in" / "images").iterdir())[0]
+    first.write_text("not a photo any more")
+    done = run("reconstruct", tmp_path / "in", "-o", tmp_path / "out", *QUICK)
+    assert done.returncode == 0 and done.stderr.count(first.name) == 1, done.stderr
+
+
+def given(capture: Path):
+    loaded = load_capture(capture)
+    return loaded.cameras, [f"images/{n}" for n in loaded.names]
 
 
 def test_photos_that_share_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -105,6 +105,20 @@ def test_an_interrupted_video_leaves_the_old_one(tmp_path: Path) -> None:
 
 
 
+def test_interrupted_frames_leave_the_old_ones(tmp_path: Path) -> None:
+    frames = tmp_path / "frames"
+    with open_sink(frames, 32, 32, 2) as sink:
+        sink.add(torch.zeros(32, 32, 3)), sink.add(torch.zeros(32, 32, 3))
+    before = {p.name: p.read_bytes() for p in frames.iterdir()}
+    assert len(before) == 2
+    for out in (frames, tmp_path / "new"):
+        with pytest.raises(KeyboardInterrupt):
+            with open_sink(out, 32, 32, 2) as sink:
+                sink.add(torch.rand(32, 32, 3))
+                raise KeyboardInterrupt
+    assert {p.name: p.read_bytes() for p in frames.iterdir()} == before and [p.name for p in tmp_path.iterdir()] == ["frames"]
+
+
 def test_an_encoder_that_dies_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     fake = tmp_path / "ffmpeg"
     fake.write_text("#!/bin/sh\necho 'av_interleaved_write_frame(): No space left on device' >&2\nexit 1\n")

@@ -6,6 +6,7 @@ import http.client
 import io
 import os
 import shutil
+import signal
 import socket
 import time
 from collections.abc import Callable, Iterator
@@ -31,6 +32,21 @@ CHROMIUM_FLAGS = (
     "--no-sandbox --use-angle=swiftshader --enable-unsafe-swiftshader --ignore-gpu-blocklist --disable-background-networking "
     "--disable-component-update --disable-sync --no-first-run"
 ).split()
+
+
+def test_ctrl_c_while_closing_changes_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    server = SceneServer(port=18490, announce=None)
+    stop, stopped = server._server.stop, []
+
+    def slow_stop() -> None:
+        signal.raise_signal(signal.SIGINT)
+        stop()
+        stopped.append(True)
+
+    monkeypatch.setattr(server._server, "stop", slow_stop)
+    before = signal.getsignal(signal.SIGINT)
+    server.close()
+    assert stopped and signal.getsignal(signal.SIGINT) is before
 
 
 def make_scene() -> tuple[Gaussians, Cameras]:

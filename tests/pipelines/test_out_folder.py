@@ -1,0 +1,166 @@
+"""The output folder: what was in it before, whose it is, and that a disk that cannot take the scene leaves the old one whole."""
+
+from __future__ import annotations
+
+import errno
+import os
+from pathlib import Path
+
+import pytest
+import torch
+from handful.data.atomic import write_bytes, write_json, writing
+from handful.data.image_io import encode_png
+from handful.pipelines import scene_folder
+from handful.pipelines.checkpoint import load_checkpoint, save_checkpoint
+from handful.pipelines.config import override
+from handful.pipelines.job import Reconstruction, ReconstructJob, reconstruct
+from handful.pipelines.methods import method_config
+from handful.pipelines.methods.splat import SplatMethod
+from handful.pipelines.out_folder import STATE, claim_out
+from handful.pipelines.scene_folder import image_names, load_scene, write_scene_folder
+from handful.recon.errors import CaptureError, CheckpointError, ConfigError, HandfulError
+
+QUICK = override(method_config("handful"), ["optim.steps=3", "seed.budget=1000", "seed.extra=0"])
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {p.relative_to(folder).as_posix(): p.read_bytes() for p in sorted(folder.rglob("*")) if p.is_file()}
+
+
+@pytest.fixture
+def write(small_start):
+    """write(out, **metrics) writes a scene folder of the small start."""
+    scene = SplatMethod(QUICK).start(small_start).snapshot()
+
+    def make(out: Path, **metrics: object) -> Path:
+        write_scene_folder(out, scene, small_start.init, QUICK, {"method": "handful", **metrics})
+        return out
+
+    return make
+
+
+@pytest.mark.parametrize("name", ["images/mine.jpg", "sparse/0/cameras.bin", "transforms.json", "scene.ply", "config.json"])
+def test_a_foreign_capture_is_never_written_into(tmp_path: Path, name: str) -> None:
+    out = tmp_path / "capture"
+    write_bytes(out / name, b"somebody's")
+    for overwrite in (False, True):
+        with pytest.raises(CaptureError, match="Handful did not write"):
+            claim_out(out, tmp_path / "photos", "x", overwrite)
+    assert contents(out) == {name: b"somebody's"}
+
+
+def test_the_photos_own_folder_is_refused(tmp_path: Path, write) -> None:
+    photos = tmp_path / "photos"
+    write_bytes(photos / "a.png", encode_png(torch.rand(20, 20, 3)))
+    with pytest.raises(CaptureError, match="lies where the scene would be written"):
+        claim_out(photos, photos, "x", True)
+    with pytest.raises(CaptureError, match="holds photos"):
+        claim_out(photos, tmp_path / "clip.mp4", "x", True)
+    out = write(tmp_path / "out")
+    for source in (out, out / "images", out / "sparse" / "0", out / "transforms.json"):
+        with pytest.raises(CaptureError, match="lies where the scene would be written"):
+            claim_out(out, source, "x", True)
+    claim_out(tmp_path / "photos" / "out", photos, "x", False)  # below the photos is fine
+    claim_out(tmp_path / "new", out, "x", False)
+
+
+def test_only_overwrite_replaces_another_scene(tmp_path: Path, write) -> None:
+    out = write(tmp_path / "out")
+    with pytest.raises(CheckpointError, match="--overwrite"):
+        claim_out(out, tmp_path / "photos", "x", False)
+    claim_out(out, tmp_path / "photos", "x", True)
+    assert (out / "scene.ply").is_file()
+
+
+def test_a_disk_that_fills_up_leaves_the_old_scene_whole(tmp_path: Path, write, monkeypatch: pytest.MonkeyPatch) -> None:
+    out = write(tmp_path / "out", run=1)
+    before = contents(out)
+
+    def full(path: Path, *args: object) -> None:
+        with writing(path):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(scene_folder, "write_gaussians", full)
+    with pytest.raises(HandfulError, match=r"Cannot write .*/out/scene.ply: the disk is full"):
+        write(out, run=2)
+    assert contents(out) == before
+    monkeypatch.undo()
+    write(out, run=2)
+    assert contents(out).keys() == before.keys() and load_scene(out).metrics["run"] == 2
+
+
+def test_photos_of_a_replaced_scene_go(tmp_path: Path, write) -> None:
+    out = write(tmp_path / "out")
+    config = scene_folder._read_json(out / "config.json")
+    write_json(out / "config.json", {**config, "names": [*config["names"], "old.jpg"]})
+    write_bytes(out / "images" / "old.png", b"of the scene before")
+    write_bytes(out / "images" / "mine.png", b"put there by the user")
+    write(out)
+    assert not (out / "images" / "old.png").exists() and (out / "images" / "mine.png").exists()
+
+
+def test_image_names_never_meet() -> None:
+    names = ["a.jpg", "a.png", "A.webp", "a_jpg.jpg", "x/y.jpg", "x__y.jpg", "b.jpg"]
+    files = image_names(names)
+    assert len({f.lower() for f in files}) == len(names) and files[-1] == "images/b.png"
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "words"), [("names", "abc", "list of photo names"), ("names", [1, 2, 3], "list of photo names"), ("background", ["red"], "three numbers")]
+)
+def test_a_broken_config_is_one_sentence(tmp_path: Path, write, key: str, value: object, words: str) -> None:
+    out = write(tmp_path / "out")
+    write_json(out / "config.json", {**scene_folder._read_json(out / "config.json"), key: value})
+    with pytest.raises(CaptureError, match=words):
+        load_scene(out)
+
+
+def test_a_checkpoint_of_another_job_is_not_continued(tmp_path: Path, write) -> None:
+    """Killed between the removal of the old start and the end of the new one: the old state must not enter the new run."""
+    source = write(tmp_path / "capture")
+    job = ReconstructJob(source, tmp_path / "out", config=QUICK)
+    clean = reconstruct(source, config=QUICK)
+    work = Reconstruction(job)
+    list(work.events())
+    tensors, meta = load_checkpoint(tmp_path / "out" / STATE)
+    tensors["gaussians.means"] = tensors["gaussians.means"] + 1
+    save_checkpoint(tmp_path / "out" / STATE, tensors, {**meta, "fingerprint": "another"})
+    work = Reconstruction(job)
+    list(work.events())
+    assert work.run is not None and torch.equal(work.run.snapshot().gaussians.means, clean.gaussians.means)
+
+
+def test_masks_come_back_with_the_scene_folder(tmp_path: Path, small_start) -> None:
+    from dataclasses import replace
+
+    from handful.data.registry import load_capture
+    from handful.recon.capture import ArrayImage, View
+
+    mask = torch.zeros(90, 120)
+    mask[20:60, 30:90] = 1
+    capture = small_start.init.capture
+    views = tuple(View(v.name, ArrayImage(v.image.load(), mask)) for v in capture.views)
+    start = replace(small_start, init=replace(small_start.init, capture=replace(capture, views=views)))
+    scene = SplatMethod(QUICK).start(start).snapshot()
+    write_scene_folder(tmp_path / "out", scene, start.init, QUICK, {"method": "handful"})
+    masks = load_capture(tmp_path / "out").masks()
+    assert masks is not None and torch.equal(masks, mask.expand(3, -1, -1))
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"max_photos": 1}, "max_photos must be at least 2"), ({"max_photos": 0}, "max_photos"), ({"max_side": 0}, "max_side"),
+        ({"max_seconds": 0.0}, "max_seconds must be more than 0"), ({"max_seconds": float("nan")}, "max_seconds"),
+        ({"checkpoint_seconds": float("nan")}, "checkpoint_seconds"), ({"seed": -1}, "seed"), ({"seed": 10**30}, "seed"),
+        ({"config": override(method_config("handful"), ["optim.steps=0"])}, "optim.steps must be at least 1"),
+    ],
+)  # fmt: skip
+def test_senseless_numbers_are_refused_before_any_work(tmp_path: Path, options: dict, words: str) -> None:
+    with pytest.raises(ConfigError, match=words):
+        ReconstructJob(tmp_path / "photos", tmp_path / "out", **options)
+
+
+def test_settings_are_finite_numbers() -> None:
+    with pytest.raises(ConfigError, match="expected float, got nan"):
+        override(method_config("handful"), ["optim.lr_means=NaN"])
