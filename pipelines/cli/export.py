@@ -32,10 +32,12 @@ class Export(CommonOptions):
 
     def run(self) -> dict[str, Any]:
         from ...data.export import export_scene
-        from ..scene_folder import load_scene
+        from ..scene_folder import image_names, load_scene
 
         folder = load_scene(self.scene)
-        written = export_scene(self.out, folder.gaussians, folder.cameras, folder.names, self.format)
+        # the cameras are those of the photos as used (upright, resized), so these are named, not the originals
+        photos = [file.removeprefix("images/") for file in image_names(folder.names)]
+        written = export_scene(self.out, folder.gaussians, folder.cameras, photos, self.format)
         size = sum(f.stat().st_size for f in written.rglob("*") if f.is_file()) if written.is_dir() else written.stat().st_size
         self.console.say(f"{written}: {len(folder.gaussians):,} splats, {size / 1e6:.1f} MB")
         return {"file": str(written), "bytes": size, "gaussians": len(folder.gaussians)}
