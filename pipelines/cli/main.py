@@ -9,7 +9,7 @@ from typing import Annotated, Any, Union
 import tyro
 
 from ...recon.errors import HandfulError
-from .common import write_summary
+from .common import show_log, write_summary
 from .demo import Demo
 from .doctor import Doctor
 from .evaluate import Evaluate
@@ -49,6 +49,7 @@ def _run(argv: list[str]) -> int:
         args=argv,
         config=(tyro.conf.OmitSubcommandPrefixes, tyro.conf.OmitArgPrefixes),
     )
+    show_log(command.quiet)
     try:
         summary = command.run()
         if command.json is not None and summary is not None:
