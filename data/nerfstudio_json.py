@@ -193,8 +193,8 @@ def read_cameras(path: str | Path) -> Cameras:
 
 
 def write_transforms(path: str | Path, cameras: Cameras, files: Sequence[str], points_file: str | None = None) -> None:
-    """Writes the cameras of the photos `files` (posix paths relative to the json), atomically. Intrinsics stand in each frame,
-    and at the top too when all agree."""
+    """Writes the cameras of the photos `files` (posix paths relative to the json), atomically. Intrinsics stand at the top
+    when all agree, else in each frame."""
     if len(files) != len(cameras):
         raise ShapeError(f"write_transforms: {len(files)} files for {len(cameras)} cameras.")
     K = cameras.K.detach().cpu().double().numpy()

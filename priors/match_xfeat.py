@@ -19,6 +19,7 @@ from torch import Tensor
 from ..recon.capture import View
 from ..recon.errors import BackendUnavailable
 from ..recon.matches import Matches
+from .xfeat_net import XFeat
 
 __all__ = ["XFeatFeatures", "XFeatMatches"]
 
@@ -175,7 +176,7 @@ class XFeatMatches:
         with torch.inference_mode():
             out = xfeat.detectAndCompute(image, top_k=4 * self.top_k if mask is not None else self.top_k)[0]
         out = {k: v.cpu().float().clone() for k, v in out.items()}
-        # kornia reports integer pixel centres of the resized image (it resizes no further: w and h are multiples of 32)
+        # integer pixels of the resized image (w and h are multiples of 32)
         grid = out["keypoints"].round().long()
         uv = (grid + 0.5) * torch.tensor([width / w, height / h])
         if mask is not None:
@@ -305,12 +306,12 @@ def _weights_folder() -> Path:
 
 def _load_networks(device: str, top_k: int, min_score: float) -> tuple[Any, Any]:
     try:
-        from kornia.feature import LightGlue, XFeat
+        from kornia.feature import LightGlue
     except ImportError as e:
-        raise BackendUnavailable(f"XFeat needs kornia 0.8.3 or newer ({e}); run `pip install -U kornia`, or choose the matcher `sift`.") from e
+        raise BackendUnavailable(f"LighterGlue needs kornia 0.8.1 or newer ({e}); run `pip install -U kornia`, or choose the matcher `sift`.") from e
     folder = _weights_folder()
     xfeat = XFeat(top_k=top_k)
-    xfeat.net.load_state_dict(torch.load(folder / "xfeat.pt", map_location="cpu", weights_only=True))
+    xfeat.load(torch.load(folder / "xfeat.pt", map_location="cpu", weights_only=True))
     # `None` = no pretrained configuration by name: that path would download
     glue = LightGlue(None, **_LIGHTERGLUE, filter_threshold=min_score)  # pyright: ignore[reportArgumentType]
     state = torch.load(folder / "xfeat-lighterglue.pt", map_location="cpu", weights_only=True)

@@ -17,8 +17,7 @@ def native() -> ModuleType:
         from . import _native  # pyright: ignore[reportAttributeAccessIssue]
     except ImportError as e:
         raise BackendUnavailable(
-            f"Handful's compiled kernels are missing ({e}); install a C++17 compiler (g++ or clang++) and run `pip install .` again. "
-            "Until then the slow pure-torch rasterizer is used."
+            f"Handful's compiled kernels are missing ({e.msg.split(' (')[0]}); install a C++17 compiler (g++ or clang++) and run `pip install .` again."
         ) from e
     return _native
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import sys
 import time
@@ -11,7 +12,7 @@ from typing import Annotated, Any
 
 import tyro
 
-__all__ = ["CommonOptions", "Console"]
+__all__ = ["CommonOptions", "Console", "show_log"]
 
 PLAIN_EVERY = 5.0  # seconds between two progress lines where there is no terminal
 
@@ -78,6 +79,27 @@ class Console:
         if self._open:
             sys.stdout.write("\n")
             self._open = False
+
+
+class _Notes(logging.Handler):
+    """The library's warnings as notes, each once."""
+
+    def __init__(self) -> None:
+        super().__init__(logging.WARNING)
+        self.said: set[str] = set()
+
+    def emit(self, record: logging.LogRecord) -> None:
+        text = record.getMessage()
+        if text not in self.said:
+            self.said.add(text)
+            Console().warn(text)
+
+
+def show_log(quiet: bool) -> None:
+    """From here on what the library logs is shown as the command's own notes are; nothing below an error when `quiet`."""
+    logger = logging.getLogger(__package__.split(".")[0] if __package__ else "handful")
+    logger.handlers[:] = [_Notes()]
+    logger.setLevel(logging.ERROR if quiet else logging.NOTSET)
 
 
 def duration(seconds: float) -> str:

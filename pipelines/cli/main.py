@@ -13,7 +13,7 @@ from typing import Annotated, Any, Union
 import tyro
 
 from ...recon.errors import HandfulError
-from .common import check_summary, write_summary
+from .common import check_summary, show_log, write_summary
 from .demo import Demo
 from .doctor import Doctor
 from .evaluate import Evaluate
@@ -68,6 +68,7 @@ def _run(argv: list[str]) -> int:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")  # names of files may hold what this terminal cannot show
+    show_log(command.quiet)
     try:
         if command.json is not None:
             check_summary(command.json)

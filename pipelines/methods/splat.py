@@ -30,7 +30,7 @@ __all__ = ["SplatMethod", "SplatRun"]
 
 REPORT_EVERY = 20  # steps between two readings of loss and PSNR: reading a tensor waits for the device
 PARAMETERS = tuple(f.name for f in fields(Gaussians))
-WARM_UP, CALIBRATED = 10, 30  # the steps between are timed to turn a time limit into a number of steps
+WARM_UP, REFIT_EVERY = 10, 20  # with a time limit: from so many steps after the (re)start on, every so many steps are timed and the end refitted
 
 
 class SplatMethod:
@@ -82,15 +82,17 @@ class SplatRun:
     # -- what the caller sees ------------------------------------------------------------------------------------
 
     def events(self) -> Iterator[Event]:
-        began, warm = time.monotonic() - self.elapsed, 0.0
+        began, timed = time.monotonic() - self.elapsed, self.step + WARM_UP
+        timed_at = self.elapsed
         while self.step < self.steps and not self._stop.is_set():
             with self._lock:
                 self._one_step()
             self.elapsed = time.monotonic() - began
-            if self.step == WARM_UP:
-                warm = self.elapsed
-            if self.max_seconds is not None and self.step == CALIBRATED:
-                self._fit_to_time((self.elapsed - warm) / (CALIBRATED - WARM_UP))
+            if self.step == timed:
+                timed_at = self.elapsed
+            elif self.max_seconds is not None and self.step == timed + REFIT_EVERY:
+                self._fit_to_time((self.elapsed - timed_at) / REFIT_EVERY)
+                timed, timed_at = self.step, self.elapsed
             loss, psnr = self._readings[-1] if self._readings else (None, None)
             yield StepDone(self.step, self.steps, len(self.means), self.elapsed, loss, psnr)
         yield Finished(self.step, self.elapsed, early=self.step < self.steps)

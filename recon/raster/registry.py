@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from importlib import import_module
 
@@ -11,6 +12,8 @@ from ..errors import BackendUnavailable, ConfigError
 from .protocol import Rasterizer
 
 __all__ = ["RASTERIZERS", "get_rasterizer", "rasterizer_status"]
+
+_log = logging.getLogger(__name__)
 
 # name -> "module:factory"; the module is imported only when asked for
 RASTERIZERS: dict[str, str] = {
@@ -35,9 +38,13 @@ def get_rasterizer(name: str = "auto", device: torch.device | str = "cpu") -> Ra
         reasons: list[str] = []
         for candidate in order:
             try:
-                return _factory(candidate)()
+                rasterizer = _factory(candidate)()
             except BackendUnavailable as e:
                 reasons.append(str(e))
+                continue
+            if candidate == "reference":
+                _log.warning(f"The slow pure-torch rasterizer is used, so everything takes many times longer. {reasons[0]}")
+            return rasterizer
         raise BackendUnavailable(" ".join(reasons))
     if name not in RASTERIZERS:
         raise ConfigError(f"There is no rasterizer {name!r}; choose one of {', '.join(RASTERIZERS)}.")

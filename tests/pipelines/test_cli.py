@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 import subprocess
 import sys
@@ -10,6 +11,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from handful.pipelines.cli.common import show_log
 from handful.pipelines.cli.demo import write_photos
 from handful.pipelines.cli.main import COMMANDS, _run
 from handful.pipelines.results import check_results
@@ -107,3 +109,16 @@ def test_evaluate(shared_data: Path, tmp_path: Path, capsys: pytest.CaptureFixtu
     assert (tmp_path / "out" / "report.html").stat().st_size > 10_000 and (tmp_path / "out" / "pictures.png").is_file()
     assert _run(["evaluate", "llff", str(shared_data / "llff_fern"), "--views", "5"]) == 2
     assert "3, 6, 9" in capsys.readouterr().err
+
+
+def test_what_the_library_logs_is_a_note_said_once(capsys: pytest.CaptureFixture[str]) -> None:
+    log = logging.getLogger("handful.recon.anything")
+    show_log(quiet=False)
+    log.warning("slow")
+    log.warning("slow")
+    log.info("detail")
+    assert capsys.readouterr().err == "note: slow\n"
+    show_log(quiet=True)
+    log.warning("slow")
+    assert capsys.readouterr().err == ""
+    show_log(quiet=False)

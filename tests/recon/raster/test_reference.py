@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import sys
 from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
+from handful import recon
 from handful.recon.errors import BackendUnavailable, ConfigError, ShapeError
 from handful.recon.gaussians import Gaussians
+from handful.recon.kernels import native
 from handful.recon.raster import reference
 from handful.recon.raster.protocol import RasterOptions
 from handful.recon.raster.registry import get_rasterizer, rasterizer_status
@@ -142,3 +145,17 @@ def test_half_precision_is_refused() -> None:
     g, c, o = to_torch(smooth_scene())
     with pytest.raises(ShapeError, match="float32 or float64.*got Gaussians of float16"):
         JUDGE.render(g.to(dtype=torch.float16), c, RasterOptions())
+
+
+def test_without_kernels_the_torch_rasterizer_is_taken_and_says_so(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
+    monkeypatch.setitem(sys.modules, "handful.recon._native", None)
+    monkeypatch.delattr(recon, "_native", raising=False)
+    native.cache_clear()
+    caplog.set_level("WARNING", "handful")  # a command run with --quiet in this process has turned it down
+    try:
+        assert get_rasterizer("auto").name == "reference"
+        assert "slow pure-torch rasterizer" in caplog.text and "install a C++17 compiler" in caplog.text
+        with pytest.raises(BackendUnavailable, match="compiled kernels are missing"):
+            get_rasterizer("cpu")
+    finally:
+        native.cache_clear()
