@@ -19,6 +19,7 @@ __all__ = ["believed", "doubtful", "log_odds", "pair_log_odds"]
 DOUBT = 5.0  # log odds against a place before anything vouches for it
 CHANCE_SURE, CHANCE_FINE = 0.1, 0.2  # shares of wrong links that look right all the same
 SURE_WEIGHT, FINE_WEIGHT = 0.25, 0.15  # log odds per link beyond chance
+CORROBORATED_WEIGHT, CORROBORATED_MOST = 0.12, 6.0  # per agreeing link with a second, third, ... placed photo
 ENOUGH = 3 * DOUBT  # a photo so well linked need not be looked at
 
 
@@ -35,13 +36,21 @@ def pair_log_odds(scene: Scene, i: int, j: int, agree: np.ndarray | None = None)
 
 
 def log_odds(model: Model, view: int, scene: Scene) -> float:
-    """That a placed photo stands where the model says: links with the other placed photos, and what it shows of their points."""
-    odds = -DOUBT
+    """That a placed photo stands where the model says: links with the other placed photos, and what it shows of their points.
+
+    Links that agree count a little even where they are neither sure nor fine, when two or more placed photos have them: a place that is merely imagined looks at
+    things from about where they were seen (that is why they seemed familiar), and then the points can be looked up; a place far from all others cannot be
+    checked that way, and gets there by agreement alone.
+    """
+    odds, agreed = -DOUBT, [0]
     for a in np.flatnonzero(model.rig.placed):
         if a != view:
-            odds += pair_log_odds(scene, int(a), view, agreeing(model.rig, scene, int(a), view))
+            agree = agreeing(model.rig, scene, int(a), view)
+            odds += pair_log_odds(scene, int(a), view, agree)
+            agreed.append(int(agree.sum()))
         if odds > ENOUGH:
             return odds
+    odds += min(CORROBORATED_MOST, CORROBORATED_WEIGHT * (sum(agreed) - max(agreed)))
     return odds + _witnessed(model, view, scene)
 
 

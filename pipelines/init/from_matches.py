@@ -18,7 +18,7 @@ from .pairing import Overlap, PairingOptions, find_overlap, look_wider
 from .protocol import CameraReport, InitState, Progress
 from .scene import Scene
 from .search import FocalPrior, SearchOptions, continue_cameras, find_cameras
-from .tracks import build_tracks
+from .tracks import build_tracks, without_twins
 
 __all__ = ["FromMatches", "FromMatchesConfig"]
 
@@ -109,7 +109,7 @@ class FromMatches:
                 [np.full(len(link), i not in overlap.same and j not in overlap.same) for (i, j), link in zip(graph.pairs, graph.links, strict=True)]
             )
         grey = [v.image.load().mean(-1) for v in capture.views]
-        return Scene(graph, build_tracks(graph), size, camera_of, 0.5 * self.config.pairing.error_share * max(size), seed, grey)
+        return Scene(graph, without_twins(build_tracks(graph), graph, max(size)), size, camera_of, 0.5 * self.config.pairing.error_share * max(size), seed, grey)
 
     def _least(self, placed: int) -> int:
         """Observations that prove a model. Two photos fit any matches near some epipolar geometry; only their number tells chance from truth."""

@@ -13,6 +13,8 @@ from .scene import Scene, agreeing
 from .tracks import Tracks
 from .twoview import ray_angles
 
+PLENTY = 100  # known points found in their place: no other way to place the photo need be tried
+
 __all__ = ["grow"]
 
 
@@ -68,12 +70,17 @@ def _poses_of(model: Model, scene: Scene, tracks: Tracks, view: int, most: int =
     """
     pick, xyz = _known_points(model, tracks, view)
     uv = tracks.uv[pick]
-    proposals = _by_points(model, scene, uv, xyz, view) + _by_directions(model, scene, view) + _by_one_photo(model, scene, uv, xyz, view)
+
+    def hits(R: np.ndarray, t: np.ndarray) -> int:
+        there, _ = project(model.rig.with_pose(view, R, t), np.full(len(pick), view), xyz)
+        return int((np.linalg.norm(there - uv, axis=1) < 1.5 * scene.error_px).sum())
+
+    proposals = _by_points(model, scene, uv, xyz, view)
+    if max((hits(R, t) for R, t in proposals), default=0) < PLENTY:
+        proposals += _by_directions(model, scene, view) + _by_one_photo(model, scene, uv, xyz, view)
     ranked = []
     for R, t in proposals:
-        there, _ = project(model.rig.with_pose(view, R, t), np.full(len(pick), view), xyz)
-        hits = int((np.linalg.norm(there - uv, axis=1) < 1.5 * scene.error_px).sum())
-        ranked.append((_link_support(model.rig, scene, view, R, t) + hits, view, R, t))
+        ranked.append((_link_support(model.rig, scene, view, R, t) + hits(R, t), view, R, t))
     ranked.sort(key=lambda p: -p[0])
     kept: list[tuple[float, int, np.ndarray, np.ndarray]] = []
     spread = max(float(np.ptp(model.rig.centers[model.rig.placed], axis=0).max()), 1e-9)

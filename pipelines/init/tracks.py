@@ -10,7 +10,7 @@ from jaxtyping import Float, Int
 
 from ...recon.matches import Matches
 
-__all__ = ["MatchGraph", "Tracks", "build_graph", "build_tracks", "join_graphs"]
+__all__ = ["MatchGraph", "Tracks", "build_graph", "build_tracks", "join_graphs", "twins", "without_twins"]
 
 
 @dataclass(frozen=True)
@@ -158,3 +158,26 @@ def build_tracks(graph: MatchGraph) -> Tracks:
     view = view_of[nodes]
     uv = np.concatenate(graph.uv)[nodes]
     return Tracks(view, nodes - offset[view], track, uv, sigma[nodes], int(track.max(initial=-1)) + 1)
+
+
+def twins(graph: MatchGraph, side: int, share: float = 0.01, least: int = 30) -> set[tuple[int, int]]:
+    """Pairs of photos taken from nearly the same spot in nearly the same direction: half of their links move by less than `share` of the longer `side`."""
+    near = set()
+    for (i, j), link in zip(graph.pairs, graph.links, strict=True):
+        moved = np.linalg.norm(graph.uv[i][link[:, 0]] - graph.uv[j][link[:, 1]], axis=1)
+        if len(link) >= least and np.median(moved) < share * side:
+            near.add((i, j))
+    return near
+
+
+def without_twins(tracks: Tracks, graph: MatchGraph, side: int) -> Tracks:
+    """Leaves out tracks that only twins see: they have thousands, which no depth follows from, and would drown all others. Where a photo would be left with
+    little else, as when all photos stand close together, everything stays."""
+    useful = np.ones(tracks.count, dtype=bool)
+    length = np.bincount(tracks.track, minlength=tracks.count)
+    start = np.searchsorted(tracks.track, np.arange(tracks.count))
+    two = np.flatnonzero(length == 2)
+    for i, j in twins(graph, side):
+        useful[two[(tracks.view[start[two]] == i) & (tracks.view[start[two] + 1] == j)]] = False
+    left = tracks.select(useful[tracks.track])
+    return left if np.bincount(left.view, minlength=len(graph.uv))[np.unique(tracks.view)].min(initial=100) >= 100 else tracks

@@ -12,6 +12,9 @@ from ...data.pycolmap_bridge import homography, relative_pose
 __all__ = ["PairPose", "epipolar_agreement", "pair_hypotheses", "planar_poses", "ray_angles"]
 
 
+_ENOUGH = 400
+
+
 @dataclass(frozen=True)
 class PairPose:
     """Second camera from first: rotation, unit translation; which matches agree."""
@@ -26,17 +29,20 @@ def pair_hypotheses(
 ) -> list[PairPose]:
     """Essential matrix of all matches, of those that do not fit it (repeated texture), and the two poses a plane allows.
 
-    At most four, without near-duplicates, the best supported first.
+    At most four, without near-duplicates, the best supported first. Of many matches `_ENOUGH` spread ones propose, all of them vote.
     """
     found: list[PairPose] = []
-    first = relative_pose(uv0, uv1, size, focals, error_px, seed)
-    if first is not None:
-        found.append(PairPose(*first))
-        rest = np.flatnonzero(~first[2])
-        if len(rest) >= 16:
-            second = relative_pose(uv0[rest], uv1[rest], size, focals, error_px, seed)
-            if second is not None and second[2].sum() >= 12:
-                found.append(PairPose(second[0], second[1], epipolar_agreement(second[0], second[1], uv0, uv1, size, focals, error_px)))
+    rest = np.arange(len(uv0))
+    for least in (8, 12):
+        pick = rest[np.linspace(0, len(rest) - 1, min(len(rest), _ENOUGH)).astype(int)]
+        pose = relative_pose(uv0[pick], uv1[pick], size, focals, error_px, seed)
+        if pose is None or pose[2].sum() < least:
+            break
+        agree = epipolar_agreement(pose[0], pose[1], uv0, uv1, size, focals, error_px)
+        found.append(PairPose(pose[0], pose[1], agree))
+        rest = np.flatnonzero(~agree)
+        if len(rest) < 16:
+            break
     H = homography(uv0, uv1, error_px, seed)
     if H is not None and H[1].sum() >= max(12, 0.4 * len(uv0)):
         for R, t in planar_poses(H[0], size, focals, uv0[H[1]]):
