@@ -1,4 +1,5 @@
-"""Cameras from nothing against given ones: photos placed, focal length, rotation and centre after similarity alignment.
+"""Cameras from nothing against given ones: photos placed, focal length, rotation and centre after similarity alignment. Where a capture has no cameras, the judge
+is COLMAP on all its photos.
 
     python -m handful.benchmarks.cameras --data ../shared/data --json benchmarks/results/cameras.json
 """
@@ -7,18 +8,23 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
+import torch
 import tyro
 
 from ..data.atomic import write_json
 from ..data.protocol import LoadOptions
+from ..data.pycolmap_bridge import reference_cameras
 from ..data.registry import load_capture
 from ..pipelines.init.registry import get_initializer
 from ..pipelines.poses import pose_errors
 from ..pipelines.results import commit, machine
+from ..recon.camera import Cameras as CameraSet
 from ..recon.errors import CaptureError
+from ..recon.se3 import rotation_angle
 
 __all__ = ["Cameras", "main"]
 
@@ -28,7 +34,7 @@ CASES: dict[str, tuple[int, ...]] = {
     "strecha_fountain_P11": (3, 5, 11),
     "middlebury_temple16": (4, 8, 16),
     "fox": (3, 6),
-    "m360_kitchen25": (3, 5, 8),
+    "m360_kitchen25": (3, 5, 8, 25),
 }
 
 
@@ -71,18 +77,60 @@ def measure(path: Path, count: int, seed: int) -> dict[str, Any]:
     row |= {
         "placed": report.registered, "seconds": round(time.monotonic() - began, 1), "focal_px": report.focal_px,
         "reprojection_px": report.reprojection_px, "baseline": report.baseline, "points": report.points,
-        "rotation_deg": None, "center_percent": None, "focal_percent": None,
+        "rotation_deg": None, "worst_pair_deg": None, "center_percent": None, "focal_percent": None,
     }  # fmt: skip
-    if capture.cameras is not None and init.capture.cameras is not None:
-        given = capture.select(init.capture.names).cameras
-        assert given is not None
-        errors = pose_errors(init.capture.cameras, given)
-        row |= {
-            "rotation_deg": float(errors.rotation_deg.mean()),
-            "center_percent": float(errors.center.mean()),
-            "focal_percent": float(errors.focal.mean()),
-        }
+    found = init.capture.cameras
+    assert found is not None
+    if capture.cameras is not None:
+        row |= {"judge": "given"} | _errors(found, capture.select(init.capture.names).cameras)
+    else:
+        judge = reference(path, init.capture.names, found.width, found.height)
+        known = [k for k, n in enumerate(init.capture.names) if n in judge]
+        row |= {"judge": "colmap on all photos"}
+        if len(known) >= 2:
+            row |= _errors(found[known], _stacked([judge[init.capture.names[k]] for k in known]))
     return row
+
+
+def _errors(found: CameraSet, given: CameraSet | None) -> dict[str, float]:
+    assert given is not None
+    errors = pose_errors(found, given)
+    R, S = found.cam_from_world[:, :3, :3].double(), given.cam_from_world[:, :3, :3].double()
+    # rotations between two photos need no alignment of the whole, in which one wrong camera bends all others
+    pairs = [(i, j) for i in range(len(found)) for j in range(i)]
+    turns = [float(torch.rad2deg(rotation_angle((R[i] @ R[j].T @ S[j] @ S[i].T)[None]))) for i, j in pairs]
+    return {
+        "rotation_deg": float(errors.rotation_deg.mean()),
+        "worst_pair_deg": max(turns),
+        "center_percent": float(errors.center.mean()),
+        "focal_percent": float(errors.focal.mean()),
+    }
+
+
+@lru_cache(maxsize=4)
+def _colmap(folder: Path) -> dict[str, Any]:
+    return reference_cameras(folder)
+
+
+def reference(path: Path, names: tuple[str, ...], width: int, height: int) -> dict[str, CameraSet]:
+    """COLMAP's cameras of the whole capture for those of `names` that it could place."""
+    folder = path / "images" if (path / "images").is_dir() else path
+    cameras = {}
+    for name in names:
+        pose, focal = _colmap(folder).get(Path(name).name, (None, 0.0))
+        if pose is None:
+            continue
+        f = focal * max(width, height)
+        K = torch.tensor([[f, 0, width / 2], [0, f, height / 2], [0, 0, 1.0]])
+        T = torch.eye(4)
+        T[:3] = torch.from_numpy(pose).float()
+        cameras[name] = CameraSet(T[None], K[None], width, height)
+    return cameras
+
+
+def _stacked(cameras: list[CameraSet]) -> CameraSet:
+    first = cameras[0]
+    return CameraSet(torch.cat([c.cam_from_world for c in cameras]), torch.cat([c.K for c in cameras]), first.width, first.height)
 
 
 if __name__ == "__main__":

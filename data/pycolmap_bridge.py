@@ -1,49 +1,23 @@
-"""COLMAP's estimators and its incremental mapper (Schoenberger and Frahm, CVPR 2016) for arrays in memory. The only file that imports pycolmap.
+"""COLMAP's estimators (Schoenberger and Frahm, CVPR 2016) for arrays in memory, and its cameras to compare with. The only file that imports pycolmap.
 
 COLMAP's pixels are ours: centres at +0.5. Everything runs on one thread with the given seed, so that the same photos give the same cameras.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import tempfile
+from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from functools import lru_cache
+from pathlib import Path
 from typing import Any
 
 import numpy as np
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float
 
 from ..recon.errors import BackendUnavailable
 
-__all__ = ["MappedPhotos", "MapperOptions", "absolute_pose", "homography", "map_photos", "relative_pose", "verify_pair"]
-
-
-@dataclass(frozen=True)
-class MapperOptions:
-    """Thresholds for few photos; pixels are those of the photos.
-
-    COLMAP's own defaults (16 degrees, 100 and 30 inliers, model size 10) assume hundreds of photos taken for the purpose.
-    """
-
-    min_matches: int = 15
-    init_min_angle_deg: float = 1.5
-    init_min_inliers: int = 30
-    init_trials: int = 500
-    pose_min_inliers: int = 12
-    pose_min_inlier_ratio: float = 0.1
-    model_size: int = 2
-    error_px: float = 4.0
-
-
-@dataclass(frozen=True)
-class MappedPhotos:
-    """One connected model: which photos are placed and their world-to-camera poses (those of other photos mean nothing)."""
-
-    placed: Bool[np.ndarray, "V"]
-    R: Float[np.ndarray, "V 3 3"]
-    t: Float[np.ndarray, "V 3"]
-    points: int
+__all__ = ["absolute_pose", "homography", "reference_cameras", "relative_pose", "verify_pair"]
 
 
 @lru_cache(maxsize=1)
@@ -172,79 +146,25 @@ def absolute_pose(
     return pose[:, :3], pose[:, 3], np.asarray(found["inlier_mask"], dtype=bool)
 
 
-def map_photos(
-    uv: Sequence[Float[np.ndarray, "N 2"]],
-    pairs: Sequence[tuple[int, int]],
-    links: Sequence[Int[np.ndarray, "M 2"]],
-    size: tuple[int, int],
-    focals: Sequence[float],
-    options: MapperOptions,
-    seed: int = 0,
-) -> list[MappedPhotos]:
-    """Incremental mapping of verified matches with held focal lengths; models by photos, then points, the best first.
-
-    Args:
-        uv: keypoints per photo, continuous pixels.
-        pairs, links: photo pairs and the keypoint indices of their verified matches.
-        focals: pixels, per photo; photos of equal focal length share a camera.
-    """
+def reference_cameras(
+    photos: str | Path, seed: int = 0
+) -> dict[str, tuple[Float[np.ndarray, "3 4"], float]]:
+    """COLMAP's own cameras of a folder of photos, by SIFT and its default settings: per placed photo cam_from_world and the focal length as a share of the
+    longer side. An outside judge for captures that come without cameras; it wants dozens of photos."""
     c = _pycolmap()
-    with c.Database.open(":memory:") as database:
-        _fill(database, uv, pairs, links, size, focals, options)
-        choice = c.DatabaseCacheOptions()
-        choice.min_num_matches = options.min_matches
-        cache = c.DatabaseCache.create(database, choice)
-    manager = c.ReconstructionManager()
-    c.IncrementalPipeline(_pipeline_options(options, seed), cache, manager).run()
-    models = [_read(manager.get(i), len(uv)) for i in range(manager.size())]
-    return sorted(models, key=lambda m: (-int(m.placed.sum()), -m.points))
-
-
-def _fill(database: Any, uv: Sequence[np.ndarray], pairs: Any, links: Any, size: tuple[int, int], focals: Sequence[float], o: MapperOptions) -> None:
-    c = _pycolmap()
-    numbers = {f: n + 1 for n, f in enumerate(sorted(set(focals)))}
-    cameras = {f: _camera(size, f, n) for f, n in numbers.items()}
-    for camera in cameras.values():
-        database.write_camera(camera, use_camera_id=True)
-        rig = c.Rig(rig_id=camera.camera_id)
-        rig.add_ref_sensor(camera.sensor_id)
-        database.write_rig(rig, use_rig_id=True)
-    for i, points in enumerate(uv):
-        image = c.Image(name=f"{i:06d}", camera_id=numbers[focals[i]], image_id=i + 1)
-        frame = c.Frame(frame_id=i + 1, rig_id=numbers[focals[i]])
-        frame.add_data_id(image.data_id)
-        database.write_image(image, use_image_id=True)
-        database.write_frame(frame, use_frame_id=True)
-        database.write_keypoints(i + 1, np.ascontiguousarray(points, dtype=np.float32))
-    for (i, j), link in zip(pairs, links, strict=True):
-        if len(link) < o.min_matches:
-            continue
-        geometry = c.TwoViewGeometry()
-        geometry.config = c.TwoViewGeometryConfiguration.CALIBRATED
-        geometry.inlier_matches = np.ascontiguousarray(link, dtype=np.uint32)
-        database.write_matches(i + 1, j + 1, geometry.inlier_matches)
-        database.write_two_view_geometry(i + 1, j + 1, geometry)
-
-
-def _pipeline_options(o: MapperOptions, seed: int) -> Any:
-    p = _pycolmap().IncrementalPipelineOptions()
-    p.min_num_matches, p.min_model_size, p.init_num_trials = o.min_matches, o.model_size, o.init_trials
-    p.ba_refine_focal_length = p.ba_refine_principal_point = p.ba_refine_extra_params = False
-    p.extract_colors = False
-    p.random_seed, p.num_threads = seed, 1
-    m, t = p.mapper, p.triangulation
-    m.init_min_num_inliers, m.init_min_tri_angle, m.init_max_error = o.init_min_inliers, o.init_min_angle_deg, o.error_px
-    m.abs_pose_min_num_inliers, m.abs_pose_min_inlier_ratio, m.abs_pose_max_error = o.pose_min_inliers, o.pose_min_inlier_ratio, 3 * o.error_px
-    m.abs_pose_refine_focal_length = m.abs_pose_refine_extra_params = False
-    m.filter_max_reproj_error, m.random_seed, m.num_threads = o.error_px, seed, 1
-    t.ignore_two_view_tracks, t.random_seed = False, seed
-    t.merge_max_reproj_error = t.complete_max_reproj_error = o.error_px
-    return p
-
-
-def _read(model: Any, views: int) -> MappedPhotos:
-    placed, R, t = np.zeros(views, dtype=bool), np.tile(np.eye(3), (views, 1, 1)), np.zeros((views, 3))
-    for number in model.reg_image_ids():
-        pose = model.image(number).cam_from_world().matrix()
-        placed[number - 1], R[number - 1], t[number - 1] = True, pose[:, :3], pose[:, 3]
-    return MappedPhotos(placed, R, t, model.num_points3D())
+    with tempfile.TemporaryDirectory() as work:
+        database = Path(work) / "database.db"
+        reader = c.ImageReaderOptions()
+        reader.camera_model = "SIMPLE_RADIAL"
+        c.extract_features(database, photos, camera_mode=c.CameraMode.SINGLE, reader_options=reader)
+        c.match_exhaustive(database)
+        options = c.IncrementalPipelineOptions()
+        options.random_seed = seed
+        models = c.incremental_mapping(database, photos, work, options)
+    best = max(models.values(), key=lambda m: m.num_reg_images(), default=None)
+    found = {}
+    for number in best.reg_image_ids() if best is not None else ():
+        image = best.image(number)
+        camera = best.cameras[image.camera_id]
+        found[image.name] = (image.cam_from_world().matrix(), camera.params[0] / max(camera.width, camera.height))
+    return found

@@ -16,22 +16,20 @@ from .witness import witness
 
 __all__ = ["believed", "doubtful", "log_odds", "pair_log_odds"]
 
-DOUBT = 5.0  # log odds against a place before anything vouches for it
+DOUBT = 6.0  # log odds against a place before anything vouches for it
 CHANCE_SURE, CHANCE_FINE = 0.1, 0.2  # shares of wrong links that look right all the same
 SURE_WEIGHT, FINE_WEIGHT = 0.25, 0.15  # log odds per link beyond chance
-CORROBORATED_WEIGHT, CORROBORATED_MOST = 0.12, 6.0  # per agreeing link with a second, third, ... placed photo
+CORROBORATED_WEIGHT, CORROBORATED_MOST = 0.12, 4.0  # per agreeing link with a second, third, ... placed photo; never enough alone
 ENOUGH = 3 * DOUBT  # a photo so well linked need not be looked at
 
 
 def pair_log_odds(scene: Scene, i: int, j: int, agree: np.ndarray | None = None) -> float:
-    """What the links of two photos say for their being the same things; with `agree`, only those links (of all) speak for it."""
+    """What the links of two photos say for their being the same things; with `agree`, those links alone (the slower looks bring others that are known to be wrong)."""
     n = scene.pair_index.get((min(i, j), max(i, j)))
     if n is None:
         return 0.0
-    sure, fine = scene.sure[n], scene.fine[n]
-    if agree is not None:
-        sure, fine = sure & agree, fine & agree
-    total = len(scene.graph.links[n])
+    agree = np.ones(len(scene.sure[n]), dtype=bool) if agree is None else agree
+    sure, fine, total = scene.sure[n] & agree, scene.fine[n] & agree, int(agree.sum())
     return SURE_WEIGHT * max(0.0, sure.sum() - CHANCE_SURE * total) + FINE_WEIGHT * max(0.0, fine.sum() - CHANCE_FINE * total)
 
 

@@ -18,6 +18,8 @@ from .model import AGREE, Model, disagreement, evaluate, settle, start_rig
 from .scene import Scene
 from .tracks import Tracks
 
+FARTHEST = 3.3  # standard deviations: beyond, a focal length is not believed
+
 __all__ = ["FocalPrior", "SearchOptions", "continue_cameras", "find_cameras"]
 
 
@@ -52,10 +54,10 @@ class SearchOptions:
         quick_tracks, steady_tracks: tracks used while searching, and to steady the focal length.
     """
 
-    ratios: tuple[float, ...] = (0.85, 1.3, 2.0)
+    ratios: tuple[float, ...] = (0.85, 1.3, 2.0, 3.0)
     pairs: int = 5
     poses: int = 3
-    finalists: int = 3
+    finalists: int = 4
     enough: float = 0.85
     min_inliers: int = 12
     quick_tracks: int = 600
@@ -70,21 +72,26 @@ def find_cameras(scene: Scene, prior: FocalPrior, fixed_focal: bool, options: Se
     """
     quick = quick_tracks(scene.tracks, max(options.quick_tracks, 100 * len(prior.mean)))
     seeds: list[Model] = []
+    finalists: list[Model] = []  # of each focal length begun from the best: few photos tell them apart less well than all will
     ratios = (1.0,) if fixed_focal else options.ratios
     for n, ratio in enumerate(ratios):
-        seeds += _seeds(scene, quick, prior, ratio, options)
+        found = _seeds(scene, quick, prior, ratio, options)
+        seeds += found
+        finalists += [max(found, key=lambda m: m.score)] if found else []
         tell(0.6 * (n + 1) / len(ratios))
         best = max(seeds, key=lambda m: m.score, default=None)
         if best is not None and n >= 1 and best.placed == min(3, len(prior.mean)) and explained(best) >= options.enough:
             break
-    seeds.sort(key=lambda m: -m.score)
+    finalists = _distinct(sorted(finalists, key=lambda m: -m.score) + sorted(seeds, key=lambda m: -m.score))[: options.finalists]
     best = None
-    for n, seed in enumerate(_distinct(seeds)[: options.finalists]):
+    for n, seed in enumerate(finalists):
         grown = grow(seed, scene, quick, prior.options(_observations(seed), iterations=8), options.min_inliers)
         full = finish(grown, scene, prior, fixed_focal, options)
+        if not sane(full, prior):
+            continue
         if best is None or full.score > best.score:
             best = full
-        tell(0.6 + 0.4 * (n + 1) / options.finalists)
+        tell(0.6 + 0.4 * (n + 1) / len(finalists))
         if best.placed == len(prior.mean) and explained(best) >= options.enough:
             break
     return best
@@ -142,6 +149,8 @@ def steady_focal(model: Model, scene: Scene, tracks: Tracks, prior: FocalPrior, 
     tried: dict[int, tuple[float, Model]] = {}
 
     def cost(k: int) -> float:
+        if k not in tried and abs(start + k * step - log_mean) > FARTHEST * prior.spread:
+            tried[k] = (np.inf, model)
         if k not in tried:
             near = min(tried, key=lambda q: abs(q - k), default=None)
             rig = (model if near is None else tried[near][1]).rig
@@ -155,11 +164,17 @@ def steady_focal(model: Model, scene: Scene, tracks: Tracks, prior: FocalPrior, 
     for k in (coarse, fine):
         while len(tried) < most and (best - k not in tried or best + k not in tried):
             best = min((best - k, best, best + k), key=cost)
-    if best - fine not in tried or best + fine not in tried:
+    if not all(np.isfinite(tried.get(k, (np.inf, model))[0]) for k in (best - fine, best, best + fine)):
         return tried[best][1]
     a, b, c = cost(best - fine), cost(best), cost(best + fine)
     shift = float(np.clip(0.5 * (a - c) / max(a - 2 * b + c, 1e-9), -0.5, 0.5))
     return replace(tried[best][1], rig=replace(tried[best][1].rig, focal=model.rig.focal * np.exp((best + shift) * step)))
+
+
+def sane(model: Model, prior: FocalPrior) -> bool:
+    """Whether the focal lengths are such as cameras have."""
+    off = np.log(model.rig.focal / prior.mean)[model.rig.placed]
+    return bool(np.abs(off).max() <= FARTHEST * max(prior.spread, 0.1) + 0.05)
 
 
 def explained(model: Model) -> float:
