@@ -162,8 +162,10 @@ def reference_cameras(
         options.random_seed = seed
         models = c.incremental_mapping(database, photos, work, options)
     best = max(models.values(), key=lambda m: m.num_reg_images(), default=None)
-    found = {}
-    for number in best.reg_image_ids() if best is not None else ():
+    found: dict[str, tuple[np.ndarray, float]] = {}
+    if best is None:
+        return found
+    for number in best.reg_image_ids():
         image = best.image(number)
         camera = best.cameras[image.camera_id]
         found[image.name] = (image.cam_from_world().matrix(), camera.params[0] / max(camera.width, camera.height))
