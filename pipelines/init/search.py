@@ -50,6 +50,7 @@ class SearchOptions:
         pairs, poses: first pairs tried, and relative poses per pair.
         finalists: hypotheses grown to all photos.
         enough: share of agreeing observations at which nothing better is looked for.
+        enough_photos: so many placed photos tell hypotheses apart, and determine the focal length without help.
         min_inliers: agreeing observations a photo needs.
         quick_tracks, steady_tracks: tracks used while searching, and to steady the focal length.
     """
@@ -59,6 +60,7 @@ class SearchOptions:
     poses: int = 3
     finalists: int = 4
     enough: float = 0.85
+    enough_photos: int = 8
     min_inliers: int = 12
     quick_tracks: int = 600
     steady_tracks: int = 3000
@@ -83,17 +85,18 @@ def find_cameras(scene: Scene, prior: FocalPrior, fixed_focal: bool, options: Se
         if best is not None and n >= 1 and best.placed == min(3, len(prior.mean)) and explained(best) >= options.enough:
             break
     finalists = _distinct(sorted(finalists, key=lambda m: -m.score) + sorted(seeds, key=lambda m: -m.score))[: options.finalists]
+    if len(prior.mean) > options.enough_photos:  # so many tell hypotheses apart before all photos are placed
+        part = [grow(m, scene, quick, prior.options(_observations(m), iterations=8), options.min_inliers, options.enough_photos) for m in finalists]
+        finalists = sorted(part, key=lambda m: -m.score)[:1]
     best = None
     for n, seed in enumerate(finalists):
         grown = grow(seed, scene, quick, prior.options(_observations(seed), iterations=8), options.min_inliers)
         full = finish(grown, scene, prior, fixed_focal, options)
-        if not sane(full, prior):
-            continue
-        if best is None or full.score > best.score:
-            best = full
         tell(0.6 + 0.4 * (n + 1) / len(finalists))
-        if best.placed == len(prior.mean) and explained(best) >= options.enough:
-            break
+        if sane(full, prior) and (best is None or full.score > best.score):
+            best = full
+            if best.placed == len(prior.mean) and explained(best) >= options.enough:
+                break
     return best
 
 
@@ -105,7 +108,8 @@ def continue_cameras(
         again = find_cameras(scene, prior, fixed_focal, options, tell)
         return again if model is None or (again is not None and again.placed > model.placed) else model
     o = prior.options(_observations(model), iterations=8)
-    grown = grow(evaluate(model.rig, scene.tracks), scene, scene.tracks, o, options.min_inliers)
+    some = quick_tracks(scene.tracks, options.steady_tracks)
+    grown = grow(evaluate(model.rig, some), scene, some, o, options.min_inliers)
     tell(0.5)
     return finish(grown, scene, prior, fixed_focal, options) if grown.placed > model.placed else model
 
@@ -121,6 +125,9 @@ def finish(model: Model, scene: Scene, prior: FocalPrior, fixed_focal: bool, opt
     model = prune(model, scene, scene.tracks, o)
     if fixed_focal:
         return model
+    if model.placed >= options.enough_photos:
+        free = BundleOptions(iterations=20, focal=True, focal_mean=prior.mean, focal_prior=prior.spread)
+        return settle(model, scene.tracks, free, scene.camera_of, wide)
     steady = steady_focal(model, scene, quick_tracks(scene.tracks, options.steady_tracks), prior)
     return settle(evaluate(steady.rig, scene.tracks), scene.tracks, BundleOptions(iterations=20), scene.camera_of, wide)
 
