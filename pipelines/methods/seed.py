@@ -22,6 +22,7 @@ __all__ = ["seed_gaussians"]
 
 RING_STRIDE = 4  # pixels between the splats of the ring: nothing sharp is known there
 AGREES = 0.015  # two depths are the same surface when they differ by less than this (relative)
+CLEAR = 1 / 3  # of a photo's median depth: nothing that is only guessed may stand nearer to where a photo was taken
 EDGE = 0.06  # relative depth difference that makes a depth edge
 
 
@@ -44,14 +45,37 @@ def seed_gaussians(capture: Capture, depth: tuple[DepthMap, ...], config: SeedCo
     dense = torch.stack([complete_depth(d.depth, d.confidence, images[i]) for i, d in enumerate(depth)])
     keep = [inside[i] & ~_explained(cameras, depth, dense, i) if config.merge else inside[i] for i in range(len(cameras))]
     rate = min(1.0, config.budget / max(1, sum(int(k.sum()) for k in keep)))
+    reach = CLEAR * torch.stack([_median_depth(d, z) for d, z in zip(depth, dense, strict=True)])
     shown, extra = [], []
     for i in range(len(cameras)):
+        guessed = inside[i] & ~depth[i].valid
+        keep[i] &= ~(guessed & _in_the_way(cameras[i].unproject_depth(dense[i][None])[0], cameras, reach))
         shown.append(_photo_layer(cameras[i], images[i], depth[i], dense[i], keep[i], rate, config))
         if config.behind > 0:
             extra.append(_behind_layer(cameras[i], images[i], dense[i], inside[i], config))
         if config.surround > 0 and masks is None:
             extra.append(_ring(cameras, images[i], dense, i, config))
+    extra = [_masked(layer, ~_in_the_way(layer.xyz, cameras, reach)) for layer in extra]
     return _assemble([*shown, *_thinned(extra, config.extra)], len(cameras), config)
+
+
+def _median_depth(prior: DepthMap, dense: Tensor) -> Tensor:
+    """Of what was measured, or of everything where that is little."""
+    measured = prior.depth[prior.valid]
+    return measured.median() if len(measured) > 0.02 * dense.numel() else dense.median()
+
+
+def _in_the_way(xyz: Float[Tensor, "... 3"], cameras: Cameras, reach: Float[Tensor, "V"]) -> Bool[Tensor, "..."]:
+    """Points within `reach` of a place where a photo was taken. Somebody stood there: what is guessed there (depth continued over a table towards its edge,
+    the ring around a neighbour's photo) is fog before every camera that moves between the photos, and no photo shows it from the front."""
+    near = torch.zeros(xyz.shape[:-1], dtype=torch.bool)
+    for center, radius in zip(cameras.centers, reach, strict=True):
+        near |= (xyz - center).norm(dim=-1) < radius
+    return near
+
+
+def _masked(layer: Layer, keep: Tensor) -> Layer:
+    return Layer(layer.xyz[keep], layer.rgb[keep], layer.opacity[keep], layer.sigma[keep])
 
 
 def _thinned(layers: list[Layer], budget: int) -> list[Layer]:
