@@ -71,8 +71,10 @@ class FromMatches:
         overlap, scene, model = self._look_again(capture, overlap, scene, model, matchers, seed, tell)
         if not overlap.graph.pairs or len(overlap.same) == len(capture) - 1:
             raise CaptureError(_nothing_overlaps(capture, overlap))
-        if model is None or model.placed < 2 or model.good.sum() < self._least(model.placed) or not believed(model, scene):
+        if model is None or model.placed < 2 or model.good.sum() < self._least(model.placed):
             raise CaptureError(_nothing_placed(capture, overlap))
+        if not believed(model, scene):
+            raise CaptureError(_nothing_sure(capture))
         return self._state(capture, level(model), overlap, source)
 
     def _look_again(
@@ -186,10 +188,19 @@ def _nothing_overlaps(capture: Capture, overlap: Overlap) -> str:
 
 def _nothing_placed(capture: Capture, overlap: Overlap) -> str:
     n = int(overlap.shared.max())
+    if n < 2 * MIN_PAIR_POINTS:
+        return _nothing_sure(capture)
     i, j = np.unravel_index(int(overlap.shared.argmax()), overlap.shared.shape)
     return (
         f"The photos overlap ({capture.names[int(i)]} and {capture.names[int(j)]} share {n} points) but their positions cannot be told: they seem to be taken from "
         "one spot; take a step to the side between photos instead of turning on the spot."
+    )
+
+
+def _nothing_sure(capture: Capture) -> str:
+    return (
+        f"Where the {len(capture)} photos were taken cannot be told with any certainty: what they seem to share may be other things that look alike; "
+        "take them closer together, so that neighbouring photos share at least half of what they show."
     )
 
 
