@@ -1,6 +1,11 @@
 """Quality and time on benchmark captures: one results file per scene and one table.
 
     python -m handful.benchmarks.quality --data ../shared/data --scenes fern flower fortress horns --seeds 0 1 2 --out benchmarks/results/llff-3
+
+With `--validation` no test photo is read: of the training photos of the largest protocol `--views` train and the others test. Settings are chosen
+there:
+
+    python -m handful.benchmarks.quality --data ../shared/data --scenes horns flower --validation --out out/try --set seed.surround=0.5
 """
 
 from __future__ import annotations
@@ -17,7 +22,7 @@ from ..pipelines.cli.common import Console
 from ..pipelines.cli.evaluate import evaluate_once
 from ..pipelines.config import override
 from ..pipelines.methods import method_config
-from ..pipelines.protocols import load_benchmark, pose_free
+from ..pipelines.protocols import DATASETS, load_benchmark, pose_free, validation
 from ..pipelines.results import EvalResults, SeedResult, write_results
 
 __all__ = ["Quality", "main"]
@@ -38,6 +43,8 @@ class Quality:
     views: int = 3
     seeds: tuple[int, ...] = (0, 1, 2)
     poses: Literal["given", "sim3_aligned", "test_time_optimized"] = "given"
+    validation: bool = False
+    """Choose settings: train on some of the training photos of the largest protocol, test on its others."""
     method: str = "handful"
     set: Annotated[tuple[str, ...], tyro.conf.arg(metavar="NAME=VALUE ...")] = ()
     device: str = "auto"
@@ -50,7 +57,10 @@ def main(args: Quality | None = None) -> None:
     config = override(method_config(args.method), args.set)
     rows = []
     for scene in args.scenes:
-        capture, protocol = load_benchmark(args.dataset, args.data / FOLDERS[args.dataset].format(scene), args.views)
+        views = DATASETS[args.dataset].views[-1] if args.validation else args.views
+        capture, protocol = load_benchmark(args.dataset, args.data / FOLDERS[args.dataset].format(scene), views)
+        if args.validation:
+            protocol = validation(protocol, args.views)
         if args.poses != "given":
             protocol = pose_free(protocol, args.poses)
         runs = []
@@ -71,7 +81,7 @@ def table(rows: list[dict[str, Any]], args: Quality) -> str:
     columns = ("psnr", "psnr_std", "ssim", "lpips_vgg", "lpips_alex", "seconds")
     means = {c: _mean([r[c] for r in rows]) for c in columns}
     lines = [
-        f"{args.dataset}, {args.views} views, poses {args.poses}, method {args.method}{' ' + ' '.join(args.set) if args.set else ''}, "
+        f"{args.dataset}, {args.views} views{', validation on training photos' if args.validation else ''}, poses {args.poses}, method {args.method}{' ' + ' '.join(args.set) if args.set else ''}, "
         f"seeds {' '.join(map(str, args.seeds))}. "
         f"Peak memory of the process: {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6:.2f} GB.",
         "",

@@ -7,10 +7,9 @@ import json
 import math
 import time
 from collections.abc import Callable, Iterator
-from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import torch
 
@@ -18,7 +17,7 @@ from ..data.protocol import LoadOptions
 from ..data.registry import load_capture
 from ..priors.registry import get_prior
 from ..recon.capture import Capture
-from ..recon.errors import CaptureError, ConfigError, HandfulError
+from ..recon.errors import CaptureError, ConfigError
 from ..recon.scene import SplatScene
 from .checkpoint import load_checkpoint, save_checkpoint
 from .config import to_jsonable
@@ -28,7 +27,7 @@ from .init.registry import get_initializer
 from .methods import method_config
 from .methods.config import SplatConfig
 from .methods.splat import SplatMethod, SplatRun
-from .out_folder import START, STATE, claim_out
+from .out_folder import START, STATE, claim_out, release
 from .protocol import Start
 from .scene_folder import SceneFolder, write_scene_folder
 from .start_file import load_start, save_start
@@ -110,6 +109,7 @@ class Reconstruction:
         self.began = time.monotonic()
         self.overwrite = overwrite
         self.device = job.torch_device()
+        self._lock: IO[str] | None = None  # on the output folder, from its claim to the end
 
     @property
     def state_path(self) -> Path:
@@ -128,17 +128,14 @@ class Reconstruction:
             yield Warned(text)
         self.fingerprint = self.job.fingerprint(capture)
         new = not self.job.out.exists()
-        claim_out(self.job.out, self.job.photos, self.fingerprint, self.overwrite)
+        self._lock = claim_out(self.job.out, self.job.photos, self.fingerprint, self.overwrite)
         start = self._resume_start(capture)
         if start is None:
             try:
                 start = yield from self._start(capture)
                 save_start(self.start_path, start, self.fingerprint)
-            except HandfulError:
-                if new:
-                    for folder in (self.start_path.parent, self.job.out):
-                        with suppress(OSError):  # not there, or not empty
-                            folder.rmdir()
+            except BaseException:  # Ctrl-C too
+                release(self._lock, self.job.out, also_folders=new)
                 raise
         self.init = start.init
         for item in start.init.report.unplaced:
@@ -180,7 +177,11 @@ class Reconstruction:
             "cameras": to_jsonable(report), "method": self.job.method, "seed": self.job.seed,
             "optimisation_seconds": round(self.run.elapsed, 2), "warnings": self.warnings,
         }  # fmt: skip
-        return write_scene_folder(self.job.out, scene, self.init, self.job.settings, metrics)
+        folder = write_scene_folder(self.job.out, scene, self.init, self.job.settings, metrics)
+        if self._lock is not None:
+            release(self._lock, self.job.out)
+            self._lock = None
+        return folder
 
     # -- stages --------------------------------------------------------------------------------------------------
 

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import fcntl
+from contextlib import suppress
 from pathlib import Path
+from typing import IO
 
 from ..data.atomic import clear_leftovers, ensure_folder, writing
 from ..data.files import list_photos
@@ -10,15 +13,18 @@ from ..data.scene_mark import is_scene_folder
 from ..recon.errors import CaptureError, CheckpointError
 from .checkpoint import load_checkpoint
 
-__all__ = ["SCENE_FILES", "STATE", "START", "claim_out"]
+__all__ = ["SCENE_FILES", "STATE", "START", "claim_out", "release"]
 
 START, STATE = "checkpoint/start.safetensors", "checkpoint/state.safetensors"
+LOCK = "checkpoint/lock"
 # what a scene folder consists of, see scene_folder.py
 SCENE_FILES = ("scene.ply", "images", "masks", "sparse", "transforms.json", "config.json", "metrics.json", "preview.png", "checkpoint")
 
 
-def claim_out(out: Path, photos: Path, fingerprint: str, overwrite: bool) -> None:
+def claim_out(out: Path, photos: Path, fingerprint: str, overwrite: bool) -> IO[str]:
     """Makes `out` ready for the job with this fingerprint, or raises a HandfulError in one sentence that leaves it as it was.
+
+    Returns the lock that keeps a second run out of the folder: it holds until it is closed, or the process ends in whatever way.
 
     Args:
         photos: what the job reads; it must not lie where the job writes.
@@ -26,8 +32,45 @@ def claim_out(out: Path, photos: Path, fingerprint: str, overwrite: bool) -> Non
     """
     if out.exists() and not out.is_dir():
         raise CaptureError(f"{out} is a file; give a folder with -o.")
+    start = out / START
+    _refuse_foreign(out, photos, ours=start.exists() or (out / LOCK).exists() or is_scene_folder(out))
+    new = not out.exists()
+    ensure_folder(out / "checkpoint")
+    lock = _lock(out)
+    try:
+        _make_room(out, fingerprint, overwrite)
+    except BaseException:
+        release(lock, out, also_folders=new)
+        raise
+    return lock
+
+
+def release(lock: IO[str], out: Path, also_folders: bool = False) -> None:
+    """Lets others write to the folder. With `also_folders` nothing of the claim stays; folders that hold something do."""
+    if also_folders:
+        with suppress(OSError):
+            (out / LOCK).unlink()
+        for folder in (out / "checkpoint", out):
+            with suppress(OSError):  # not empty
+                folder.rmdir()
+    lock.close()
+
+
+def _lock(out: Path) -> IO[str]:
+    with writing(out):
+        file = open(out / LOCK, "w")  # noqa: SIM115 - held for as long as the job
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        file.close()
+        raise CheckpointError(f"Another run is writing to {out}; wait for it, or choose another folder with -o.") from None
+    except OSError:
+        pass  # a file system without locks
+    return file
+
+
+def _make_room(out: Path, fingerprint: str, overwrite: bool) -> None:
     start, state = out / START, out / STATE
-    _refuse_foreign(out, photos, ours=start.exists() or is_scene_folder(out))
     if start.exists():
         if fingerprint_of(start) != fingerprint:
             if not overwrite:
@@ -40,7 +83,6 @@ def claim_out(out: Path, photos: Path, fingerprint: str, overwrite: bool) -> Non
             state.unlink(missing_ok=True)
     elif (out / "scene.ply").exists():
         raise CheckpointError(f"{out} already holds a scene that this job did not make; choose another folder with -o, or add --overwrite.")
-    ensure_folder(out)
     clear_leftovers(out, folders_too=True)
 
 

@@ -34,6 +34,7 @@ __all__ = [
     "save_protocol",
     "scene_name",
     "stored_protocols",
+    "validation",
 ]
 
 SPLITS = Path(__file__).parent / "splits"
@@ -242,6 +243,19 @@ def protocol_for(dataset: str, names: Sequence[str], views: int, scene: str = ""
 def pose_free(protocol: EvalProtocol, mode: Literal["sim3_aligned", "test_time_optimized"]) -> EvalProtocol:
     """The same split without given cameras; the id says so."""
     return replace(protocol, id=f"{protocol.id}-{'posefree' if mode == 'sim3_aligned' else 'posefree-tto'}", poses=mode)
+
+
+def validation(protocol: EvalProtocol, views: int) -> EvalProtocol:
+    """Where settings are chosen: `views` of the protocol's own training photos train, its others test. No test photo is touched.
+
+    DTU's rule lists its photos in the order they are added, so the first ones train; elsewhere they are spaced.
+    """
+    names = protocol.train
+    if not 2 <= views < len(names):
+        raise ConfigError(f"Validation on {protocol.id} takes 2 to {len(names) - 1} of its {len(names)} training photos, not {views}.")
+    train = names[:views] if protocol.dataset == "dtu" else tuple(names[i] for i in spaced(len(names), views))
+    rest = tuple(n for n in names if n not in train)
+    return replace(protocol, id=f"{protocol.dataset}-{views}-validation-of-{len(names)}", train=train, test=rest)
 
 
 # -- captures ----------------------------------------------------------------------------------------------------------

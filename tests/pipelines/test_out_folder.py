@@ -64,6 +64,20 @@ def test_the_photos_own_folder_is_refused(tmp_path: Path, write) -> None:
     claim_out(tmp_path / "new", out, "x", False)
 
 
+def test_two_runs_do_not_write_into_one_folder(tmp_path: Path, write) -> None:
+    source, out = write(tmp_path / "capture"), tmp_path / "out"
+    first = Reconstruction(ReconstructJob(source, out, config=QUICK))
+    events = first.events()
+    while first.init is None:
+        next(events)
+    other = Reconstruction(ReconstructJob(source, out, config=QUICK), overwrite=True)
+    with pytest.raises(CheckpointError, match="Another run is writing"):
+        list(other.events())
+    list(events)
+    first.finish()
+    assert list(Reconstruction(ReconstructJob(source, out, config=QUICK)).events()), "free again"
+
+
 def test_only_overwrite_replaces_another_scene(tmp_path: Path, write) -> None:
     out = write(tmp_path / "out")
     with pytest.raises(CheckpointError, match="--overwrite"):

@@ -23,6 +23,7 @@ from handful.pipelines.protocols import (
     scene_name,
     stored_path,
     stored_protocols,
+    validation,
 )
 from handful.recon.errors import CaptureError, ConfigError
 
@@ -184,3 +185,14 @@ def test_photos_missing_at_a_scale_are_named(shared_data):
 @pytest.mark.slow
 def test_the_stored_files_are_those_of_the_captures_at_hand(shared_data):
     assert sorted(make(shared_data), key=lambda p: (p.dataset, p.scene, p.id)) == sorted(STORED, key=lambda p: (p.dataset, p.scene, p.id))
+
+
+def test_settings_are_chosen_without_test_photos():
+    nine = next(p for p in STORED if p.scene == "horns" and p.id == "llff-9")
+    v = validation(nine, 3)
+    assert v.train == (nine.train[0], nine.train[4], nine.train[8]) and not set(v.test) & set(nine.test)
+    assert set(v.train) | set(v.test) == set(nine.train) and v.id == "llff-3-validation-of-9"
+    dtu = next(p for p in STORED if p.scene == "scan24" and p.id == "dtu-9")
+    assert validation(dtu, 3).train == dtu.train[:3], "as the benchmark adds them"
+    with pytest.raises(ConfigError, match="2 to 8"):
+        validation(nine, 9)

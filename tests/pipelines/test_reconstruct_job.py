@@ -102,6 +102,20 @@ def test_interrupt_gives_a_result(capture: Path, tmp_path: Path) -> None:
     assert not json.loads((out / "metrics.json").read_text())["finished"]
 
 
+def test_interrupt_before_there_is_a_result_leaves_nothing(small_demo, tmp_path: Path) -> None:
+    photos, out = tmp_path / "photos", tmp_path / "out"
+    for i, image in enumerate(small_demo.photos.images()):
+        write_bytes(photos / f"{i}.png", encode_png(image))
+    process = subprocess.Popen(command("reconstruct", photos, "-o", out), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    deadline = time.monotonic() + 120
+    while not (out / "checkpoint").exists() and process.poll() is None and time.monotonic() < deadline:
+        time.sleep(0.01)
+    process.send_signal(signal.SIGINT)
+    _, errors = process.communicate(timeout=120)
+    assert process.returncode == 130 and "Traceback" not in errors, errors
+    assert not out.exists()
+
+
 def test_another_job_is_refused(capture: Path, whole: Path, capsys: pytest.CaptureFixture[str]) -> None:
     before = (whole / "scene.ply").read_bytes()
     assert _run(["reconstruct", str(capture), "-o", str(whole), "--set", "optim.steps=41"]) == 2
