@@ -18,6 +18,7 @@ from ..data.registry import load_capture
 from ..priors.registry import get_prior
 from ..recon.capture import Capture
 from ..recon.errors import CaptureError, ConfigError
+from ..recon.metrics import psnr
 from ..recon.scene import SplatScene
 from .checkpoint import load_checkpoint, save_checkpoint
 from .config import to_jsonable
@@ -263,12 +264,9 @@ def train_capture(
 
 def train_psnr(scene: SplatScene, capture: Capture) -> float:
     """Mean PSNR of the photos it was made from: how well it fits, not how good it is."""
-    values = []
-    masks = capture.masks()
-    for i, image in enumerate(capture.images()):
-        error = (scene.render(scene.cameras[i]).color[0].cpu().clamp(0, 1) - image).square().mean(-1)
-        weight = torch.ones_like(error) if masks is None else masks[i]
-        values.append(-10 * torch.log10(((error * weight).sum() / weight.sum().clamp_min(1)).clamp_min(1e-10)).item())
+    images, masks = capture.images(), capture.masks()
+    renders = (scene.render(scene.cameras[i]).color.cpu().clamp(0, 1) for i in range(len(images)))
+    values = [psnr(r, images[i : i + 1], None if masks is None else masks[i : i + 1]).clamp(max=100).item() for i, r in enumerate(renders)]
     return sum(values) / len(values)
 
 

@@ -15,6 +15,7 @@ from torch import Tensor
 from ...recon.camera import Cameras
 from ...recon.errors import CheckpointError
 from ...recon.gaussians import Gaussians
+from ...recon.metrics import psnr
 from ...recon.optim import SparseAdam, decay_opacity
 from ...recon.raster.protocol import RasterOptions, RenderOutput
 from ...recon.raster.registry import get_rasterizer
@@ -64,7 +65,7 @@ class SplatRun:
         self.images = capture.images().to(start.device)
         masks = capture.masks()
         self.masks = None if masks is None else masks.to(start.device)
-        self.background = _background(capture.white_background, self.images, config.background)
+        self.background = _background(capture.white_background, self.images, self.masks, config.background)
         self.depth = [_to(d, start.device) for d in start.depth]
         self.neighbour = _neighbour_distances(self.cameras)
         self.scene_depth = _median_depth(start)
@@ -93,8 +94,8 @@ class SplatRun:
             elif self.max_seconds is not None and self.step == timed + REFIT_EVERY:
                 self._fit_to_time((self.elapsed - timed_at) / REFIT_EVERY)
                 timed, timed_at = self.step, self.elapsed
-            loss, psnr = self._readings[-1] if self._readings else (None, None)
-            yield StepDone(self.step, self.steps, len(self.means), self.elapsed, loss, psnr)
+            loss, fit = self._readings[-1] if self._readings else (None, None)
+            yield StepDone(self.step, self.steps, len(self.means), self.elapsed, loss, fit)
         yield Finished(self.step, self.elapsed, early=self.step < self.steps)
 
     def stop(self) -> None:
@@ -167,8 +168,8 @@ class SplatRun:
                 decay_opacity(self.logit_opacities, optim.opacity_decay, visible)
         self.step += 1
         if self.step % REPORT_EVERY == 0 or self.step == self.steps:
-            mse = (out.color[0].detach() - self.images[i]).square().mean().item()
-            self._readings.append((total.item(), -10 * math.log10(max(mse, 1e-10))))
+            mask = None if self.masks is None else self.masks[i : i + 1]
+            self._readings.append((total.item(), psnr(out.color.detach(), self.images[i : i + 1], mask).clamp(max=100).item()))
         if self.step % max(1, self.steps // 10) == 0:
             self._prune()
 
@@ -214,11 +215,13 @@ def _to(depth: Any, device: torch.device) -> Any:
     return replace(depth, depth=depth.depth.to(device), confidence=depth.confidence.to(device), valid=depth.valid.to(device), normal=normal)
 
 
-def _background(white: bool, images: Tensor, rule: str) -> tuple[float, float, float]:
-    """White for objects on white; else black, or the photos' mean colour: where nothing is known, it is the least wrong."""
+def _background(white: bool, images: Tensor, masks: Tensor | None, rule: str) -> tuple[float, float, float]:
+    """White for objects on white; else black, or the mean colour of what counts in the photos: where nothing is known, it is the least wrong."""
     if white:
         return (1.0, 1.0, 1.0)
-    r, g, b = images.mean((0, 1, 2)).tolist() if rule == "mean" else (0.0, 0.0, 0.0)
+    if rule == "black":
+        return (0.0, 0.0, 0.0)
+    r, g, b = (images.mean((0, 1, 2)) if masks is None else (images * masks[..., None]).sum((0, 1, 2)) / masks.sum().clamp_min(1)).tolist()
     return (r, g, b)
 
 
