@@ -3,8 +3,9 @@
 A matcher recognises repeated and symmetric things from places where it never stood: two sides of a toy, the front and the back of a temple. Such matches agree
 with each other and with a wrong place, so their number proves little. What tells them from true ones was measured on pairs of photos with known cameras
 (0 to 12 % of wrong links had a confidence above a half and 11 to 20 % could be aligned pixel for pixel; of true ones mostly 10 to 50 % and 17 to 80 %), and
-on known points looked up in rightly and wrongly placed photos (15 to 80 % against 0 to 6 % within 30 degrees). A thing with two sides really alike, before an
-empty background, passes all of it: a toy on white gave 38 % confident links and 10 % of the points from the wrong side.
+on known points looked up in rightly and wrongly placed photos (mostly 15 to 80 % against 0 to 5 % within 30 degrees). A thing with two sides really alike,
+before an empty background, passes all of it: a toy on white gave 38 % confident links and 10 % of the points from the wrong side. `benchmarks/handfuls.py`
+counts how often a wrong place is believed in random handfuls.
 """
 
 from __future__ import annotations

@@ -33,13 +33,13 @@ class FromMatchesConfig:
     Attributes:
         matchers: names of match priors; their matches are joined.
         focal_guess: expected focal length without EXIF, times the longer side (phones 0.7-0.85, cameras 0.7-1.4).
-        focal_spread: standard deviation of its natural logarithm.
+        focal_spread: standard deviation of its natural logarithm: a phone's ultra-wide (0.4) and a portrait lens (2.4) are within two.
         exif_spread: the same when EXIF tells the focal length (rounded there, and photos get cropped).
     """
 
     matchers: tuple[str, ...] = ("xfeat", "sift")
     focal_guess: float = 0.9
-    focal_spread: float = 0.3
+    focal_spread: float = 0.5
     exif_spread: float = 0.05
     pairing: PairingOptions = field(default_factory=PairingOptions)
     search: SearchOptions = field(default_factory=SearchOptions)

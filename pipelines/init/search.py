@@ -18,7 +18,7 @@ from .model import AGREE, Model, disagreement, evaluate, settle, start_rig
 from .scene import Scene
 from .tracks import Tracks
 
-FARTHEST = 3.3  # standard deviations: beyond, a focal length is not believed
+FARTHEST = 2.5  # standard deviations: beyond, a focal length is not believed
 
 __all__ = ["FocalPrior", "SearchOptions", "continue_cameras", "find_cameras"]
 

@@ -1,7 +1,8 @@
 """Do the photos bear out where a camera is said to stand? What other photos see must be seen there too, pixel for pixel.
 
 Repeated things (roses of a wallpaper, two sides of a toy) make matches that agree with each other and with a wrong place. But from a wrong place the photo
-should show much that it does not: known points that fall into it, seen from about the same direction by a photo that has them, must look alike there.
+should show much that it does not: known points that fall into it, seen from about the same direction by a photo that has them, must look alike there. Only
+points that no match has linked to the photo are asked: those that one has look alike in any case, that is why they were matched.
 """
 
 from __future__ import annotations
@@ -33,7 +34,7 @@ class Witness:
 def witness(
     model: Model, view: int, grey: Sequence[Float[Tensor, "H W"]], max_angle: float = 30.0, most: int = 200
 ) -> Witness:
-    """Asks points that other photos agree on. None may be asked when no other photo looks from a similar direction.
+    """Asks points that other photos agree on and that are not matched to this one. None may be asked when no other photo looks from a similar direction.
 
     Args:
         max_angle: degrees between the directions from which the point is seen.
@@ -41,7 +42,7 @@ def witness(
     rig, t = model.rig, model.tracks
     seen = np.zeros((t.count, len(rig.t)), dtype=bool)
     seen[t.track[model.good], t.view[model.good]] = True
-    seen[:, view] = False
+    seen[t.track[t.view == view]] = False
     ask = np.flatnonzero(seen.sum(1) >= 2)
     uv, z = project(rig, np.full(len(ask), view), model.points[ask])
     h, w = grey[view].shape

@@ -83,6 +83,14 @@ def test_what_a_photo_shows_vouches_for_its_place_or_refutes_it(photos: KnownPho
     assert log_odds(elsewhere, 3, scene) < -DOUBT
 
 
+def test_matched_points_do_not_vouch_for_their_own_match(photos: KnownPhotos):
+    """They look alike wherever the photo is put: that is why they were matched."""
+    rig = true_rig(photos)
+    linked, free = scene_of(photos, 0.9), scene_of(photos, 0.9, unlinked=3)
+    asked = [witness(evaluate(rig, s.tracks), 3, s.grey).asked for s in (linked, free)]
+    assert asked[0] < 0.2 * asked[1], asked
+
+
 def test_without_pixels_nothing_is_doubted(photos: KnownPhotos):
     scene = scene_of(photos, 0.1, unlinked=3)
     scene.grey = ()
