@@ -22,6 +22,8 @@ DOUBT = 6.0  # log odds against a place before anything vouches for it
 CHANCE_SURE, CHANCE_FINE = 0.1, 0.2  # shares of wrong links that look right all the same
 SURE_WEIGHT, FINE_WEIGHT = 0.25, 0.15  # log odds per link beyond chance
 CORROBORATED_WEIGHT, CORROBORATED_MOST = 0.12, 4.0  # per agreeing link with a second, third, ... placed photo; never enough alone
+ALIKE_RIGHT = (((0.0, 30.0), 0.2), ((30.0, 45.0), 0.14))  # share of points alike in a right place, by the angle from which others see them
+ALIKE_WRONG = 0.04
 ENOUGH = 3 * DOUBT  # a photo so well linked need not be looked at
 
 
@@ -55,15 +57,12 @@ def log_odds(model: Model, view: int, scene: Scene) -> float:
 
 
 def _witnessed(model: Model, view: int, scene: Scene) -> float:
-    """Log odds of as many points alike among those asked, were the place right or wrong; points seen from a similar direction where there are enough."""
-    if not scene.grey:
-        return 0.0
-    for angle, least, right in ((30.0, 20, 0.2), (45.0, 0, 0.14)):
-        w = witness(model, view, scene.grey, angle)
-        if w.asked >= least:
-            wrong = 0.04
-            return w.alike * float(np.log(right / wrong)) + (w.asked - w.alike) * float(np.log((1 - right) / (1 - wrong)))
-    return 0.0
+    """Log odds of as many points alike among those asked, were the place right or wrong; from afar fewer look alike in a right place."""
+    odds = 0.0
+    for angles, right in ALIKE_RIGHT if scene.grey else ():
+        w = witness(model, view, scene.grey, angles)
+        odds += w.alike * float(np.log(right / ALIKE_WRONG)) + (w.asked - w.alike) * float(np.log((1 - right) / (1 - ALIKE_WRONG)))
+    return odds
 
 
 def doubtful(model: Model, view: int, scene: Scene) -> bool:

@@ -17,7 +17,7 @@ from .model import Model
 from .pairing import Overlap, PairingOptions, find_overlap, look_wider
 from .protocol import CameraReport, InitState, Progress
 from .scene import Scene
-from .search import FocalPrior, SearchOptions, continue_cameras, find_cameras
+from .search import FocalPrior, SearchOptions, continue_cameras, find_cameras, focal_is_loose
 from .tracks import build_tracks, without_twins
 
 __all__ = ["FromMatches", "FromMatchesConfig"]
@@ -75,7 +75,8 @@ class FromMatches:
             raise CaptureError(_nothing_placed(capture, overlap))
         if not believed(model, scene):
             raise CaptureError(_nothing_sure(capture))
-        return self._state(capture, level(model), overlap, source)
+        loose = source == "estimated" and focal_is_loose(model, scene, prior)
+        return self._state(capture, level(model), overlap, source, loose)
 
     def _look_again(
         self, capture: Capture, overlap: Overlap, scene: Scene, model: Model | None, matchers: Sequence[Any], seed: int, tell: Progress
@@ -131,7 +132,7 @@ class FromMatches:
             mean[camera_of == c] = np.exp(np.log(mean[camera_of == c]).mean())
         return FocalPrior(mean, self.config.exif_spread), camera_of, "exif"
 
-    def _state(self, capture: Capture, model: Model, overlap: Overlap, source: str) -> InitState:
+    def _state(self, capture: Capture, model: Model, overlap: Overlap, source: str, loose: bool) -> InitState:
         placed = np.flatnonzero(model.rig.placed)
         missing = [v for v in range(len(capture)) if not model.rig.placed[v]]
         unplaced = tuple(Unplaced(capture.names[v], _reason(v, capture, overlap, model)) for v in missing)
@@ -154,6 +155,7 @@ class FromMatches:
             baseline=relative_baseline(model),
             points=len(points),
             unplaced=unplaced,
+            focal_loose=loose,
         )
         return InitState(kept, points, report)
 

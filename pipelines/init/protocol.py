@@ -23,6 +23,7 @@ class CameraReport:
         registered, photos: placed photos of all photos.
         reprojection_px: mean reprojection error of the triangulated points, pixels.
         focal_px: mean focal length, pixels of the capture's images; focal_source: "given", "exif", "estimated".
+        focal_loose: one 1.4 times as long or short would explain the photos as well; the scene may be stretched in depth.
         baseline: largest distance between two camera centres divided by the median depth of the points.
         points: number of triangulated points.
         unplaced: photos left out, each with a reason.
@@ -37,6 +38,7 @@ class CameraReport:
     baseline: float
     points: int
     unplaced: tuple[Unplaced, ...] = ()
+    focal_loose: bool = False
 
 
 @dataclass(frozen=True)

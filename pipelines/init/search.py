@@ -19,8 +19,9 @@ from .scene import Scene
 from .tracks import Tracks
 
 FARTHEST = 2.5  # standard deviations: beyond, a focal length is not believed
+EVIDENCE = 150.0  # independent observations that all observations together are worth where focal lengths are compared
 
-__all__ = ["FocalPrior", "SearchOptions", "continue_cameras", "find_cameras"]
+__all__ = ["FocalPrior", "SearchOptions", "continue_cameras", "find_cameras", "focal_is_loose"]
 
 
 @dataclass(frozen=True)
@@ -34,10 +35,9 @@ class FocalPrior:
         """Adjustment with this prior.
 
         Few photos leave the focal length to second-order effects, where lens distortion and matching bias count more than noise; thousands of
-        observations would still outvote any prior. So the prior weighs as if there were only `evidence` independent ones.
+        observations would still outvote any prior. So the prior weighs as if there were only `EVIDENCE` independent ones.
         """
-        evidence = 150.0
-        spread = self.spread / np.sqrt(max(1.0, observations / evidence))
+        spread = self.spread / np.sqrt(max(1.0, observations / EVIDENCE))
         return BundleOptions(focal=True, focal_mean=self.mean, focal_prior=float(spread), **more)  # pyright: ignore
 
 
@@ -151,19 +151,12 @@ def steady_focal(model: Model, scene: Scene, tracks: Tracks, prior: FocalPrior, 
     Adjustment sees only the observations that fit already; where the photos hardly determine the focal length (a narrow row of photos) it settles a quarter
     off. The cut-off error of all observations has its valley near the truth: on three photos each of fern, horns, fortress and fox within 1 to 4 %.
     """
-    start = float(np.log(model.rig.focal[0]))
-    log_mean = float(np.log(prior.mean[0]))
     tried: dict[int, tuple[float, Model]] = {}
 
     def cost(k: int) -> float:
-        if k not in tried and abs(start + k * step - log_mean) > FARTHEST * prior.spread:
-            tried[k] = (np.inf, model)
         if k not in tried:
             near = min(tried, key=lambda q: abs(q - k), default=None)
-            rig = (model if near is None else tried[near][1]).rig
-            rig = replace(rig, focal=model.rig.focal * np.exp(k * step))
-            held = settle(evaluate(rig, tracks), tracks, BundleOptions(iterations=12), scene.camera_of, (3 * AGREE, 3 * AGREE))
-            tried[k] = (150.0 * disagreement(held) + 0.5 * ((start + k * step - log_mean) / prior.spread) ** 2, held)
+            tried[k] = _held(model if near is None else tried[near][1], model.rig.focal * np.exp(k * step), scene, tracks, prior)
         return tried[k][0]
 
     coarse, fine = 3, 1  # in units of `step`
@@ -176,6 +169,22 @@ def steady_focal(model: Model, scene: Scene, tracks: Tracks, prior: FocalPrior, 
     a, b, c = cost(best - fine), cost(best), cost(best + fine)
     shift = float(np.clip(0.5 * (a - c) / max(a - 2 * b + c, 1e-9), -0.5, 0.5))
     return replace(tried[best][1], rig=replace(tried[best][1].rig, focal=model.rig.focal * np.exp((best + shift) * step)))
+
+
+def focal_is_loose(model: Model, scene: Scene, prior: FocalPrior, factor: float = 1.4, least: float = 2.0) -> bool:
+    """Whether focal lengths shorter and longer by `factor` explain the photos as well: within `least` of the negative log posterior."""
+    tracks = quick_tracks(scene.tracks, SearchOptions.steady_tracks)
+    here, shorter, longer = (_held(model, model.rig.focal * f, scene, tracks, prior)[0] for f in (1.0, 1 / factor, factor))
+    return min(shorter, longer) - here < least
+
+
+def _held(model: Model, focal: np.ndarray, scene: Scene, tracks: Tracks, prior: FocalPrior) -> tuple[float, Model]:
+    """Negative log posterior of focal lengths that are held (the observations count as `EVIDENCE` independent ones), and the model adjusted with them."""
+    z = float(np.log(focal[0] / prior.mean[0])) / prior.spread
+    if abs(z) > FARTHEST:
+        return np.inf, model
+    held = settle(evaluate(replace(model.rig, focal=focal), tracks), tracks, BundleOptions(iterations=12), scene.camera_of, (3 * AGREE,) * 2)
+    return EVIDENCE * disagreement(held) + 0.5 * z**2, held
 
 
 def sane(model: Model, prior: FocalPrior) -> bool:

@@ -32,12 +32,12 @@ class Witness:
 
 
 def witness(
-    model: Model, view: int, grey: Sequence[Float[Tensor, "H W"]], max_angle: float = 30.0, most: int = 200
+    model: Model, view: int, grey: Sequence[Float[Tensor, "H W"]], angles: tuple[float, float] = (0.0, 30.0), most: int = 200
 ) -> Witness:
     """Asks points that other photos agree on and that are not matched to this one. None may be asked when no other photo looks from a similar direction.
 
     Args:
-        max_angle: degrees between the directions from which the point is seen.
+        angles: degrees between the direction from which the photo sees the point and the nearest from which another one does.
     """
     rig, t = model.rig, model.tracks
     seen = np.zeros((t.count, len(rig.t)), dtype=bool)
@@ -54,8 +54,8 @@ def witness(
     d = d / np.linalg.norm(d, axis=2, keepdims=True)
     cos = np.where(seen[ask].T, (d * d[view][None]).sum(2), -1)
     nearest = cos.argmax(0)
-    near = cos.max(0) > np.cos(np.radians(max_angle))
-    pick = np.flatnonzero(near)
+    apart = np.degrees(np.arccos(np.clip(cos.max(0), -1, 1)))
+    pick = np.flatnonzero((apart >= angles[0]) & (apart < angles[1]))
     pick = pick[np.linspace(0, len(pick) - 1, min(most, len(pick))).astype(int)] if len(pick) else pick
     options = SubpixelOptions(radius=PATCH, limit_px=2.5 * max(h, w) / 800)
     alike = 0

@@ -12,7 +12,7 @@ from handful.pipelines.init.geometry import Rig, rotation_exp
 from handful.pipelines.init.model import evaluate
 from handful.pipelines.init.pairing import match_pairs
 from handful.pipelines.init.scene import SURE, Scene, agreeing
-from handful.pipelines.init.search import FARTHEST, FocalPrior, sane, steady_focal
+from handful.pipelines.init.search import FARTHEST, FocalPrior, focal_is_loose, sane, steady_focal
 from handful.pipelines.init.tracks import MatchGraph, build_tracks, twins, without_twins
 from handful.pipelines.init.witness import witness
 from handful.priors.match_xfeat import _once
@@ -91,6 +91,15 @@ def test_matched_points_do_not_vouch_for_their_own_match(photos: KnownPhotos):
     assert asked[0] < 0.2 * asked[1], asked
 
 
+def test_points_are_asked_by_the_angle_others_see_them_from(photos: KnownPhotos):
+    scene = scene_of(photos, 0.9, unlinked=3)
+    model = evaluate(true_rig(photos), scene.tracks)
+    near, far, all_of_them = (witness(model, 3, scene.grey, a, most=10**6) for a in ((0.0, 10.0), (10.0, 180.0), (0.0, 180.0)))
+    assert near.asked > 20 and far.asked > 20 and near.asked + far.asked == all_of_them.asked
+    assert near.alike + far.alike == all_of_them.alike
+    assert witness(model, 3, scene.grey, (90.0, 120.0)).asked == 0, "the photos are ten degrees apart"
+
+
 def test_without_pixels_nothing_is_doubted(photos: KnownPhotos):
     scene = scene_of(photos, 0.1, unlinked=3)
     scene.grey = ()
@@ -121,6 +130,16 @@ def test_focal_lengths_stay_such_as_cameras_have(photos: KnownPhotos):
     odd = FocalPrior(np.full(4, photos.focal * np.exp(1.2 * FARTHEST * 0.3)), 0.3)
     assert not sane(model, odd)
     assert steady_focal(model, scene, scene.tracks, odd).rig.focal[0] == model.rig.focal[0]  # ends, and leaves it where it was
+
+
+def test_two_photos_of_one_thing_do_not_tell_their_focal_length(photos: KnownPhotos):
+    """Two optical axes that cross leave it open (Sturm 2001); four photos do not, with keypoints good to half a pixel."""
+    scene, rig = scene_of(photos, 0.9), true_rig(photos)
+    scene.tracks = replace(scene.tracks, sigma=np.full_like(scene.tracks.sigma, 0.5))
+    prior = FocalPrior(np.full(4, photos.focal), 0.5)
+    pair = replace(rig, placed=np.array([True, True, False, False]))
+    assert focal_is_loose(evaluate(pair, scene.tracks), scene, prior)
+    assert not focal_is_loose(evaluate(rig, scene.tracks), scene, prior)
 
 
 def test_matches_of_several_looks_count_once():
