@@ -28,7 +28,7 @@ from .init.registry import get_initializer
 from .methods import method_config
 from .methods.config import SplatConfig
 from .methods.splat import SplatMethod, SplatRun
-from .out_folder import START, STATE, claim_out, release
+from .out_folder import START, STATE, claim_out, take_back
 from .protocol import Start
 from .scene_folder import SceneFolder, write_scene_folder
 from .start_file import load_start, save_start
@@ -136,7 +136,7 @@ class Reconstruction:
                 start = yield from self._start(capture)
                 save_start(self.start_path, start, self.fingerprint)
             except BaseException:  # Ctrl-C too
-                release(self._lock, self.job.out, also_folders=new)
+                take_back(self._lock, self.job.out, new)
                 raise
         self.init = start.init
         for item in start.init.report.unplaced:
@@ -185,7 +185,7 @@ class Reconstruction:
         }  # fmt: skip
         folder = write_scene_folder(self.job.out, scene, self.init, self.job.settings, metrics)
         if self._lock is not None:
-            release(self._lock, self.job.out)
+            self._lock.close()
             self._lock = None
         return folder
 

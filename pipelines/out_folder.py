@@ -13,7 +13,7 @@ from ..data.scene_mark import is_scene_folder
 from ..recon.errors import CaptureError, CheckpointError
 from .checkpoint import load_checkpoint
 
-__all__ = ["SCENE_FILES", "STATE", "START", "claim_out", "release"]
+__all__ = ["SCENE_FILES", "STATE", "START", "claim_out", "take_back"]
 
 START, STATE = "checkpoint/start.safetensors", "checkpoint/state.safetensors"
 LOCK = "checkpoint/lock"
@@ -33,26 +33,25 @@ def claim_out(out: Path, photos: Path, fingerprint: str, overwrite: bool) -> IO[
     if out.exists() and not out.is_dir():
         raise CaptureError(f"{out} is a file; give a folder with -o.")
     start = out / START
-    _refuse_foreign(out, photos, ours=start.exists() or (out / LOCK).exists() or is_scene_folder(out))
+    _refuse_foreign(out, photos, ours=start.exists() or is_scene_folder(out))
     new = not out.exists()
     ensure_folder(out / "checkpoint")
     lock = _lock(out)
     try:
         _make_room(out, fingerprint, overwrite)
     except BaseException:
-        release(lock, out, also_folders=new)
+        take_back(lock, out, new)
         raise
     return lock
 
 
-def release(lock: IO[str], out: Path, also_folders: bool = False) -> None:
-    """Lets others write to the folder. With `also_folders` nothing of the claim stays; folders that hold something do."""
-    if also_folders:
-        with suppress(OSError):
-            (out / LOCK).unlink()
-        for folder in (out / "checkpoint", out):
-            with suppress(OSError):  # not empty
-                folder.rmdir()
+def take_back(lock: IO[str], out: Path, new: bool) -> None:
+    """Undoes a claim of a job that left nothing: its lock and folders go (`new`: the output folder too), but none that holds something else."""
+    with suppress(OSError):
+        (out / LOCK).unlink()
+    for folder in (out / "checkpoint", out) if new else (out / "checkpoint",):
+        with suppress(OSError):  # not empty
+            folder.rmdir()
     lock.close()
 
 
@@ -100,8 +99,13 @@ def _refuse_foreign(out: Path, photos: Path, ours: bool) -> None:
         raise CaptureError(f"{photos} lies where the scene would be written ({out}); choose another folder with -o.")
     if ours:
         return
-    found = next((name for name in SCENE_FILES if (out / name).exists()), None)
+    found = next((name for name in SCENE_FILES if (out / name).exists() and not _holds_only_a_lock(out / name)), None)
     if found is not None:
         raise CaptureError(f"{out} holds {found!r}, which Handful did not write and would replace; choose another folder with -o.")
     if list_photos(out):
         raise CaptureError(f"{out} holds photos, and the scene's own pictures would lie among them; choose another folder with -o.")
+
+
+def _holds_only_a_lock(folder: Path) -> bool:
+    """What a run leaves that is killed before it has anything to keep. It does not make the files beside it ours."""
+    return folder.is_dir() and [folder.name + "/" + p.name for p in folder.iterdir()] == [LOCK]

@@ -78,6 +78,31 @@ def test_two_runs_do_not_write_into_one_folder(tmp_path: Path, write) -> None:
     assert list(Reconstruction(ReconstructJob(source, out, config=QUICK)).events()), "free again"
 
 
+def test_a_refused_or_failed_run_leaves_the_folder_as_it_was(tmp_path: Path, write) -> None:
+    out, empty = write(tmp_path / "out"), tmp_path / "empty"
+    empty.mkdir()
+    before = contents(out)
+    with pytest.raises(CheckpointError, match="--overwrite"):
+        claim_out(out, tmp_path / "photos", "x", False)
+    assert contents(out) == before
+    photos = tmp_path / "photos"
+    for i in range(2):
+        write_bytes(photos / f"{i}.png", encode_png(torch.full((40, 40, 3), 0.5)))
+    with pytest.raises(HandfulError):
+        list(Reconstruction(ReconstructJob(photos, empty, config=QUICK)).events())
+    assert list(empty.iterdir()) == []
+
+
+def test_a_lock_does_not_make_the_files_beside_it_ours(tmp_path: Path) -> None:
+    """Killed before it had anything to keep; then somebody put a capture there."""
+    out = tmp_path / "out"
+    claim_out(out, tmp_path / "photos", "x", False).close()
+    claim_out(out, tmp_path / "photos", "x", False).close()
+    write_bytes(out / "images" / "mine.jpg", b"somebody's")
+    with pytest.raises(CaptureError, match="Handful did not write"):
+        claim_out(out, tmp_path / "photos", "x", True)
+
+
 def test_only_overwrite_replaces_another_scene(tmp_path: Path, write) -> None:
     out = write(tmp_path / "out")
     with pytest.raises(CheckpointError, match="--overwrite"):

@@ -100,3 +100,14 @@ def test_checkpoint_errors(tmp_path: Path) -> None:
     bad.write_bytes(whole[:-3])
     with pytest.raises(CheckpointError):
         load_checkpoint(bad)
+
+
+def test_what_masks_leave_out_has_no_part_in_the_background() -> None:
+    from handful.pipelines.methods.splat import _background
+
+    images, masks = torch.zeros(1, 4, 4, 3), torch.zeros(1, 4, 4)
+    images[0, :2] = torch.tensor([0.2, 0.4, 0.6])
+    masks[0, :2] = 1
+    assert _background(False, images, masks, "mean") == pytest.approx((0.2, 0.4, 0.6))
+    assert _background(False, images, None, "mean") == pytest.approx((0.1, 0.2, 0.3))
+    assert _background(False, images, masks, "black") == (0.0, 0.0, 0.0)
