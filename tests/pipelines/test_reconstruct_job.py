@@ -112,7 +112,8 @@ def test_interrupt_before_there_is_a_result_leaves_nothing(small_demo, tmp_path:
         time.sleep(0.01)
     process.send_signal(signal.SIGINT)
     _, errors = process.communicate(timeout=120)
-    assert process.returncode == 130 and "Traceback" not in errors, errors
+    # a shell says 130 to both: Python ends by the signal itself when it came while a string was being executed (imports do that), even if it was caught
+    assert process.returncode in (130, -signal.SIGINT) and "interrupted" in errors and "Traceback" not in errors, errors
     assert not out.exists()
 
 
