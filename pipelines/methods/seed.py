@@ -55,7 +55,8 @@ def seed_gaussians(capture: Capture, depth: tuple[DepthMap, ...], config: SeedCo
             extra.append(_behind_layer(cameras[i], images[i], dense[i], inside[i], config))
         if config.surround > 0 and masks is None:
             extra.append(_ring(cameras, images[i], dense, i, config))
-    extra = [_masked(layer, ~_in_the_way(layer.xyz, cameras, reach)) for layer in extra]
+    wide = reach.clamp_min(float(reach.median()))  # a close-up is near what it shows; what no photo shows has no such excuse
+    extra = [_masked(layer, ~_in_the_way(layer.xyz, cameras, wide)) for layer in extra]
     return _assemble([*shown, *_thinned(extra, config.extra)], len(cameras), config)
 
 
@@ -66,12 +67,25 @@ def _median_depth(prior: DepthMap, dense: Tensor) -> Tensor:
 
 
 def _in_the_way(xyz: Float[Tensor, "... 3"], cameras: Cameras, reach: Float[Tensor, "V"]) -> Bool[Tensor, "..."]:
-    """Points within `reach` of a place where a photo was taken. Somebody stood there: what is guessed there (depth continued over a table towards its edge,
-    the ring around a neighbour's photo) is fog before every camera that moves between the photos, and no photo shows it from the front."""
+    """Points within `reach` of a place where a photo was taken, or of the way from there to its neighbours. Somebody stood and walked there: what is guessed
+    there (depth continued over a table towards its edge, the ring around a neighbour's photo) is fog before every camera that moves between the photos, and
+    no photo shows it from the front."""
     near = torch.zeros(xyz.shape[:-1], dtype=torch.bool)
-    for center, radius in zip(cameras.centers, reach, strict=True):
-        near |= (xyz - center).norm(dim=-1) < radius
+    for i, j in ways(cameras.centers, reach / CLEAR):
+        a, along = cameras.centers[i], cameras.centers[j] - cameras.centers[i]
+        t = (((xyz - a) @ along) / (along @ along).clamp_min(1e-20)).clamp(0, 1)[..., None]
+        near |= (xyz - a - t * along).norm(dim=-1) < torch.lerp(reach[i], reach[j], t[..., 0])
     return near
+
+
+def ways(centers: Float[Tensor, "V 3"], depth: Float[Tensor, "V"]) -> list[tuple[int, int]]:
+    """Pairs of neighbours (no third photo is nearer to both: the relative neighbourhood graph, Toussaint 1980) no further apart than what they look at,
+    and each photo with itself."""
+    distance = torch.cdist(centers, centers)
+    between = torch.maximum(distance[:, None, :], distance[None, :, :]).amin(2) < distance  # the third photo may not be i or j: their maximum is no less
+    near = distance <= torch.minimum(depth[:, None], depth[None, :])
+    pairs = (near & ~between).triu().nonzero().tolist()
+    return [(i, j) for i, j in pairs]
 
 
 def _masked(layer: Layer, keep: Tensor) -> Layer:

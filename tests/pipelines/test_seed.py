@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 from handful.pipelines.methods.config import SeedConfig
-from handful.pipelines.methods.seed import CLEAR, seed_gaussians
+from handful.pipelines.methods.seed import CLEAR, seed_gaussians, ways
 from handful.recon.camera import Cameras
 from handful.recon.capture import ArrayImage, Capture, View
 from handful.recon.depth import DepthMap
@@ -12,17 +12,17 @@ from handful.recon.depth import DepthMap
 SIZE = 48
 
 
-def two_photos(valid_near: bool) -> tuple[Capture, tuple[DepthMap, DepthMap]]:
-    """Two cameras side by side, 0.5 apart, that look at a wall 3 away; in photo 0 a block of pixels claims a thing at the other camera."""
+def two_photos(valid_near: bool, apart: float = 0.5, focal: float = 40.0, z_near: float = 0.7) -> tuple[Capture, tuple[DepthMap, DepthMap]]:
+    """Two cameras side by side that look at a wall 3 away; in photo 0 a block of pixels to the right claims a thing at `z_near`."""
     T = torch.eye(4).repeat(2, 1, 1)
-    T[1, 0, 3] = -0.5
-    K = torch.tensor([[40.0, 0, SIZE / 2], [0, 40.0, SIZE / 2], [0, 0, 1]]).repeat(2, 1, 1)
+    T[1, 0, 3] = -apart
+    K = torch.tensor([[focal, 0, SIZE / 2], [0, focal, SIZE / 2], [0, 0, 1]]).repeat(2, 1, 1)
     rng = torch.Generator().manual_seed(0)
     views = tuple(View(f"{i}.png", ArrayImage(torch.rand(SIZE, SIZE, 3, generator=rng))) for i in range(2))
     z = torch.full((SIZE, SIZE), 3.0)
     valid = torch.ones(SIZE, SIZE, dtype=torch.bool)
     near = z.clone()
-    near[20:28, 30:48] = 0.7
+    near[20:28, 30:48] = z_near
     trusted = valid.clone()
     trusted[20:28, 30:48] = valid_near
     # confidence keeps the block in the completed depth; not being valid makes it a guess
@@ -34,6 +34,32 @@ def nearest(capture: Capture, maps: tuple[DepthMap, DepthMap]) -> float:
     assert capture.cameras is not None
     g = seed_gaussians(capture, maps, SeedConfig())
     return float(torch.cdist(g.means, capture.cameras.centers).min())
+
+
+def nearest_to_middle(valid_near: bool, apart: float) -> float:
+    """Of two photos whose block of pixels claims a thing between them, more than CLEAR away from both."""
+    capture, maps = two_photos(valid_near, apart, focal=10.0, z_near=0.6)
+    g = seed_gaussians(capture, maps, SeedConfig())
+    return float((g.means - torch.tensor([apart / 2, 0, 0])).norm(dim=-1).min())
+
+
+def test_guesses_keep_clear_of_the_way_between_neighbours():
+    assert nearest_to_middle(valid_near=False, apart=2.4) >= CLEAR * 3.0 * 0.999
+
+
+def test_what_was_measured_on_the_way_stays():
+    assert nearest_to_middle(valid_near=True, apart=2.4) < 0.7
+
+
+def test_between_photos_further_apart_than_what_they_show_nobody_walks():
+    assert nearest_to_middle(valid_near=False, apart=3.3) < 0.75
+
+
+def test_neighbours_have_nobody_between_them():
+    """Five photos on a line and one beside: each is linked with the next one, not with the next but one."""
+    centers = torch.tensor([[0.0, 0, 0], [1, 0, 0], [2, 0, 0], [3, 0, 0], [4, 0, 0], [2, 1, 0]])
+    pairs = [p for p in ways(centers, torch.full((6,), 10.0)) if p[0] != p[1]]
+    assert pairs == [(0, 1), (1, 2), (2, 3), (2, 5), (3, 4)]
 
 
 def test_guesses_keep_clear_of_where_photos_were_taken():
