@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import json
 import math
+import re
 import types
 import typing
 from dataclasses import MISSING, fields, is_dataclass, replace
@@ -86,7 +87,7 @@ def _set(config: Any, names: list[str], raw: str, full: str) -> Any:
     try:
         value = json.loads(raw)
     except json.JSONDecodeError:
-        value = raw
+        value = float(raw) if hint is float and re.fullmatch(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?", raw) else raw  # .5 and 5. are no JSON
     return replace(config, **{names[0]: _coerce(hint, value, full)})
 
 

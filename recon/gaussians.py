@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, fields
 
 import torch
@@ -36,6 +37,11 @@ class Gaussians:
 
     def __getitem__(self, index: slice | Int[Tensor, "M"] | Bool[Tensor, "N"]) -> Gaussians:
         return Gaussians(*(getattr(self, f.name)[index] for f in fields(self)))
+
+    @staticmethod
+    def concatenate(parts: Sequence[Gaussians]) -> Gaussians:
+        """All rows of at least one set, in order; the sets have one SH degree."""
+        return Gaussians(*(torch.cat([getattr(part, f.name) for part in parts]) for f in fields(Gaussians)))
 
     @property
     def device(self) -> torch.device:

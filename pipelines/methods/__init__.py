@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from ...recon.errors import ConfigError
-from .config import OptimConfig, SeedConfig, SplatConfig, TermsConfig
+from .config import OptimConfig, RefineConfig, SeedConfig, SplatConfig, TermsConfig
 
 __all__ = ["METHODS", "method_config"]
 
@@ -14,11 +14,13 @@ PLAIN_TERMS = TermsConfig(smooth=0.0, depth=0.0, opaque=0.0, virtual=0.0)
 METHODS: dict[str, SplatConfig] = {
     # the default: stereo seed, opacity decay, dropout, smooth depth that agrees with the stereo, covered photos
     "handful": SplatConfig(),
-    # 3D Gaussian splatting on a stereo-fused cloud without any regulariser: the baseline every gain is measured against
+    # 3D Gaussian splatting on the stereo-fused cloud, with its adaptive density control and without any regulariser: the baseline of every gain
     "3dgs": SplatConfig(
-        seed=replace(SeedConfig(), surround=0.0, behind=0.0, faint_opacity=0.1, opacity=0.1),
+        seed=replace(SeedConfig(), guesses=False, surround=0.0, behind=0.0, opacity=0.1),
         optim=replace(OptimConfig(), opacity_decay=1.0, dropout=0.0),
         terms=PLAIN_TERMS,
+        refine=RefineConfig(densify_pull=2e-4),
+        background="black",
     ),
 }
 

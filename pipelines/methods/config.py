@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Literal
 
-__all__ = ["OptimConfig", "SeedConfig", "SplatConfig", "TermsConfig"]
+__all__ = ["OptimConfig", "RefineConfig", "SeedConfig", "SplatConfig", "TermsConfig"]
 
 
 @dataclass(frozen=True)
@@ -19,6 +19,7 @@ class SeedConfig:
         surround: width of the ring drawn around each photo, as a share of its longer side (0 = none).
         surround_opacity: opacity of the ring and of the layer behind depth edges.
         behind: width of the band, in percent of the longer side, that continues the background behind each depth edge (0 = none).
+        guesses: seed what only one photo shows or nothing confirms, too, from completed depth; without, only what was measured.
         merge: skip pixels that an earlier photo's confident depth already explains.
         sh_degree: highest spherical-harmonic degree; None = by the number of photos (0 up to 5, 1 up to 12, then 2).
     """
@@ -31,6 +32,7 @@ class SeedConfig:
     surround: float = 0.4
     surround_opacity: float = 0.5
     behind: float = 4.0
+    guesses: bool = True
     merge: bool = True
     sh_degree: int | None = None
 
@@ -45,7 +47,6 @@ class OptimConfig:
         opacity_decay: opacity of every visible Gaussian is multiplied by this after each step (Han et al. 2024, Binocular3DGS, 3.2).
         dropout: share of Gaussians left out of each training render (Xu et al. 2025, DropGaussian; opacity is scaled by 1 - dropout when rendering).
         lr_camera: learning rate of the camera corrections (radians and median depths), only for estimated cameras.
-        prune_opacity: Gaussians fainter than this are dropped at the end of each tenth of the run.
     """
 
     steps: int = 1000
@@ -58,7 +59,6 @@ class OptimConfig:
     opacity_decay: float = 0.995
     dropout: float = 0.2
     lr_camera: float = 2e-4
-    prune_opacity: float = 0.005
 
 
 @dataclass(frozen=True)
@@ -86,8 +86,27 @@ class TermsConfig:
 
 
 @dataclass(frozen=True)
+class RefineConfig:
+    """What is added and dropped during the run. See pipelines/methods/refine/.
+
+    Attributes:
+        prune_opacity: Gaussians fainter than this are dropped at the end of each tenth of the run.
+        densify_pull: Gaussians whose projected centre is pulled harder than this (in half image sizes) are cloned or split (0 = none).
+        densify_every: steps between two rounds; densify_until: share of the run after which none follows; densify_most: Gaussians there may be in the end.
+        split_above: the size, in median depths, above which a Gaussian is split instead of cloned.
+    """
+
+    prune_opacity: float = 0.005
+    densify_pull: float = 0.0
+    densify_every: int = 100
+    densify_until: float = 0.5
+    densify_most: int = 500_000
+    split_above: float = 0.01
+
+
+@dataclass(frozen=True)
 class SplatConfig:
-    """A Gaussian splatting method: seed, optimiser, loss terms.
+    """A Gaussian splatting method: seed, optimiser, loss terms, refinement.
 
     Attributes:
         background: behind everything, for captures that are not objects on white: the photos' mean colour, or black.
@@ -96,6 +115,7 @@ class SplatConfig:
     seed: SeedConfig = field(default_factory=SeedConfig)
     optim: OptimConfig = field(default_factory=OptimConfig)
     terms: TermsConfig = field(default_factory=TermsConfig)
+    refine: RefineConfig = field(default_factory=RefineConfig)
     depth_prior: str = "stereo"
     background: Literal["mean", "black"] = "mean"
     rasterizer: str = "auto"

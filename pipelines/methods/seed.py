@@ -43,13 +43,15 @@ def seed_gaussians(capture: Capture, depth: tuple[DepthMap, ...], config: SeedCo
     images, masks = capture.images(), capture.masks()
     inside = torch.ones(images.shape[:3], dtype=torch.bool) if masks is None else masks > 0.5
     dense = torch.stack([complete_depth(d.depth, d.confidence, images[i]) for i, d in enumerate(depth)])
-    keep = [inside[i] & ~_explained(cameras, depth, dense, i) if config.merge else inside[i] for i in range(len(cameras))]
+    keep = [inside[i] & ~_explained(cameras, depth, dense, i) if config.merge else inside[i].clone() for i in range(len(cameras))]
+    if not config.guesses:
+        keep = [k & d.valid for k, d in zip(keep, depth, strict=True)]
     rate = min(1.0, config.budget / max(1, sum(int(k.sum()) for k in keep)))
     reach = CLEAR * torch.stack([_median_depth(d, z) for d, z in zip(depth, dense, strict=True)])
     shown, extra = [], []
     for i in range(len(cameras)):
         guessed = inside[i] & ~depth[i].valid
-        keep[i] &= ~(guessed & _in_the_way(cameras[i].unproject_depth(dense[i][None])[0], cameras, reach))
+        keep[i][guessed] &= ~_in_the_way(cameras[i].unproject_depth(dense[i][None])[0][guessed], cameras, reach)
         shown.append(_photo_layer(cameras[i], images[i], depth[i], dense[i], keep[i], rate, config))
         if config.behind > 0:
             extra.append(_behind_layer(cameras[i], images[i], dense[i], inside[i], config))

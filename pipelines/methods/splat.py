@@ -24,6 +24,7 @@ from ...recon.se3 import se3_exp
 from ..events import Event, Finished, StepDone
 from ..protocol import Start
 from .config import SplatConfig
+from .refine import REFINEMENTS, Edit, RefineContext
 from .seed import seed_gaussians
 from .terms import TERMS, StepContext
 
@@ -116,6 +117,7 @@ class SplatRun:
             tensors = {f"gaussians.{name}": getattr(self, name).detach().clone() for name in PARAMETERS}
             tensors |= {f"adam.{k}": v.clone() for k, v in self.adam.state_dict().items()}
             tensors["rng"] = self.rng.get_state()
+            tensors["pull"] = self.pull.clone()
             tensors["camera_delta"] = self.camera_delta.detach().clone()
             tensors |= {f"camera_adam.{k}": v.clone() for k, v in self.camera_adam.state_dict().items()}
             meta = {"step": self.step, "steps": self.steps, "elapsed": self.elapsed, "order": list(self.order)}
@@ -125,6 +127,7 @@ class SplatRun:
         try:
             self._set_gaussians(Gaussians(*(tensors[f"gaussians.{name}"].to(self.device) for name in PARAMETERS)))
             self.adam.load_state_dict({k[5:]: v.to(self.device) for k, v in tensors.items() if k.startswith("adam.")})
+            self.pull = tensors["pull"].to(self.device)
             self.camera_delta.data.copy_(tensors["camera_delta"])
             self.camera_adam.load_state_dict({k[12:]: v.to(self.device) for k, v in tensors.items() if k.startswith("camera_adam.")})
             self.rng.set_state(tensors["rng"])
@@ -170,8 +173,7 @@ class SplatRun:
         if self.step % REPORT_EVERY == 0 or self.step == self.steps:
             mask = None if self.masks is None else self.masks[i : i + 1]
             self._readings.append((total.item(), psnr(out.color.detach(), self.images[i : i + 1], mask).clamp(max=100).item()))
-        if self.step % max(1, self.steps // 10) == 0:
-            self._prune()
+        self._edit_gaussians(out)
 
     def _cameras_now(self, detached: bool = False) -> Cameras:
         if not self.refine:
@@ -192,16 +194,35 @@ class SplatRun:
         self.adam = SparseAdam({name: getattr(self, name) for name in PARAMETERS}, rates)
         self.camera_delta = self.camera_delta.detach().requires_grad_(self.refine)
         self.camera_adam = SparseAdam({"delta": self.camera_delta}, {"delta": optim.lr_camera})
+        self.pull = torch.zeros(len(self.means), 2, device=self.device)  # sum and number of the gradients to the projected centres
 
-    def _prune(self) -> None:
-        """Drops what has faded: it costs time and shows nothing."""
-        keep = torch.sigmoid(self.logit_opacities.detach()) > self.config.optim.prune_opacity
-        if bool(keep.all()):
-            return
+    @torch.no_grad()
+    def _edit_gaussians(self, out: RenderOutput) -> None:
+        """Adds and drops Gaussians as the refinements say, each on what the one before left."""
+        if self.config.refine.densify_pull > 0:
+            self._record_pull(out)
+        for refinement in REFINEMENTS:
+            gaussians = Gaussians(*(getattr(self, name).detach() for name in PARAMETERS))
+            edit = refinement(RefineContext(gaussians, *self.pull.unbind(1), self.step, self.steps, self.scene_depth, self.rng), self.config.refine)
+            if edit is not None:
+                self._apply(edit)
+
+    def _record_pull(self, out: RenderOutput) -> None:
+        means2d = out.aux.means2d.grad
+        assert means2d is not None, "the rasterizer fills means2d.grad"
+        half = 0.5 * torch.tensor([self.cameras.width, self.cameras.height], device=self.device)
+        seen = out.aux.visible[0]
+        self.pull += torch.stack([(means2d[0] * half).norm(dim=-1) * seen, seen.float()], -1)
+
+    def _apply(self, edit: Edit) -> None:
         for name in PARAMETERS:
-            kept = getattr(self, name).detach()[keep].clone().requires_grad_(True)
-            self.adam.select(name, kept, keep)
-            setattr(self, name, kept)
+            rows = getattr(self, name).detach()[edit.keep].clone().requires_grad_(True)
+            self.adam.select(name, rows, edit.keep)
+            if edit.new is not None:
+                rows = torch.cat([rows.detach(), getattr(edit.new, name)]).requires_grad_(True)
+                self.adam.append(name, rows)
+            setattr(self, name, rows)
+        self.pull = self.pull[edit.keep] if edit.new is None else torch.zeros(len(self.means), 2, device=self.device)
 
     def _fit_to_time(self, per_step: float) -> None:
         """Turns the time limit into a number of steps, so that the schedule ends where the time ends."""

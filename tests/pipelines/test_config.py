@@ -29,6 +29,7 @@ def test_override() -> None:
     config = override(SplatConfig(), ["optim.steps=7", "terms.smooth=0", "seed.sh_degree=2", "depth_prior=oracle", "seed.merge=false"])
     assert (config.optim.steps, config.terms.smooth, config.seed.sh_degree, config.depth_prior, config.seed.merge) == (7, 0.0, 2, "oracle", False)
     assert override(config, ["seed.sh_degree=null"]).seed.sh_degree is None
+    assert override(config, ["terms.ssim=.25"]).terms.ssim == 0.25 and override(config, ["terms.ssim=1."]).terms.ssim == 1.0
 
 
 @pytest.mark.parametrize(
@@ -39,6 +40,8 @@ def test_override() -> None:
         ("optim.steps=many", "expected int"),
         ("optim.steps=1.5", "expected int"),
         ("optim=3", "is a group"),
+        ("terms.ssim=.", "expected float"),
+        ("terms.ssim=nan", "expected float"),
         ("depth_prior.x=1", "has no parts"),
         ("seed.merge=1", "expected bool"),
     ],

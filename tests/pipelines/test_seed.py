@@ -66,5 +66,11 @@ def test_guesses_keep_clear_of_where_photos_were_taken():
     assert nearest(*two_photos(valid_near=False)) >= CLEAR * 3.0 * 0.999
 
 
+def test_without_guesses_only_what_was_measured_is_seeded():
+    capture, maps = two_photos(valid_near=False)
+    config = SeedConfig(guesses=False, surround=0.0, behind=0.0, merge=False)
+    assert len(seed_gaussians(capture, maps, config)) == sum(int(m.valid.sum()) for m in maps)
+
+
 def test_what_was_measured_stays_however_near():
     assert nearest(*two_photos(valid_near=True)) < 0.8

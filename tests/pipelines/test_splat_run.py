@@ -39,11 +39,19 @@ def test_learns(small_start, method: str) -> None:
     assert steps == list(range(1, 31))
 
 
+def test_densification_adds_where_the_photos_pull(small_start) -> None:
+    run = SplatMethod(override(method_config("3dgs"), [*SMALL, "refine.densify_every=10"])).start(small_start)
+    before = len(run.means)
+    finish(run)
+    assert before < len(run.means) <= before * 4  # two rounds (steps 10 and before half of 30)
+
+
 @pytest.mark.parametrize("estimated", [False, True])
-def test_continues_exactly(small_start, tmp_path: Path, estimated: bool) -> None:
+@pytest.mark.parametrize("parts", [["terms.virtual=0.1", "terms.virtual_from=0.0"], ["refine.densify_pull=1e-5", "refine.densify_every=10"]])
+def test_continues_exactly(small_start, tmp_path: Path, estimated: bool, parts: list[str]) -> None:
     """Interrupted in the middle of a photo order, saved, restored in a fresh run: the same numbers to the last bit."""
     start = replace(small_start, estimated_cameras=estimated)
-    method = SplatMethod(override(method_config("handful"), [*SMALL, "terms.virtual=0.1", "terms.virtual_from=0.0"]))
+    method = SplatMethod(override(method_config("handful"), [*SMALL, *parts]))
     whole = method.start(start)
     finish(whole)
     first = method.start(start)

@@ -1,0 +1,11 @@
+"""Everything that adds or drops Gaussians during a run. A new one is one file, its settings in RefineConfig and one line here."""
+
+from __future__ import annotations
+
+from .densify import densify
+from .protocol import Edit as Edit
+from .protocol import RefineContext as RefineContext
+from .protocol import Refinement as Refinement
+from .prune_faded import prune_faded
+
+REFINEMENTS: tuple[Refinement, ...] = (densify, prune_faded)

@@ -1,0 +1,51 @@
+"""What changes the set of Gaussians between two steps sees and gives."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+from ....recon.gaussians import Gaussians
+from ..config import RefineConfig
+
+__all__ = ["Edit", "RefineContext", "Refinement"]
+
+
+@dataclass(frozen=True)
+class RefineContext:
+    """The run between two steps.
+
+    Attributes:
+        gaussians: as they are now, detached.
+        pull: sum of the lengths of the gradients to the projected centre since rows were last added, in half image sizes (3DGS's "view-space positional
+            gradient"); seen: how many they are.
+        step, steps: steps done, steps in all.
+        scene_depth: median depth of the scene, world units.
+        rng: the run's random numbers (part of the checkpoint).
+    """
+
+    gaussians: Gaussians
+    pull: Float[Tensor, "N"]
+    seen: Float[Tensor, "N"]
+    step: int
+    steps: int
+    scene_depth: float
+    rng: torch.Generator
+
+
+@dataclass(frozen=True)
+class Edit:
+    """Rows to keep, and rows to put behind them (these start without optimiser history)."""
+
+    keep: Bool[Tensor, "N"]
+    new: Gaussians | None = None
+
+
+class Refinement(Protocol):
+    """One file, one line in the registry. Returns None when it has nothing to do after this step."""
+
+    def __call__(self, context: RefineContext, config: RefineConfig) -> Edit | None: ...

@@ -1,0 +1,73 @@
+"""Gaussians that are added and dropped during a run."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import torch
+from handful.pipelines.methods.config import RefineConfig
+from handful.pipelines.methods.refine import RefineContext
+from handful.pipelines.methods.refine.densify import CHILDREN, SHRINK, densify
+from handful.pipelines.methods.refine.prune_faded import prune_faded
+from handful.recon.gaussians import Gaussians
+
+CONFIG = RefineConfig(densify_pull=1.0, densify_every=10, densify_until=0.5, split_above=0.1)
+
+
+def context(n: int = 4, pull: list[float] | None = None, step: int = 10, scale: float = 0.01) -> RefineContext:
+    rng = torch.Generator().manual_seed(0)
+    g = Gaussians(
+        torch.randn(n, 3, generator=rng), torch.randn(n, 4, generator=rng), torch.full((n, 3), scale).log(), torch.zeros(n), torch.randn(n, 1, 3, generator=rng)
+    )
+    seen = torch.full((n,), 3.0)
+    return RefineContext(g, torch.tensor(pull or [0.0] * n) * seen, seen, step, 100, scene_depth=1.0, rng=rng)
+
+
+def test_small_ones_that_are_pulled_are_cloned():
+    c = context(pull=[0.0, 2.0, 0.5, 3.0])
+    edit = densify(c, CONFIG)
+    assert edit is not None and edit.new is not None and bool(edit.keep.all())
+    assert torch.equal(edit.new.means, c.gaussians.means[[1, 3]]) and torch.equal(edit.new.sh, c.gaussians.sh[[1, 3]])
+
+
+def test_large_ones_are_split_into_smaller_ones_inside_them():
+    c = context(n=400, pull=[2.0] * 400, scale=0.5)
+    edit = densify(c, CONFIG)
+    assert edit is not None and edit.new is not None and not bool(edit.keep.any()) and len(edit.new) == 400 * CHILDREN
+    parents = c.gaussians.means.repeat_interleave(CHILDREN, 0)
+    assert torch.allclose(edit.new.scales, torch.tensor(0.5 / SHRINK))
+    # drawn from the parent's own density: isotropic here, so any rotation leaves sigma 0.5 in every direction
+    assert torch.allclose((edit.new.means - parents).std(0), torch.tensor(0.5), atol=0.05)
+
+
+def test_a_split_follows_the_parent_s_rotation():
+    quarter = torch.tensor([[0.5**0.5, 0.0, 0.0, 0.5**0.5]]).repeat(300, 1)  # about z: the local x axis points along y
+    c = context(n=300, pull=[2.0] * 300)
+    long = replace(c.gaussians, quats_wxyz=quarter, log_scales=torch.tensor([0.5, 0.001, 0.001]).log().repeat(300, 1))
+    edit = densify(replace(c, gaussians=long), CONFIG)
+    assert edit is not None and edit.new is not None
+    spread = (edit.new.means - long.means.repeat_interleave(CHILDREN, 0)).std(0)
+    assert spread[1] > 0.4 and spread[0] < 0.01 and spread[2] < 0.01
+
+
+def test_nothing_between_the_rounds_nor_after_the_end_nor_when_switched_off():
+    pulled = [2.0] * 4
+    assert densify(context(pull=pulled, step=11), CONFIG) is None
+    assert densify(context(pull=pulled, step=50), CONFIG) is None
+    assert densify(context(pull=pulled), replace(CONFIG, densify_pull=0.0)) is None
+
+
+def test_the_most_pulled_come_first_when_there_is_little_room():
+    edit = densify(context(pull=[2.0, 5.0, 3.0, 4.0]), replace(CONFIG, densify_most=6))
+    assert edit is not None and edit.new is not None
+    assert torch.equal(edit.new.means, context().gaussians.means[[1, 3]])
+    assert densify(context(pull=[2.0] * 4), replace(CONFIG, densify_most=4)) is None
+
+
+def test_faded_ones_are_dropped_at_each_tenth():
+    c = context()
+    faint = replace(c.gaussians, logit_opacities=torch.tensor([-9.0, 0.0, -9.0, 1.0]))
+    edit = prune_faded(replace(c, gaussians=faint), CONFIG)
+    assert edit is not None and edit.keep.tolist() == [False, True, False, True] and edit.new is None
+    assert prune_faded(replace(c, gaussians=faint, step=13), CONFIG) is None
+    assert prune_faded(c, CONFIG) is None
