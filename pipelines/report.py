@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import html
-import io
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -15,7 +14,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from ..data.atomic import write_bytes, write_text
-from ..data.image_io import encode_png
+from ..data.image_io import encode_jpeg, encode_png
 from ..recon.colormap import rainbow
 from ..recon.errors import ShapeError
 from .config import to_jsonable
@@ -135,13 +134,8 @@ pre{background:#f5f5f7;padding:.8rem;overflow:auto;font-size:.8rem}.note{color:#
 
 
 def _inline(picture: Tensor) -> str:
-    """A JPEG of quality 92 as a data address: the page is to be looked at, scores were computed before."""
-    from PIL import Image
-
-    buffer = io.BytesIO()
-    pixels = (picture.detach().cpu().clamp(0, 1) * 255).round().to(torch.uint8).numpy()
-    Image.fromarray(pixels).save(buffer, "JPEG", quality=92, subsampling=0)
-    return "data:image/jpeg;base64," + base64.b64encode(buffer.getvalue()).decode()
+    """As a data address: the page is to be looked at, scores were computed before."""
+    return "data:image/jpeg;base64," + base64.b64encode(encode_jpeg(picture)).decode()
 
 
 def _cell(value: float | None, digits: int = 4) -> str:
