@@ -12,7 +12,7 @@ from ...data.atomic import write_text
 from ..report import ERROR_FULL, TITLES
 from ..results import METRICS
 from .compare import differences, runs_of_records
-from .page_parts import Line, chart, dot, escape, interval_bar, interval_text, plus_minus, src, table
+from .page_parts import Line, chart, dot, escape, interval_bar, interval_cell, plus_minus, src, table
 from .page_style import SCRIPT, STYLE
 from .stats import Difference, paired
 from .store import Listed, stats
@@ -96,7 +96,7 @@ def _scores(records: Sequence[Record], scenes: Sequence[str], labels: Sequence[s
     if len(scenes) > 1:
         shown.append(_group_rows("mean of scenes", {label: _over_scenes([g.get(label, []) for _, g in groups]) for label in labels}, labels))
     shown += [_group_rows(scene, {label: _summary(runs) for label, runs in by_label.items()}, labels) for scene, by_label in groups]
-    return table(("scene", "method", *(TITLES[m] for m in METRICS), "seconds", "peak memory (MB)", "seeds"), shown)
+    return table(("scene", "method", *(TITLES[m] for m in METRICS), "seconds", "memory (MB)", "seeds"), shown)
 
 
 def _summary(runs: Sequence[Record]) -> dict[str, Any]:
@@ -148,7 +148,7 @@ def _group_rows(name: str, by_label: dict[str, dict[str, Any] | None], labels: S
         for m in METRICS:
             means = [k[m]["mean"] for k in known if k[m] is not None]
             best = bool(means) and s[m] is not None and len(known) > 1 and s[m]["mean"] == (min(means) if m.startswith("lpips") else max(means))
-            cells.append(plus_minus(s[m], 2 if m == "psnr" else 4, best))
+            cells.append(plus_minus(s[m], 2 if m == "psnr" else 3, best))
         seconds = plus_minus(s["seconds"], 1)
         cells.append(seconds.replace("<td>", "<td>~ ", 1) if s["busy"] and s["seconds"] is not None else seconds)
         cells.append(f"<td>{s['memory']:.0f}</td><td>{s['seeds']}</td>")
@@ -158,35 +158,36 @@ def _group_rows(name: str, by_label: dict[str, dict[str, Any] | None], labels: S
 
 def _differences(records: Sequence[Record], labels: Sequence[str]) -> str:
     """Every method against the first, pair by pair."""
-    runs = runs_of_records(records)
+    runs, metrics = runs_of_records(records), METRICS[:3]
     present = [label for label in labels if any(r.label == label for r in runs)]
-    if len(present) < 2:
-        return ""
-    base, parts = present[0], [f"<h3>Difference to {escape(present[0])}</h3>"]
-    parts.append('<p class="soft">Pairs of runs with the same scene and seed; 95 % intervals by Student\'s t. Coloured where the interval leaves zero out.</p>')
-    head = ["scene", "method", "pairs", *(x for m in METRICS[:3] for x in (TITLES[m], "95 %")), "PSNR"]
     groups: dict[str, list[tuple[str, dict[str, Difference]]]] = {}
     for label in present[1:]:
-        of = {m: differences([r for r in runs if r.label == base], [r for r in runs if r.label == label], m) for m in METRICS[:3]}
-        everything = {m: paired([x for v in d.values() for x in v]) for m, d in of.items() if d}
+        of = {m: differences([r for r in runs if r.label == present[0]], [r for r in runs if r.label == label], m) for m in metrics}
         if len(of["psnr"]) > 1:
-            groups.setdefault("all pairs", []).append((label, everything))
+            groups.setdefault("all pairs", []).append((label, {m: paired([x for v in d.values() for x in v]) for m, d in of.items() if d}))
+            groups.setdefault("means of scenes", []).append((label, {m: paired([statistics.fmean(v) for v in d.values()]) for m, d in of.items() if d}))
         for key in of["psnr"]:
             groups.setdefault(key[1], []).append((label, {m: paired(d[key]) for m, d in of.items() if key in d}))
     if not groups:
         return ""
-    reach = max(abs(x) for rows in groups.values() for _, d in rows for x in (d["psnr"].mean, d["psnr"].low or 0.0, d["psnr"].high or 0.0)) or 1.0
+    reach = max(abs(x) for name, rows in groups.items() if name != "means of scenes" for _, d in rows for x in (d["psnr"].mean, d["psnr"].low or 0.0, d["psnr"].high or 0.0))
     shown = []
     for name, rows in groups.items():
         cells = []
         for i, (label, d) in enumerate(rows):
-            scores = "".join(interval_text(d[m], m) if m in d else "<td>-</td><td>-</td>" for m in METRICS[:3])
+            scores = "".join(interval_cell(d.get(m), m) for m in metrics[1:])
             bar = interval_bar(d["psnr"], reach, labels.index(label))
             cells.append(
-                f'<td>{escape(name) if i == 0 else ""}</td><td class="left">{dot(labels.index(label), label)}</td><td>{d["psnr"].pairs}</td>{scores}<td>{bar}</td>'
+                f'<td>{escape(name) if i == 0 else ""}</td><td class="left">{dot(labels.index(label), label)}</td><td>{d["psnr"].pairs}</td>'
+                f"{interval_cell(d['psnr'], 'psnr')}<td>{bar}</td>{scores}"
             )
         shown.append(cells)
-    return "".join([*parts, table(head, shown)])
+    head = ("scene", "method", "pairs", TITLES["psnr"], "", *(TITLES[m] for m in metrics[1:]))
+    return (
+        f"<h3>Difference to {escape(present[0])}</h3>"
+        '<p class="soft">Pairs of runs with the same scene and seed; small: 95 % intervals by Student\'s t. Coloured where the interval leaves zero out. '
+        "Seeds of one scene repeat that scene; what holds for other scenes is told by the means of scenes.</p>" + table(head, shown)
+    )
 
 
 # -- one scene ---------------------------------------------------------------------------------------------------------

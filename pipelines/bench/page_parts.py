@@ -12,7 +12,7 @@ from .compare import SMALLER_IS_BETTER, number
 from .page_style import COLOURS
 from .stats import Difference
 
-__all__ = ["Line", "chart", "colour", "dot", "escape", "interval_bar", "interval_text", "plus_minus", "src", "table"]
+__all__ = ["Line", "chart", "colour", "dot", "escape", "interval_bar", "interval_cell", "plus_minus", "src", "table"]
 
 escape = html.escape
 
@@ -41,18 +41,19 @@ def plus_minus(stats: dict[str, float | None] | None, digits: int, best: bool = 
 
 def table(head: Sequence[str], groups: Sequence[Sequence[str]]) -> str:
     """`head`: plain text; `groups`: rows of ready cells, each group set off by a line."""
-    top = "".join(f"<th>{escape(h)}</th>" for h in head)
+    top = "".join(f'<th{" class=left" if h in ("method", "why") else ""}>{escape(h)}</th>' for h in head)
     body = "".join('<tbody class="group">' + "".join(f"<tr>{row}</tr>" for row in rows) + "</tbody>" for rows in groups)
     return f'<div class="wide"><table><thead><tr>{top}</tr></thead>{body}</table></div>'
 
 
-def interval_text(d: Difference, metric: str) -> str:
-    """Mean difference and interval as two cells, coloured where it is told."""
+def interval_cell(d: Difference | None, metric: str) -> str:
+    """Mean difference and its interval, coloured where it is told."""
+    if d is None:
+        return "<td>-</td>"
     better = (d.mean > 0) != (metric in SMALLER_IS_BETTER)
     kind = ' class="good"' if d.told and better else ' class="bad"' if d.told else ""
-    mean = number(d.mean, metric)
     interval = "one pair" if d.low is None or d.high is None else f"{number(d.low, metric)} to {number(d.high, metric)}"
-    return f"<td{kind}>{'+' if d.mean > 0 else ''}{mean}</td><td>{interval}</td>"
+    return f'<td{kind}>{"+" if d.mean > 0 else ""}{number(d.mean, metric)} <span class="pm">{interval}</span></td>'
 
 
 def interval_bar(d: Difference, reach: float, index: int) -> str:

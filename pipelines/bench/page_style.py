@@ -12,7 +12,7 @@ STYLE = """
 @media(prefers-color-scheme:dark){:root{--ink:#e7e8eb;--soft:#9a9ea8;--line:#2e3138;--paper:#141519;--card:#1c1e23;--accent:#6db3ff;--good:#4cc38a;--bad:#f08a7f;--warn:#e5b567}}
 *{box-sizing:border-box}
 body{margin:0;background:var(--paper);color:var(--ink);font:15px/1.5 system-ui,-apple-system,"Segoe UI",sans-serif}
-main{max-width:78rem;margin:0 auto;padding:2rem 1.5rem 5rem}
+main{max-width:84rem;margin:0 auto;padding:2rem 1.5rem 5rem}
 h1{font-size:1.7rem;line-height:1.2;margin:0 0 .3rem;font-weight:650}
 h2{font-size:1.25rem;margin:2.6rem 0 .4rem;padding-top:1.2rem;border-top:1px solid var(--line);font-weight:650}
 h3{font-size:1.02rem;margin:1.8rem 0 .5rem;font-weight:650}
@@ -20,11 +20,11 @@ p{margin:.3rem 0 .8rem}.soft{color:var(--soft)}.note{color:var(--warn)}
 a{color:var(--accent)}code,pre{font:12.5px/1.5 ui-monospace,SFMono-Regular,Menlo,Consolas,monospace}
 nav{display:flex;flex-wrap:wrap;gap:.3rem 1rem;margin:.6rem 0 0;font-size:.92rem}
 .wide{overflow-x:auto}
-table{border-collapse:collapse;margin:.4rem 0 1rem;font-variant-numeric:tabular-nums}
-th,td{padding:.28rem .85rem;text-align:right;border-bottom:1px solid var(--line);white-space:nowrap}
-th{font-weight:600;color:var(--soft);font-size:.85rem}th:first-child,td:first-child,.left{text-align:left}
+table{border-collapse:collapse;font-size:.9rem;margin:.4rem 0 1rem;font-variant-numeric:tabular-nums}
+th,td{padding:.26rem .6rem;text-align:right;border-bottom:1px solid var(--line);white-space:nowrap}
+th{font-weight:600;color:var(--soft);font-size:.92em}th:first-child,td:first-child,.left{text-align:left}td svg{display:block}
 tbody.group{border-top:2px solid var(--line)}td.best{font-weight:650}
-td .pm{color:var(--soft);font-size:.86em;font-weight:400}
+td .pm{color:var(--soft);font-size:.84em;font-weight:400;padding-left:.15em}
 .dot{display:inline-block;width:.62em;height:.62em;border-radius:50%;margin-right:.5em;vertical-align:.02em}
 .good{color:var(--good)}.bad{color:var(--bad)}
 .tabs{display:flex;flex-wrap:wrap;gap:.35rem;margin:.35rem 0}
