@@ -57,10 +57,11 @@ class BenchmarkRun(CommonOptions):
         if outcome.troubles:
             if self.json is not None:
                 write_summary(self.json, {**summary, "troubles": list(outcome.troubles)})
-            for trouble in outcome.troubles[1:]:
+            first, *others = outcome.troubles
+            for trouble in others:
                 console.warn(trouble)
-            more = f" (and {len(outcome.troubles) - 1} more, see above)" if len(outcome.troubles) > 1 else ""
-            raise HandfulError(f"Not all jobs could be done{more}; run the command again to try only these: {outcome.troubles[0]}")
+            more = f" (and {len(others)} more, see above)" if others else ""
+            raise HandfulError(f"Not all jobs could be done{more}; run the command again to try only these: {first}")
         return summary
 
     def _command(self) -> str:
@@ -158,8 +159,10 @@ def _part(name: str, command: type) -> Any:
     return Annotated[command, tyro.conf.subcommand(name, description=inspect.getdoc(command))]
 
 
-# a Union of values made by a call, which no type checker follows
-Parts: Any = Union[_part("run", BenchmarkRun), _part("report", BenchmarkReport), _part("compare", BenchmarkCompare)]  # noqa: UP007
+if TYPE_CHECKING:
+    Parts = BenchmarkRun | BenchmarkReport | BenchmarkCompare
+else:  # types that a call makes, which no type checker follows
+    Parts = Union[_part("run", BenchmarkRun), _part("report", BenchmarkReport), _part("compare", BenchmarkCompare)]  # noqa: UP007
 
 
 @dataclass(frozen=True)

@@ -19,8 +19,9 @@ from .bench_captures import TINY, write_capture, write_file
 
 
 @pytest.fixture
-def cluster(monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[Any, Any]]:
+def cluster(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[Any, Any]]:
     """Two local nodes of one core each; the second is what the test may kill."""
+    monkeypatch.setenv("HANDFUL_WEIGHTS", str(tmp_path / "none"))  # before the nodes start, which hand it on; LPIPS wants larger photos
     monkeypatch.setenv("RAY_USAGE_STATS_ENABLED", "0")
     try:
         import ray
@@ -50,8 +51,7 @@ def _descendants(pid: int) -> list[str]:
 
 
 @pytest.mark.slow
-def test_a_killed_node_loses_nothing(cluster: tuple[Any, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("HANDFUL_WEIGHTS", str(tmp_path / "none"))
+def test_a_killed_node_loses_nothing(cluster: tuple[Any, Any], tmp_path: Path) -> None:
     write_capture(tmp_path / "table", 5)
     plan = read_plan(write_file(tmp_path / "b.json", seeds=[0, 1], methods=[{"label": "one", "set": TINY}, {"label": "two", "set": [*TINY, "terms.depth=0"]}]))
     killed: list[bool] = []
