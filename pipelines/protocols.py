@@ -31,6 +31,7 @@ __all__ = [
     "load_holdout",
     "load_protocol",
     "pose_free",
+    "present",
     "protocol_for",
     "resolve",
     "save_protocol",
@@ -298,6 +299,17 @@ def resolve(names: Sequence[str], available: Sequence[str]) -> tuple[str, ...]:
             what = "has no photo" if not found else f"has {len(found)} photos"
             raise CaptureError(f"The capture {what} {name!r} that the protocol names; it has {len(available)} photos, the first is {available[0] if available else '-'!r}.")
         out.append(found[0])
+    return tuple(out)
+
+
+def present(names: Sequence[str], available: Sequence[str]) -> tuple[str, ...]:
+    """As `resolve`, leaving out names whose photos are not there: some data sets keep their test photos to themselves."""
+    out: list[str] = []
+    for name in names:
+        try:
+            out += resolve((name,), available)
+        except CaptureError:
+            continue
     return tuple(out)
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from pathlib import PurePosixPath
 
 import torch
 from torch import Tensor
@@ -19,7 +18,7 @@ from .events import Event
 from .job import train_capture
 from .methods.config import SplatConfig
 from .poses import map_cameras, optimise_test_cameras
-from .protocols import EvalProtocol, resolve
+from .protocols import EvalProtocol, present, resolve
 
 __all__ = ["Trial", "refuse_leak", "torch_device", "train_trial"]
 
@@ -95,9 +94,7 @@ def refuse_leak(capture: Capture, protocol: EvalProtocol) -> None:
     """
     views = {v.name: v for v in capture.views}
     train = [views[n] for n in resolve(protocol.train, capture.names)]
-    stems = {str(PurePosixPath(n).with_suffix("")) for n in capture.names} | set(capture.names)
-    there = [n for n in protocol.test if n in stems or str(PurePosixPath(n).with_suffix("")) in stems]
-    test = [views[n] for n in resolve(there, capture.names)]
+    test = [views[n] for n in present(protocol.test, capture.names)]
     both = {v.name for v in train} & {v.name for v in test}
     if both:
         raise CaptureError(f"{protocol.id}: the photo {min(both)} is in train and in test; a score on a training photo means nothing.")

@@ -11,8 +11,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from ..config import to_jsonable
-from .plan import Job
+from ..config import from_jsonable, to_jsonable
+from .plan import Job, Place
 from .record import JobOutput, failed_record
 
 __all__ = ["Task", "run_task", "task_of"]
@@ -62,7 +62,8 @@ def run_task(
                     stream.close()
         if code == 0:
             return _collect(folder)
-        return JobOutput(failed_record(task["base"], _why(folder, code)))
+        why = from_jsonable(Place, task["job"]["place"], "place").plain(_why(folder, code))
+        return JobOutput(failed_record(task["base"], why))
 
 
 def _collect(folder: Path) -> JobOutput:

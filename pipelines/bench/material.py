@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -14,7 +13,7 @@ from ...recon.camera import Cameras
 from ...recon.capture import Capture
 from ..config import to_jsonable
 from ..evaluate import held_out, training_capture
-from ..protocols import EvalProtocol, load_benchmark, load_holdout, pose_free, resolve
+from ..protocols import EvalProtocol, load_benchmark, load_holdout, pose_free, present
 from .plan import Job, Place
 
 __all__ = ["Material", "identity", "job_name", "load_material", "photo_digests"]
@@ -70,21 +69,8 @@ def photo_digests(material: Material) -> dict[str, str]:
     """sha256 of every photo the result depends on, by name: training photos, and the test photos that are there."""
     capture, protocol = material.capture, material.protocol
     train = training_capture(capture, protocol)
-    test = [v for v in capture.views if v.name in set(_present(protocol.test, capture))]
+    test = [v for v in capture.views if v.name in set(present(protocol.test, capture.names))]
     return {v.name: v.image.digest() for v in (*train.views, *test)}
-
-
-def _present(names: Iterable[str], capture: Capture) -> tuple[str, ...]:
-    """The names' photos that are in the capture."""
-    from ...recon.errors import CaptureError
-
-    out: list[str] = []
-    for name in names:
-        try:
-            out += resolve((name,), capture.names)
-        except CaptureError:
-            continue
-    return tuple(out)
 
 
 def identity(job: Job, material: Material, digests: dict[str, str]) -> str:

@@ -45,8 +45,9 @@ def page(listed: Listed) -> str:
         "<nav>" + "".join(f'<a href="#{src(p)}">{escape(p)}</a>' for p in protocols) + '<a href="#repeat">To repeat it</a></nav>',
         *(f'<p class="note">{escape(n)}</p>' for n in _notes(done)),
     ]
-    if listed.failed:
-        rows = [f'<td>{escape(r["name"])}</td><td class="left" style="white-space:normal">{escape(r["error"] or "")}</td>' for r in listed.failed]
+    if listed.failed or plan["left_out"]:
+        rows = [f'<td>all jobs of</td><td class="left" style="white-space:normal">{escape(text)}</td>' for text in plan["left_out"]]
+        rows += [f'<td>{escape(r["name"])}</td><td class="left" style="white-space:normal">{escape(r["error"] or "")}</td>' for r in listed.failed]
         parts += ["<h2>Not done</h2>", table(("job", "why"), [rows])]
     for protocol in protocols:
         parts.append(_protocol(protocol, [r for r in done if r["protocol"]["id"] == protocol], labels))

@@ -113,6 +113,10 @@ class Place:
     def title(self) -> str:
         return f"{self.dataset} {self.scene}, {self.views or 'all'} views" + ("" if self.poses == "given" else f", poses {self.poses}")
 
+    def plain(self, text: str) -> str:
+        """A message without the place where somebody keeps their captures: results are handed around."""
+        return text.replace(str(Path(self.path).parent) + "/", "")
+
 
 @dataclass(frozen=True)
 class Job:

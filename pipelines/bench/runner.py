@@ -55,7 +55,7 @@ def run_plan(plan: Plan, out: Path, command: str, say: Progress, at_a_time: int 
             material = load_material(place)
             digests = photo_digests(material)
         except HandfulError as e:
-            troubles.append(f"{place.title}: {e}")
+            troubles.append(f"{place.title}: {place.plain(str(e))}")
             continue
         for job in plan.jobs(place):
             jobs.append(job)
@@ -63,7 +63,7 @@ def run_plan(plan: Plan, out: Path, command: str, say: Progress, at_a_time: int 
     if not jobs:
         raise ConfigError(troubles[0])
     with claim_folder(out):
-        write_list(out, _listing(plan, command, bases))
+        write_list(out, _listing(plan, command, bases, troubles))
         todo = [i for i, base in enumerate(bases) if read_done(out, base["name"], base["identity"]) is None]
         skipped = len(jobs) - len(todo)
         if skipped:
@@ -134,7 +134,7 @@ def _local(tasks: Sequence[Task], scratch: Path, at_a_time: int, say: Progress) 
                 process.kill()
 
 
-def _listing(plan: Plan, command: str, bases: Sequence[dict[str, Any]]) -> dict[str, Any]:
+def _listing(plan: Plan, command: str, bases: Sequence[dict[str, Any]], troubles: Sequence[str]) -> dict[str, Any]:
     return {
         "version": 1,
         "kind": "benchmark",
@@ -143,6 +143,7 @@ def _listing(plan: Plan, command: str, bases: Sequence[dict[str, Any]]) -> dict[
         "text": plan.text,
         "command": command,
         "labels": [m.label for m in plan.methods],
+        "left_out": list(troubles),
         "jobs": [{"name": b["name"], "identity": b["identity"]} for b in bases],
     }
 

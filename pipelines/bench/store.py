@@ -28,6 +28,7 @@ PLAN_SCHEMA = strict_object(
         "text": _TEXT,
         "command": _TEXT,
         "labels": {"type": "array", "items": _TEXT, "minItems": 1, "uniqueItems": True},
+        "left_out": {"type": "array", "items": _TEXT},  # places whose photos or protocol could not be used
         "jobs": {"type": "array", "items": strict_object({"name": _TEXT, "identity": _TEXT}), "minItems": 1},
     }
 )

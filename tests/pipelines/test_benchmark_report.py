@@ -136,7 +136,7 @@ def make_benchmark(out: Path, labels: tuple[str, ...] = ("base", EVIL), gain: fl
         out,
         {
             "version": 1, "kind": "benchmark", "title": f"t {EVIL}", "file": "f.toml", "text": f"# {EVIL}", "command": "handful benchmark run f.toml",
-            "labels": list(labels), "jobs": [{"name": r["name"], "identity": r["identity"]} for r in records] + [{"name": "todo", "identity": "0"}],
+            "labels": list(labels), "left_out": [f"llff trex: {EVIL}"], "jobs": [{"name": r["name"], "identity": r["identity"]} for r in records] + [{"name": "todo", "identity": "0"}],
         },
     )  # fmt: skip
     red, blue = torch.zeros(48, 64, 3), torch.zeros(48, 64, 3)
@@ -184,7 +184,7 @@ def test_the_page_is_whole_and_escapes_what_others_wrote(tmp_path: Path) -> None
     files = [a for a in page.addresses if not a.startswith("#")]
     assert files and all((out / a).is_file() for a in files), "every picture and record is there, beside the page"
     assert {a[1:] for a in page.addresses if a.startswith("#")} <= page.ids
-    for text in (f"t {EVIL}", f"a note {EVIL}", "c0ffee", "12 jobs done, 1 to do", "handful benchmark run f.toml", "Difference to base", f"# {EVIL}"):
+    for text in (f"t {EVIL}", f"a note {EVIL}", "c0ffee", "12 jobs done, 1 to do", "handful benchmark run f.toml", "Difference to base", f"# {EVIL}", f"llff trex: {EVIL}"):
         assert text in page.text, text
     assert "http" not in re.sub(r"https?://www\.w3\.org\S*", "", path.read_text()), "nothing is loaded from elsewhere"
     for cell in ("20.10 ± 0.10", "21.12 ± 0.12", "+1.02", "77.2 ± 0.0", "600"):

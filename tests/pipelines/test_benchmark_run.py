@@ -140,6 +140,8 @@ def test_a_place_that_cannot_be_used_does_not_stop_the_others(table: Path, tmp_p
     file = write_file(table / "d.json", benchmarks=[{"dataset": "holdout", "scenes": ["empty", "table"], "views": [0], "every": 3}])
     assert _run(["benchmark", "run", str(file), "-o", str(tmp_path / "out")]) == 2
     assert "holdout empty, all views" in capsys.readouterr().err and len(read_listed(tmp_path / "out").done) == 2
+    page = (tmp_path / "out" / "report.html").read_text()
+    assert "holdout empty, all views" in page and str(table) not in page
     alone = write_file(table / "e.json", benchmarks=[{"dataset": "holdout", "scenes": ["empty"], "views": [0]}])
     assert _run(["benchmark", "run", str(alone), "-o", str(tmp_path / "none")]) == 2
     assert not (tmp_path / "none").exists(), "nothing to do leaves nothing"
