@@ -62,7 +62,7 @@ def run_on_ray(tasks: Sequence[Task], address: str, per_node: int, say: Callable
 def _submit(ray: Any, tasks: Sequence[Task], per_node: int, say: Callable[[str, bool], None]) -> Iterator[JobOutput]:
     nodes = [n["Resources"].get("CPU", 0) for n in ray.nodes() if n["Alive"]]
     cpus = max(1, int(min((n for n in nodes if n >= 1), default=1)) // per_node)
-    say(f"{len(tasks)} jobs on {len(nodes)} machines, {cpus} cores each.", True)
+    say(f"{len(tasks)} jobs on {len(nodes)} machine{'s' if len(nodes) != 1 else ''}, {cpus} cores for each job.", True)
     # a lost node is retried by Ray; an exception of the job itself is an answer, not a reason to try again
     remote = ray.remote(num_cpus=cpus, max_retries=RETRIES, retry_exceptions=False)(_on_a_node)
     pending = {remote.remote({**t, "threads": cpus}): t for t in tasks}

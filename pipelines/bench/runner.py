@@ -56,6 +56,7 @@ def run_plan(plan: Plan, out: Path, command: str, say: Progress, at_a_time: int 
             digests = photo_digests(material)
         except HandfulError as e:
             troubles.append(f"{place.title}: {place.plain(str(e))}")
+            say(f"Left out: {troubles[-1]}", True)  # now: the others may take hours
             continue
         for job in plan.jobs(place):
             jobs.append(job)
