@@ -17,7 +17,7 @@ import numpy as np
 from ..data.atomic import write_json
 from ..data.files import natural_key
 from ..data.protocol import LoadOptions
-from ..data.registry import ADAPTERS, load_capture
+from ..data.registry import load_capture
 from ..recon.capture import Capture
 from ..recon.errors import CaptureError, ConfigError
 from .config import load_config, to_jsonable
@@ -26,9 +26,12 @@ __all__ = [
     "DATASETS",
     "EvalProtocol",
     "MetricSpec",
+    "holdout",
     "load_benchmark",
+    "load_holdout",
     "load_protocol",
     "pose_free",
+    "present",
     "protocol_for",
     "resolve",
     "save_protocol",
@@ -181,7 +184,8 @@ def _blender(names: Sequence[str], views: int) -> tuple[tuple[str, ...], tuple[s
 
 @dataclass(frozen=True)
 class Dataset:
-    """A data set's rules. `views`: numbers of training views its tables have; `downscale`: the usual one first, 0 = `size` alone."""
+    """A data set's rules. `views`: numbers of training views its tables have; `downscale`: the usual one first, 0 = `size` alone; `format`: that
+    of its files (data/registry.py), where its folders hold more than one."""
 
     split: Callable[[Sequence[str], int], tuple[tuple[str, ...], tuple[str, ...]]]
     views: tuple[int, ...]
@@ -189,13 +193,15 @@ class Dataset:
     size: tuple[int, int] | None = None
     mask: Literal["none", "object"] = "none"
     metrics: tuple[MetricSpec, ...] = field(default_factory=metrics)
+    format: str | None = None
 
 
 DATASETS: dict[str, Dataset] = {
-    "llff": Dataset(_every_eighth, (3, 6, 9), (8, 4)),
-    "dtu": Dataset(_dtu, (3, 6, 9), (0,), (400, 300), "object", metrics("white", mask_psnr=True)),
-    "mipnerf360": Dataset(_every_eighth, (12, 24), (4, 8)),
-    "blender": Dataset(_blender, (8,), (0,), (400, 400)),
+    "llff": Dataset(_every_eighth, (3, 6, 9), (8, 4), format="llff"),
+    "dtu": Dataset(_dtu, (3, 6, 9), (0,), (400, 300), "object", metrics("white", mask_psnr=True), "dtu"),
+    # its folders hold poses_bounds.npy as well; the tables use the COLMAP files
+    "mipnerf360": Dataset(_every_eighth, (12, 24), (4, 8), format="colmap"),
+    "blender": Dataset(_blender, (8,), (0,), (400, 400), format="blender"),
 }
 _SUFFIX = {8: "eighth", 4: "quarter"}
 
@@ -258,6 +264,20 @@ def validation(protocol: EvalProtocol, views: int) -> EvalProtocol:
     return replace(protocol, id=f"{protocol.dataset}-{views}-validation-of-{len(names)}", train=train, test=rest)
 
 
+def holdout(names: Sequence[str], every: int, views: int | None, scene: str) -> EvalProtocol:
+    """A protocol for photos of one's own: of the sorted names every `every`-th is test, beginning with the first; `views` of the others train, evenly
+    spaced (None: all of them). The names it gives are the protocol: they are stored with every result.
+    """
+    if every < 2:
+        raise ConfigError(f"A holdout keeps every 2nd photo or fewer for the test, not every {every}th.")
+    ordered = sorted(names, key=natural_key)
+    rest = [n for i, n in enumerate(ordered) if i % every]
+    if len(rest) < 2:
+        raise CaptureError(f"A holdout of every {every}th photo leaves {len(rest)} of {len(ordered)} photos to train on; a scene needs at least 2.")
+    train = tuple(rest) if views is None else tuple(rest[i] for i in spaced(len(rest), views))
+    return EvalProtocol(f"holdout-{every}" + (f"-{views}" if views is not None else ""), "holdout", scene, train, tuple(ordered[::every]))
+
+
 # -- captures ----------------------------------------------------------------------------------------------------------
 
 
@@ -282,6 +302,17 @@ def resolve(names: Sequence[str], available: Sequence[str]) -> tuple[str, ...]:
     return tuple(out)
 
 
+def present(names: Sequence[str], available: Sequence[str]) -> tuple[str, ...]:
+    """As `resolve`, leaving out names whose photos are not there: some data sets keep their test photos to themselves."""
+    out: list[str] = []
+    for name in names:
+        try:
+            out += resolve((name,), available)
+        except CaptureError:
+            continue
+    return tuple(out)
+
+
 def scene_name(dataset: str, path: Path) -> str:
     """fern for .../fern and .../llff_fern."""
     return path.resolve().name.removeprefix(f"{dataset}_").removeprefix("nerf_")
@@ -291,7 +322,7 @@ def load_benchmark(dataset: str, path: Path, views: int, downscale: int | None =
     """The capture at the protocol's size, and the protocol. Raises CaptureError when photos or their size do not fit it."""
     d, scale = _dataset(dataset, views, downscale)
     options = LoadOptions(downscale=scale) if scale else LoadOptions(max_side=max(d.size or (0,)) or None)
-    capture = load_capture(path, options, adapter=dataset if dataset in ADAPTERS else None)  # the format the benchmark comes in
+    capture = load_capture(path, options, adapter=d.format)
     # a photo missing at this scale still counts: the rule is about all photos of the scene
     names = (*capture.names, *(u.name for u in capture.unplaced)) if dataset != "blender" else capture.names
     protocol = protocol_for(dataset, names, views, scene_name(dataset, path), downscale)
@@ -301,3 +332,15 @@ def load_benchmark(dataset: str, path: Path, views: int, downscale: int | None =
         want = f"{protocol.size[0]}x{protocol.size[1]}"
         raise CaptureError(f"{path}: photos come out {size[0]}x{size[1]}, but {protocol.id} of {protocol.scene} is defined at {want}; use the data set's own photos.")
     return capture, replace(protocol, size=size)
+
+
+def load_holdout(path: Path, every: int, views: int | None, options: LoadOptions) -> tuple[Capture, EvalProtocol]:
+    """Any capture with cameras, and its `holdout`. Raises CaptureError without cameras: nothing could be rendered at the test photos."""
+    capture = load_capture(path, options)
+    if capture.cameras is None:
+        raise CaptureError(
+            f"{path} has no cameras, so its test photos could not be rendered; give a capture with cameras, such as the scene folder that "
+            "`handful reconstruct` writes."
+        )
+    protocol = holdout(capture.names, every, views, path.resolve().name)
+    return capture, replace(protocol, downscale=options.downscale or 0, size=capture.views[0].image.size)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import html
-import io
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -15,20 +14,20 @@ from jaxtyping import Float
 from torch import Tensor
 
 from ..data.atomic import write_bytes, write_text
-from ..data.image_io import encode_png
+from ..data.image_io import encode_jpeg, encode_png
 from ..recon.colormap import rainbow
 from ..recon.errors import ShapeError
 from .config import to_jsonable
 from .evaluate import EvalReport, Pictures
 from .results import METRICS, EvalResults
 
-__all__ = ["Row", "error_map", "report_rows", "side_by_side", "write_html"]
+__all__ = ["ERROR_FULL", "TITLES", "Row", "cell", "error_map", "report_rows", "side_by_side", "write_html"]
 
 _BAR = 20  # height of a label line, pixels
 _GAP = 4
 _INK, _PAPER = (0.12, 0.12, 0.14), (1.0, 1.0, 1.0)
 ERROR_FULL = 0.25  # mean absolute error that is drawn in the last colour
-_TITLES = {"psnr": "PSNR (dB)", "ssim": "SSIM", "lpips_vgg": "LPIPS-VGG", "lpips_alex": "LPIPS-Alex"}
+TITLES = {"psnr": "PSNR (dB)", "ssim": "SSIM", "lpips_vgg": "LPIPS-VGG", "lpips_alex": "LPIPS-Alex"}
 
 
 @dataclass(frozen=True)
@@ -117,7 +116,7 @@ def report_rows(report: EvalReport) -> list[Row]:
         return []
     rows = []
     for i, view in enumerate(report.views):
-        scores = ", ".join(f"{_TITLES[m]} {value:.4g}" for m in METRICS if (value := getattr(view, m)) is not None)
+        scores = ", ".join(f"{TITLES[m]} {value:.4g}" for m in METRICS if (value := getattr(view, m)) is not None)
         rows.append(_row_of((f"{view.name}: {scores}", report.pictures.truths[i], report.pictures.renders[i])))
     return rows
 
@@ -135,16 +134,11 @@ pre{background:#f5f5f7;padding:.8rem;overflow:auto;font-size:.8rem}.note{color:#
 
 
 def _inline(picture: Tensor) -> str:
-    """A JPEG of quality 92 as a data address: the page is to be looked at, scores were computed before."""
-    from PIL import Image
-
-    buffer = io.BytesIO()
-    pixels = (picture.detach().cpu().clamp(0, 1) * 255).round().to(torch.uint8).numpy()
-    Image.fromarray(pixels).save(buffer, "JPEG", quality=92, subsampling=0)
-    return "data:image/jpeg;base64," + base64.b64encode(buffer.getvalue()).decode()
+    """As a data address: the page is to be looked at, scores were computed before."""
+    return "data:image/jpeg;base64," + base64.b64encode(encode_jpeg(picture)).decode()
 
 
-def _cell(value: float | None, digits: int = 4) -> str:
+def cell(value: float | None, digits: int = 4) -> str:
     return "-" if value is None else f"{value:.{digits}f}"
 
 
@@ -157,17 +151,17 @@ def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 def _summary(results: EvalResults) -> str:
     rows = []
     for run in results.runs:
-        rows.append([f"seed {run.seed}", *(_cell(getattr(run.report, m), 2 if m == "psnr" else 4) for m in METRICS), f"{run.seconds:.1f}"])
+        rows.append([f"seed {run.seed}", *(cell(getattr(run.report, m), 2 if m == "psnr" else 4) for m in METRICS), f"{run.seconds:.1f}"])
     flat = results.summary()
-    rows.append(["mean", *(_cell(flat[m], 2 if m == "psnr" else 4) for m in METRICS), f"{flat['seconds']:.1f}"])
+    rows.append(["mean", *(cell(flat[m], 2 if m == "psnr" else 4) for m in METRICS), f"{flat['seconds']:.1f}"])
     if flat["psnr_std"] is not None:
-        rows.append(["PSNR, standard deviation over seeds", _cell(flat["psnr_std"], 2), "", "", "", ""])
-    return _table(["", *(_TITLES[m] for m in METRICS), "seconds"], rows)
+        rows.append(["PSNR, standard deviation over seeds", cell(flat["psnr_std"], 2), "", "", "", ""])
+    return _table(["", *(TITLES[m] for m in METRICS), "seconds"], rows)
 
 
 def _view_section(report: EvalReport, pictures: Pictures, i: int) -> str:
     view = report.views[i]
-    cells = ", ".join(f"{_TITLES[m]} {_cell(getattr(view, m), 2 if m == 'psnr' else 4)}" for m in METRICS if getattr(view, m) is not None)
+    cells = ", ".join(f"{TITLES[m]} {cell(getattr(view, m), 2 if m == 'psnr' else 4)}" for m in METRICS if getattr(view, m) is not None)
     shown = (
         ("render", pictures.renders[i]),
         ("photo", pictures.truths[i]),
@@ -200,7 +194,7 @@ def write_html(path: Path, results: EvalResults) -> None:
         _summary(results),
         *(f'<p class="note">{html.escape(n)}</p>' for n in notes),
         "<h2>Per test photo</h2>",
-        _table(["photo", *(_TITLES[m] for m in METRICS)], [[v.name, *(_cell(asdict(v)[m], 2 if m == "psnr" else 4) for m in METRICS)] for v in first.views]),
+        _table(["photo", *(TITLES[m] for m in METRICS)], [[v.name, *(cell(asdict(v)[m], 2 if m == "psnr" else 4) for m in METRICS)] for v in first.views]),
     ]
     if first.pictures is not None:
         parts += [_view_section(first, first.pictures, i) for i in range(len(first.views))]

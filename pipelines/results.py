@@ -20,7 +20,10 @@ from .config import to_jsonable
 from .evaluate import EvalReport
 from .protocols import EvalProtocol
 
-__all__ = ["METRICS", "SCHEMA", "EvalResults", "SeedResult", "check_results", "commit", "machine", "read_results", "versions", "write_results"]
+__all__ = [
+    "METRICS", "ORIGIN_SCHEMA", "PROTOCOL_SCHEMA", "SCHEMA", "VIEW_SCHEMA", "EvalResults", "SeedResult", "check_results", "check_schema", "commit",
+    "machine", "read_results", "strict_object", "versions", "write_results",
+]  # fmt: skip
 
 METRICS = ("psnr", "ssim", "lpips_vgg", "lpips_alex")
 _PACKAGES = ("handful", "torch", "numpy", "gsplat", "kornia", "pycolmap", "opencv-python-headless")
@@ -163,38 +166,46 @@ _MAYBE = {"type": ["number", "null"]}
 _NAMES = {"type": "array", "items": {"type": "string"}, "minItems": 1, "uniqueItems": True}
 
 
-def _object(required: dict[str, Any], **more: Any) -> dict[str, Any]:
+def strict_object(required: dict[str, Any], **more: Any) -> dict[str, Any]:
     return {"type": "object", "properties": required, "required": list(required), "additionalProperties": False, **more}
 
 
-SCHEMA: dict[str, Any] = _object(
+PROTOCOL_SCHEMA = strict_object(
+    {
+        "id": {"type": "string"},
+        "dataset": {"type": "string"},
+        "scene": {"type": "string"},
+        "train": _NAMES,
+        "test": _NAMES,
+        "downscale": {"type": "integer", "minimum": 0},
+        "size": {"type": ["array", "null"], "items": {"type": "integer"}, "minItems": 2, "maxItems": 2},
+        "poses": {"enum": ["given", "sim3_aligned", "test_time_optimized"]},
+        "mask": {"enum": ["none", "object"]},
+        "quantize_8bit": {"type": "boolean"},
+        "metrics": {"type": "array", "items": {"type": "object", "required": ["name", "region"]}, "minItems": 1},
+    }
+)
+VIEW_SCHEMA = strict_object({"name": {"type": "string"}, "psnr": _NUMBER, "ssim": _NUMBER, "lpips_vgg": _MAYBE, "lpips_alex": _MAYBE})
+ORIGIN_SCHEMA: dict[str, Any] = {  # where a number was computed
+    "commit": {"type": "string", "minLength": 1},
+    "machine": {"type": "object", "required": ["system", "cpu", "cores", "threads", "gpu"]},
+    "versions": {"type": "object", "required": ["python", "torch"]},
+}
+
+SCHEMA: dict[str, Any] = strict_object(
     {
         "version": {"const": 1},
         "kind": {"const": "evaluation"},
-        "protocol": _object(
-            {
-                "id": {"type": "string"},
-                "dataset": {"type": "string"},
-                "scene": {"type": "string"},
-                "train": _NAMES,
-                "test": _NAMES,
-                "downscale": {"type": "integer", "minimum": 0},
-                "size": {"type": ["array", "null"], "items": {"type": "integer"}, "minItems": 2, "maxItems": 2},
-                "poses": {"enum": ["given", "sim3_aligned", "test_time_optimized"]},
-                "mask": {"enum": ["none", "object"]},
-                "quantize_8bit": {"type": "boolean"},
-                "metrics": {"type": "array", "items": {"type": "object", "required": ["name", "region"]}, "minItems": 1},
-            }
-        ),
+        "protocol": PROTOCOL_SCHEMA,
         "method": {"type": "string"},
         "settings": {},
         "seeds": {"type": "array", "items": {"type": "integer"}, "minItems": 1, "uniqueItems": True},
-        "metrics": _object({m: {"oneOf": [{"type": "null"}, _object({"mean": _NUMBER, "std": _MAYBE})]} for m in METRICS}),
+        "metrics": strict_object({m: {"oneOf": [{"type": "null"}, strict_object({"mean": _NUMBER, "std": _MAYBE})]} for m in METRICS}),
         "seconds": {"type": "number", "minimum": 0},
         "runs": {
             "type": "array",
             "minItems": 1,
-            "items": _object(
+            "items": strict_object(
                 {
                     "seed": {"type": "integer"},
                     "seconds": {"type": "number", "minimum": 0},
@@ -202,39 +213,37 @@ SCHEMA: dict[str, Any] = _object(
                     "ssim": _NUMBER,
                     "lpips_vgg": _MAYBE,
                     "lpips_alex": _MAYBE,
-                    "views": {
-                        "type": "array",
-                        "minItems": 1,
-                        "items": _object({"name": {"type": "string"}, "psnr": _NUMBER, "ssim": _NUMBER, "lpips_vgg": _MAYBE, "lpips_alex": _MAYBE}),
-                    },
+                    "views": {"type": "array", "minItems": 1, "items": VIEW_SCHEMA},
                 }
             ),
         },
         "notes": {"type": "array", "items": {"type": "string"}},
-        "commit": {"type": "string", "minLength": 1},
-        "machine": {"type": "object", "required": ["system", "cpu", "cores", "threads", "gpu"]},
-        "versions": {"type": "object", "required": ["python", "torch"]},
+        **ORIGIN_SCHEMA,
     }
 )
 
 
-def check_results(data: dict[str, Any], where: str = "results") -> None:
-    """Raises ConfigError, one sentence naming the place, when `data` is no results file.
+def check_schema(data: dict[str, Any], schema: dict[str, Any], where: str, what: str) -> None:
+    """Raises ConfigError, one sentence naming the place, when `data` is no `what`.
 
-    The whole schema where jsonschema is installed (extra `eval`); without it, the keys and that runs, seeds and means agree.
+    The whole schema where jsonschema is installed (extra `eval`); without it, the keys alone.
     """
-    missing = [k for k in SCHEMA["required"] if k not in data]
-    unknown = [k for k in data if k not in SCHEMA["properties"]]
+    missing = [k for k in schema["required"] if k not in data]
+    unknown = [k for k in data if k not in schema["properties"]]
     if missing or unknown:
-        raise ConfigError(f"{where} is no results file of Handful: {'it lacks ' + missing[0] if missing else 'it has the unknown key ' + unknown[0]}.")
+        raise ConfigError(f"{where} is no {what} of Handful: {'it lacks ' + missing[0] if missing else 'it has the unknown key ' + unknown[0]}.")
     try:
         from jsonschema import Draft202012Validator
     except ImportError:
-        pass
-    else:
-        error = next(iter(sorted(Draft202012Validator(SCHEMA).iter_errors(data), key=lambda e: list(map(str, e.path)))), None)
-        if error is not None:
-            raise ConfigError(f"{where} is no results file of Handful: at {'/'.join(map(str, error.path)) or 'the top'}, {error.message[:200]}.")
+        return
+    error = next(iter(sorted(Draft202012Validator(schema).iter_errors(data), key=lambda e: list(map(str, e.path)))), None)
+    if error is not None:
+        raise ConfigError(f"{where} is no {what} of Handful: at {'/'.join(map(str, error.path)) or 'the top'}, {error.message[:200]}.")
+
+
+def check_results(data: dict[str, Any], where: str = "results") -> None:
+    """`check_schema`, and that runs, seeds and means agree."""
+    check_schema(data, SCHEMA, where, "results file")
     if [r["seed"] for r in data["runs"]] != data["seeds"]:
         raise ConfigError(f"{where}: its runs have the seeds {[r['seed'] for r in data['runs']]}, its list says {data['seeds']}.")
     for metric in METRICS:

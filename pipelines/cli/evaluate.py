@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -33,12 +32,12 @@ class Evaluate(CommonOptions):
       handful evaluate dtu data/scan24 --views 3 --method 3dgs
     """
 
-    dataset: tyro.conf.Positional[Literal["llff", "dtu", "blender"]]
+    dataset: tyro.conf.Positional[Literal["llff", "dtu", "mipnerf360", "blender"]]
     """Name of the benchmark."""
     directory: tyro.conf.Positional[Path]
     """The capture's folder."""
     views: int = 3
-    """Number of training photos: 3, 6 or 9 (blender: 8)."""
+    """Number of training photos: 3, 6 or 9 (mipnerf360: 12 or 24, blender: 8)."""
     downscale: int | None = None
     """Factor the photos are reduced by (default: the benchmark's usual one)."""
     poses: Literal["given", "sim3_aligned", "test_time_optimized"] = "given"
@@ -88,27 +87,13 @@ class Evaluate(CommonOptions):
 def evaluate_once(
     capture: Capture, protocol: EvalProtocol, config: SplatConfig, seed: int, device: str, console: Console
 ) -> tuple[EvalReport, float]:
-    """Trains on the protocol's training photos and scores; seconds are from photos to scene, scoring excluded."""
-    import torch
-
-    from ..evaluate import evaluate_scene, held_out, training_capture
-    from ..job import train_capture
-    from ..poses import map_cameras, optimise_test_cameras
+    """`train_trial`, then the scores; seconds are from photos to scene, scoring excluded."""
+    from ..evaluate import evaluate_scene
+    from ..trial import torch_device, train_trial
     from .reconstruct import report as say
 
-    where = torch.device("cuda" if device == "auto" and torch.cuda.is_available() else "cpu" if device == "auto" else device)
-    train = training_capture(capture, protocol)
-    began = time.monotonic()
-    scene, _ = train_capture(train, config, seed, where, lambda event: say(event, console))
-    seconds = time.monotonic() - began
-    cameras = None
-    if protocol.poses != "given":
-        test, given = held_out(capture, protocol), capture.select(scene.names)
-        assert test.cameras is not None and given.cameras is not None, "held_out and the protocol demand given cameras"
-        cameras = map_cameras(test.cameras, given.cameras, scene.cameras.to("cpu"))
-        if protocol.poses == "test_time_optimized":
-            cameras = optimise_test_cameras(scene.gaussians, scene.rasterizer, test.images().to(where), cameras.to(where), background=scene.background)
-    return evaluate_scene(lambda c: scene.render(c).color, capture, protocol, cameras), seconds
+    trial = train_trial(capture, protocol, config, seed, torch_device(device), lambda event: say(event, console))
+    return evaluate_scene(lambda c: trial.scene.render(c).color, capture, protocol, trial.cameras), trial.seconds
 
 
 def one_line(report: EvalReport) -> str:

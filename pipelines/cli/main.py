@@ -13,6 +13,7 @@ from typing import Annotated, Any, Union
 import tyro
 
 from ...recon.errors import HandfulError
+from .benchmark import Benchmark
 from .common import check_summary, show_log, write_summary
 from .demo import Demo
 from .doctor import Doctor
@@ -30,6 +31,7 @@ COMMANDS: dict[str, type] = {
     "render": RenderCommand,
     "export": Export,
     "evaluate": Evaluate,
+    "benchmark": Benchmark,
     "demo": Demo,
     "doctor": Doctor,
 }

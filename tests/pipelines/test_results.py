@@ -1,4 +1,4 @@
-"""Results files: what they hold, what is refused, and comparison by paired seeds; reports that can be looked at."""
+"""Results files: what they hold, what is refused; reports that can be looked at."""
 
 from __future__ import annotations
 
@@ -9,7 +9,6 @@ from dataclasses import dataclass, replace
 import numpy as np
 import pytest
 import torch
-from handful.benchmarks.schema import compare
 from handful.benchmarks.schema import main as schema_main
 from handful.pipelines.evaluate import EvalReport, Pictures, ViewScore
 from handful.pipelines.protocols import stored_protocols
@@ -103,16 +102,12 @@ def test_results_that_do_not_belong_together_are_refused():
         EvalResults("m", None, (SeedResult(0, _report(), 1.0), SeedResult(0, _report(), 1.0)))
 
 
-def test_methods_are_compared_by_paired_seeds(tmp_path, capsys):
-    a, b = tmp_path / "a.json", tmp_path / "b.json"
-    one, two = write_results(a, _results()), write_results(b, _results((0.5, 0.8, 0.9), method="other"))
-    c = compare(one, two)
-    assert c["seeds"] == [0, 1, 2] and c["difference"] == pytest.approx(0.5333, abs=1e-3) and c["standard_error"] == pytest.approx(0.0333, abs=1e-3)
-    with pytest.raises(ConfigError, match="protocols differ in scene"):
-        compare(one, {**two, "protocol": {**two["protocol"], "scene": "horns"}})
-    assert schema_main(["--compare", str(a), str(b)]) == 0
-    assert "second minus first, psnr: +0.5333 +- 0.033" in capsys.readouterr().out
+def test_files_are_checked_from_the_command_line(tmp_path, capsys):
+    write_results(tmp_path / "a.json", _results())
+    assert schema_main([str(tmp_path / "a.json")]) == 0
+    assert capsys.readouterr().out.startswith("llff-3 fern: handful, psnr 21.2 +- 0.2, ssim 0.72")
     assert schema_main([str(tmp_path / "none.json")]) == 2 and "cannot be read" in capsys.readouterr().err
+    assert schema_main([]) == 2
 
 
 # -- pictures ----------------------------------------------------------------------------------------------------------

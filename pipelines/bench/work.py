@@ -1,0 +1,216 @@
+"""One job, in this process: trains, scores, draws. Nothing is written here: what comes out is plain data."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+import resource
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ...data.image_io import encode_jpeg, encode_png
+from ...recon.colormap import colorize_depth
+from ...recon.errors import CaptureError
+from ..config import to_jsonable
+from ..evaluate import EvalReport, evaluate_scene
+from ..events import Event, StepDone
+from ..protocols import spaced
+from ..report import error_map
+from ..results import METRICS, commit, machine, versions
+from ..trial import Trial, torch_device, train_trial
+from .material import Material, identity, job_name, load_material, photo_digests
+from .plan import Job
+from .record import JobOutput
+
+__all__ = ["base_record", "origin_now", "perform"]
+
+CURVE_POINTS = 200
+
+
+def origin_now() -> dict[str, Any]:
+    """Where this is computed: code, machine, versions."""
+    return {"commit": commit(), "machine": machine(), "versions": versions()}
+
+
+def base_record(job: Job, material: Material, digests: dict[str, str], origin: dict[str, Any]) -> dict[str, Any]:
+    """What is known of a job before it is done."""
+    p, digest = job.place, identity(job, material, digests)
+    return {
+        "version": 1,
+        "kind": "benchmark job",
+        "name": job_name(job, material, digest),
+        "identity": digest,
+        "label": job.method.label,
+        "method": job.method.method,
+        "settings": to_jsonable(job.method.settings),
+        "place": {k: v for k, v in to_jsonable(p).items() if k != "path"},  # where somebody keeps their data is not part of a result
+        "seed": job.seed,
+        "device": job.device,
+        "protocol": to_jsonable(material.protocol),
+        "photos": digests,
+        **origin,
+    }
+
+
+def perform(job: Job, expected: str, alone: bool, on_event: Callable[[Event], None] | None = None) -> JobOutput:
+    """Does the job.
+
+    Args:
+        expected: its identity when it was planned. Raises CaptureError when photos or protocol have changed since.
+        alone: nothing else of this benchmark runs meanwhile.
+    """
+    material = load_material(job.place)
+    record = base_record(job, material, photo_digests(material), origin_now())
+    if record["identity"] != expected:
+        raise CaptureError(f"The photos or settings of {record['name']} are not those it was planned with; run the command again.")
+    watch = _Watch(on_event)
+    device = torch_device(job.device)
+    trial = train_trial(material.capture, material.protocol, job.method.settings, job.seed, device, watch.see, watch.stop)
+    training = {
+        "seconds": round(trial.seconds, 3),
+        "timed_alone": alone,
+        "other_cores": watch.other_cores,
+        "threads": torch.get_num_threads(),
+        "peak_memory_mb": watch.peak_memory_mb,
+        "peak_gpu_mb": round(torch.cuda.max_memory_allocated(device) / 1e6, 1) if device.type == "cuda" else None,
+        "gaussians": len(trial.scene.gaussians),
+        "curve": watch.curve(),
+    }
+    files: dict[str, bytes] = {}
+    report, depths = _score(trial, material, job.pictures)
+    return JobOutput(
+        {
+            **record,
+            "status": "done",
+            "error": None,
+            "scores": None if report is None else {m: report.mean(m) for m in METRICS},
+            "views": [] if report is None else to_jsonable(report.views),
+            "training": training,
+            "pictures": _pictures(record["name"], report, depths, files),
+            "submission": _submission(record, trial, material, files),
+            "notes": list(report.notes if report is not None else ("The data set keeps its test photos to itself: nothing is scored here.",)),
+        },
+        files,
+    )
+
+
+def _score(trial: Trial, material: Material, pictures: int) -> tuple[EvalReport | None, dict[int, Tensor]]:
+    """Scores, and coloured depth of the test photos whose pictures are kept. None where there are no photos to score against."""
+    test = material.protocol.test
+    if material.hidden is not None and not set(test) <= set(material.capture.names):
+        return None, {}
+    kept = set(spaced(len(test), min(pictures, len(test)))) if pictures else set()
+    depths: dict[int, Tensor] = {}
+    count = 0
+
+    def render(cameras: Any) -> Tensor:
+        nonlocal count
+        out = trial.scene.render(cameras)
+        if count in kept:  # views come in the protocol's order, one at a time
+            depths[count] = colorize_depth(out.depth[0].cpu(), alpha=out.alpha[0].cpu())
+        count += 1
+        return out.color
+
+    return evaluate_scene(render, material.capture, material.protocol, trial.cameras), depths
+
+
+def _pictures(name: str, report: EvalReport | None, depths: dict[int, Tensor], files: dict[str, bytes]) -> list[dict[str, str]]:
+    """Adds pictures to `files` and lists them. Truths are named by their content, so that all methods and seeds share one file."""
+    if report is None or report.pictures is None:
+        return []
+    out = []
+    for i, depth in sorted(depths.items()):
+        view, render, truth = report.views[i].name, report.pictures.renders[i].cpu(), report.pictures.truths[i].cpu()
+        stem = re.sub(r"[^A-Za-z0-9]+", "-", str(PurePosixPath(view).with_suffix(""))).strip("-") or "view"
+        photo = encode_png(truth)
+        made = {
+            "render": (f"pictures/{name}/{i:03d}-{stem}.png", encode_png(render)),
+            "truth": (f"pictures/truth/{stem}-{hashlib.sha256(photo).hexdigest()[:12]}.png", photo),
+            "error": (f"pictures/{name}/{i:03d}-{stem}-error.jpg", encode_jpeg(error_map(render, truth))),
+            "depth": (f"pictures/{name}/{i:03d}-{stem}-depth.jpg", encode_jpeg(depth)),
+        }
+        files.update(dict(made.values()))
+        out.append({"view": view, **{kind: path for kind, (path, _) in made.items()}})
+    return out
+
+
+def _submission(record: dict[str, Any], trial: Trial, material: Material, files: dict[str, bytes]) -> list[str]:
+    """Renders every test view for those who hold the truth, named as they want it; the folder is what has to be zipped."""
+    if not material.submit or material.hidden is None:
+        return []
+    label = re.sub(r"[^A-Za-z0-9.]+", "-", record["label"]).strip("-") or "method"
+    root = f"submission/{material.protocol.id}-{label}-seed{record['seed']}"
+    paths = []
+    for i, name in enumerate(material.submit):
+        files[f"{root}/{name}"] = encode_png(trial.scene.render(material.hidden[i]).color[0].cpu().nan_to_num(0.0))
+        paths.append(f"{root}/{name}")
+    return paths
+
+
+# -- watching the training ---------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class _Clock:
+    wall: float
+    own: float  # seconds of processor time of this process
+    machine: float | None  # of all processes together
+
+    @staticmethod
+    def read() -> _Clock:
+        own = time.process_time()
+        try:
+            ticks = [int(x) for x in Path("/proc/stat").read_text().split("\n", 1)[0].split()[1:]]
+            busy = (sum(ticks[:8]) - ticks[3] - ticks[4]) / os.sysconf("SC_CLK_TCK")  # all but idle and waiting; guests are counted in user
+        except (OSError, ValueError, IndexError):
+            busy = None
+        return _Clock(time.monotonic(), own, busy)
+
+
+class _Watch:
+    """Learning curve, peak memory, and how busy the machine was with other things while training ran."""
+
+    def __init__(self, on_event: Callable[[Event], None] | None) -> None:
+        self.on_event = on_event
+        self.points: list[tuple[int, float, float]] = []
+        self.began = _Clock.read()
+        self.other_cores: float | None = None
+        self.peak_memory_mb = 0.0
+
+    def see(self, event: Event) -> None:
+        if isinstance(event, StepDone) and event.loss is not None and event.psnr is not None:
+            if not self.points or (event.loss, event.psnr) != self.points[-1][1:]:
+                self.points.append((event.step, event.loss, event.psnr))
+        if self.on_event is not None:
+            self.on_event(event)
+
+    def stop(self) -> None:
+        end = _Clock.read()
+        self.peak_memory_mb = _peak_memory_mb()
+        if end.machine is not None and self.began.machine is not None:
+            others = (end.machine - self.began.machine) - (end.own - self.began.own)
+            self.other_cores = round(max(0.0, others) / max(end.wall - self.began.wall, 1e-3), 2)
+
+    def curve(self) -> list[list[float]]:
+        """At most CURVE_POINTS of the readings that are finite, the last among them."""
+        finite = [[float(s), loss, fit] for s, loss, fit in self.points if abs(loss) < 1e9 and abs(fit) < 1e9]
+        step = max(1, -(-len(finite) // CURVE_POINTS))
+        return [[s, round(loss, 6), round(fit, 4)] for s, loss, fit in finite[::-1][::step][::-1]]
+
+
+def _peak_memory_mb() -> float:
+    """Largest resident size of this process. Linux's ru_maxrss starts with that of the parent which forked it, so /proc is asked first."""
+    try:
+        status = Path("/proc/self/status").read_text()
+        return round(int(re.search(r"VmHWM:\s+(\d+) kB", status)[1]) * 1024 / 1e6, 1)  # pyright: ignore[reportOptionalSubscript]
+    except (OSError, TypeError):
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        return round(peak / 1e6 if sys.platform == "darwin" else peak * 1024 / 1e6, 1)
