@@ -11,16 +11,27 @@ __all__ = ["METHODS", "method_config"]
 
 PLAIN_TERMS = TermsConfig(smooth=0.0, depth=0.0, opaque=0.0, virtual=0.0)
 
-METHODS: dict[str, SplatConfig] = {
+BASELINE = SplatConfig(
+    seed=replace(SeedConfig(), guesses=False, surround=0.0, behind=0.0, opacity=0.1),
+    optim=replace(OptimConfig(), opacity_decay=1.0, dropout=0.0),
+    terms=PLAIN_TERMS,
+    refine=RefineConfig(densify_pull=2e-4),
+    background="black",
+)
+
+METHODS: dict[str, SplatConfig] = {  # docs/methods.md says what of each paper is here
     # the default: stereo seed, opacity decay, dropout, smooth depth that agrees with the stereo, covered photos
     "handful": SplatConfig(),
     # 3D Gaussian splatting on the stereo-fused cloud, with its adaptive density control and without any regulariser: the baseline of every gain
-    "3dgs": SplatConfig(
-        seed=replace(SeedConfig(), guesses=False, surround=0.0, behind=0.0, opacity=0.1),
-        optim=replace(OptimConfig(), opacity_decay=1.0, dropout=0.0),
-        terms=PLAIN_TERMS,
-        refine=RefineConfig(densify_pull=2e-4),
-        background="black",
+    "3dgs": BASELINE,
+    "dropgaussian": replace(BASELINE, optim=replace(BASELINE.optim, dropout=0.2, dropout_rises=True)),
+    # dense start, opacity decay instead of densification, consistency with a shifted camera in the last third
+    "binocular": replace(
+        BASELINE,
+        seed=replace(BASELINE.seed, guesses=True),
+        optim=replace(BASELINE.optim, opacity_decay=0.995),
+        terms=replace(PLAIN_TERMS, virtual=1.0, virtual_every=1, virtual_from=2 / 3),
+        refine=RefineConfig(),
     ),
 }
 

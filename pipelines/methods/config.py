@@ -24,7 +24,7 @@ class SeedConfig:
         sh_degree: highest spherical-harmonic degree; None = by the number of photos (0 up to 5, 1 up to 12, then 2).
     """
 
-    budget: int = 160_000
+    budget: int = 320_000
     extra: int = 80_000
     size: float = 0.6
     opacity: float = 0.6
@@ -45,7 +45,8 @@ class OptimConfig:
         steps: optimisation steps with one photo each.
         lr_means .. lr_sh: learning rates; lr_means decays exponentially to lr_means * lr_decay.
         opacity_decay: opacity of every visible Gaussian is multiplied by this after each step (Han et al. 2024, Binocular3DGS, 3.2).
-        dropout: share of Gaussians left out of each training render (Xu et al. 2025, DropGaussian; opacity is scaled by 1 - dropout when rendering).
+        dropout: share of Gaussians left out of each training render (Chen et al. 2025, Co-Adaptation; opacity is scaled by 1 - dropout when rendering).
+        dropout_rises: the share grows evenly from 0 to `dropout` over the run (Park et al. 2025, DropGaussian, 3.2).
         lr_camera: learning rate of the camera corrections (radians and median depths), only for estimated cameras.
     """
 
@@ -58,6 +59,7 @@ class OptimConfig:
     lr_sh: float = 2e-2
     opacity_decay: float = 0.995
     dropout: float = 0.2
+    dropout_rises: bool = False
     lr_camera: float = 2e-4
 
 

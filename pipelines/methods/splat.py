@@ -106,8 +106,7 @@ class SplatRun:
         with self._lock:
             gaussians = Gaussians(*(getattr(self, name).detach().clone() for name in PARAMETERS))
             cameras = self._cameras_now(detached=True)
-        # trained with dropout, so the expected opacity is what a whole render must show (DropGaussian, section 3.2)
-        keep = 1.0 - self.config.optim.dropout
+            keep = 1.0 - self._dropout()  # trained with dropout, so the expected opacity is what a whole render must show
         opacity = (torch.sigmoid(gaussians.logit_opacities) * keep).clamp(1e-6, 1 - 1e-6)
         gaussians = replace(gaussians, logit_opacities=torch.logit(opacity))
         return SplatScene(gaussians, cameras, self.names, self.rasterizer, self.background)
@@ -143,7 +142,8 @@ class SplatRun:
         if not self.order:
             self.order = torch.randperm(len(self.cameras), generator=self.rng).tolist()
         i = self.order.pop()
-        keep = (torch.rand(len(self.means), generator=self.rng) >= optim.dropout).float().to(self.device) if optim.dropout > 0 else None
+        drop = self._dropout()
+        keep = (torch.rand(len(self.means), generator=self.rng) >= drop).float().to(self.device) if drop > 0 else None
         options = RasterOptions(background=self.background, opacity_scale=keep, camera_grads=self.refine)
         gaussians = Gaussians(*(getattr(self, name) for name in PARAMETERS))
 
@@ -174,6 +174,10 @@ class SplatRun:
             mask = None if self.masks is None else self.masks[i : i + 1]
             self._readings.append((total.item(), psnr(out.color.detach(), self.images[i : i + 1], mask).clamp(max=100).item()))
         self._edit_gaussians(out)
+
+    def _dropout(self) -> float:
+        optim = self.config.optim
+        return optim.dropout * (self.step / self.steps if optim.dropout_rises else 1.0)
 
     def _cameras_now(self, detached: bool = False) -> Cameras:
         if not self.refine:
