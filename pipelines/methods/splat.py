@@ -207,7 +207,8 @@ class SplatRun:
             self._record_pull(out)
         for refinement in REFINEMENTS:
             gaussians = Gaussians(*(getattr(self, name).detach() for name in PARAMETERS))
-            edit = refinement(RefineContext(gaussians, *self.pull.unbind(1), self.step, self.steps, self.scene_depth, self.rng), self.config.refine)
+            context = RefineContext(gaussians, self.pull[:, 0], self.pull[:, 1], self.step, self.steps, self.scene_depth, self.rng)
+            edit = refinement(context, self.config.refine)
             if edit is not None:
                 self._apply(edit)
 
