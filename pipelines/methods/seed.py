@@ -50,7 +50,7 @@ def seed_gaussians(capture: Capture, depth: tuple[DepthMap, ...], config: SeedCo
     reach = CLEAR * torch.stack([_median_depth(d, z) for d, z in zip(depth, dense, strict=True)])
     shown, extra = [], []
     for i in range(len(cameras)):
-        guessed = inside[i] & ~depth[i].valid
+        guessed = keep[i] & ~depth[i].valid
         keep[i][guessed] &= ~_in_the_way(cameras[i].unproject_depth(dense[i][None])[0][guessed], cameras, reach)
         shown.append(_photo_layer(cameras[i], images[i], depth[i], dense[i], keep[i], rate, config))
         if config.behind > 0:

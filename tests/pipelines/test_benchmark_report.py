@@ -5,10 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-import os
 import re
-import shutil
-from collections.abc import Iterator
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -232,21 +229,6 @@ def test_an_empty_folder_has_no_report(tmp_path: Path, capsys: pytest.CaptureFix
     assert _run(["benchmark", "report", str(out)]) == 0 and (out / "report.html").is_file() and (out / "results.json").is_file()
     write_bytes(out / "jobs" / "fern-base-0.json", b"{")
     assert _run(["benchmark", "report", str(out)]) == 2 and "fern-base-0.json" in capsys.readouterr().err
-
-
-@pytest.fixture
-def browser() -> Iterator[Any]:
-    try:
-        from playwright.sync_api import sync_playwright
-    except ImportError:
-        pytest.skip("needs Chromium and playwright")
-    program = os.environ.get("HANDFUL_CHROMIUM") or shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-    if program is None:
-        pytest.skip("needs Chromium")
-    with sync_playwright() as playwright:
-        chromium = playwright.chromium.launch(executable_path=program, args=["--no-sandbox", "--disable-background-networking"])
-        yield chromium
-        chromium.close()
 
 
 def test_the_slider_and_the_buttons_work_in_a_browser(browser: Any, tmp_path: Path) -> None:

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import http.client
 import io
-import os
-import shutil
 import signal
 import socket
 import time
@@ -28,10 +26,6 @@ from PIL import Image
 
 SIZE = (560, 400)
 UP = torch.tensor([0.0, 0.6, 0.8])  # no axis of the world is up
-CHROMIUM_FLAGS = (
-    "--no-sandbox --use-angle=swiftshader --enable-unsafe-swiftshader --ignore-gpu-blocklist --disable-background-networking "
-    "--disable-component-update --disable-sync --no-first-run"
-).split()
 
 
 def test_ctrl_c_while_closing_changes_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -175,21 +169,6 @@ def test_nothing_at_all_is_shown_without_complaint(server: SceneServer, scene: t
 
 
 # -- in a browser ----------------------------------------------------------------------------------------------------------------
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    try:
-        from playwright.sync_api import sync_playwright
-    except ImportError:
-        pytest.skip("needs Chromium and playwright")
-    program = os.environ.get("HANDFUL_CHROMIUM") or shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-    if program is None:
-        pytest.skip("needs Chromium")
-    with sync_playwright() as playwright:
-        chromium = playwright.chromium.launch(executable_path=program, args=CHROMIUM_FLAGS)
-        yield chromium
-        chromium.close()
 
 
 def canvas(page: Any) -> torch.Tensor:

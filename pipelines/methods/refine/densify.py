@@ -36,4 +36,3 @@ def _split(parents: Gaussians, rng: torch.Generator) -> Gaussians:
     means = child.means + torch.einsum("nij,nj->ni", matrix_from_quat(child.quats_wxyz), noise)
     log_scales = child.log_scales - torch.log(torch.tensor(SHRINK))
     return Gaussians(means, child.quats_wxyz, log_scales, child.logit_opacities, child.sh)
-

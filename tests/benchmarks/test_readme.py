@@ -1,0 +1,27 @@
+"""The README's table says what the stored results say."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+SCENES = ("fern", "flower", "fortress", "horns")
+
+
+@pytest.mark.parametrize("scene", [*SCENES, "mean"])
+def test_gain_over_3dgs(scene: str) -> None:
+    rows = json.loads((ROOT / "benchmarks/results/llff-3-gain/results.json").read_text())["rows"]
+    lines = (ROOT / "README.md").read_text().splitlines()
+    head = next(i for i, line in enumerate(lines) if line.startswith("| scene | PSNR: 3dgs |"))
+    told = next(line for line in lines[head:] if line.startswith(f"| {scene} |")).replace("*", "").split("|")[2:8]
+    stored = []
+    for metric in ("psnr", "ssim", "lpips_vgg"):
+        for label in ("3dgs", "handful"):
+            values = [r[metric]["mean"] for r in rows if r["label"] == label and scene in (r["scene"], "mean")]
+            stored.append(sum(values) / len(values))
+    for text, value in zip(told, stored, strict=True):
+        digits = len(text.strip().split(".")[1])
+        assert abs(float(text) - value) <= 0.5001 * 10**-digits, (scene, told, stored)
