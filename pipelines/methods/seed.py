@@ -13,7 +13,7 @@ from ...recon.camera import Cameras, pixel_centers
 from ...recon.capture import Capture
 from ...recon.depth import DepthMap
 from ...recon.depth_fill import complete_depth
-from ...recon.fill import push_pull
+from ...recon.fill import beyond_borders, push_pull
 from ...recon.gaussians import Gaussians
 from ...recon.sh import sh_dc_from_rgb
 from .config import SeedConfig
@@ -179,18 +179,12 @@ def _ring(cameras: Cameras, image: Tensor, dense: Tensor, i: int, config: SeedCo
     """Continues a photo beyond its borders with the blurred colour and depth of its edge, unless another photo looks there."""
     h, w = dense.shape[1:]
     margin = round(config.surround * max(h, w) / RING_STRIDE) * RING_STRIDE
-    canvas = torch.zeros(h + 2 * margin, w + 2 * margin, 4)
-    weight = torch.zeros(canvas.shape[:2])
-    inner = (slice(margin, margin + h), slice(margin, margin + w))
-    canvas[inner] = torch.cat([image, 1 / dense[i].clamp_min(1e-6)[..., None]], -1)
-    weight[inner] = 1.0
-    canvas = push_pull(canvas, weight)
+    canvas = beyond_borders(torch.cat([image, 1 / dense[i].clamp_min(1e-6)[..., None]], -1), margin)
     camera = cameras[i].cropped(-margin, -margin, canvas.shape[1], canvas.shape[0])
     z = 1 / canvas[..., 3].clamp_min(1e-9)
-    pick = weight == 0
-    grid = torch.zeros_like(pick)
-    grid[::RING_STRIDE, ::RING_STRIDE] = True
-    pick &= grid
+    pick = torch.zeros(canvas.shape[:2], dtype=torch.bool)
+    pick[::RING_STRIDE, ::RING_STRIDE] = True
+    pick[margin : margin + h, margin : margin + w] = False
     xyz, rgb, z = camera.unproject_depth(z[None])[0][pick], canvas[..., :3][pick], z[pick]
     free = torch.ones(len(xyz), dtype=torch.bool)
     for j in range(len(cameras)):
