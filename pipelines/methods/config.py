@@ -111,7 +111,7 @@ class SplatConfig:
     """A Gaussian splatting method: seed, optimiser, loss terms, refinement.
 
     Attributes:
-        background: behind everything, for captures that are not objects on white: the photos' mean colour, or black.
+        background: behind everything, for captures that are not objects on white: the mean colour of what is far ("far"), or black.
     """
 
     seed: SeedConfig = field(default_factory=SeedConfig)
@@ -119,5 +119,5 @@ class SplatConfig:
     terms: TermsConfig = field(default_factory=TermsConfig)
     refine: RefineConfig = field(default_factory=RefineConfig)
     depth_prior: str = "stereo"
-    background: Literal["mean", "black"] = "mean"
+    background: Literal["far", "black"] = "far"
     rasterizer: str = "auto"

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from ...recon.camera import Cameras
+from ...recon.depth import DepthMap
 from ...recon.errors import CheckpointError
 from ...recon.gaussians import Gaussians
 from ...recon.metrics import psnr
@@ -32,6 +33,7 @@ __all__ = ["SplatMethod", "SplatRun"]
 
 REPORT_EVERY = 20  # steps between two readings of loss and PSNR: reading a tensor waits for the device
 PARAMETERS = tuple(f.name for f in fields(Gaussians))
+LITTLE = 0.01  # share of the pixels that must be measured for the far ones to be asked
 WARM_UP, REFIT_EVERY = 10, 20  # with a time limit: from so many steps after the (re)start on, every so many steps are timed and the end refitted
 
 
@@ -66,7 +68,7 @@ class SplatRun:
         self.images = capture.images().to(start.device)
         masks = capture.masks()
         self.masks = None if masks is None else masks.to(start.device)
-        self.background = _background(capture.white_background, self.images, self.masks, config.background)
+        self.background = _background(capture.white_background, self.images, self.masks, start.depth, config.background)
         self.depth = [_to(d, start.device) for d in start.depth]
         self.neighbour = _neighbour_distances(self.cameras)
         self.scene_depth = _median_depth(start)
@@ -241,13 +243,20 @@ def _to(depth: Any, device: torch.device) -> Any:
     return replace(depth, depth=depth.depth.to(device), confidence=depth.confidence.to(device), valid=depth.valid.to(device), normal=normal)
 
 
-def _background(white: bool, images: Tensor, masks: Tensor | None, rule: str) -> tuple[float, float, float]:
-    """White for objects on white; else black, or the mean colour of what counts in the photos: where nothing is known, it is the least wrong."""
+def _background(
+    white: bool, images: Tensor, masks: Tensor | None, depth: tuple[DepthMap, ...], rule: str
+) -> tuple[float, float, float]:
+    """What shows where nothing is known: white for objects on white, else black, or the least wrong colour. That is the mean of the farther half of what
+    was measured, since holes lie behind things; of the whole object where there are masks; of everything where hardly anything was measured."""
     if white:
         return (1.0, 1.0, 1.0)
     if rule == "black":
         return (0.0, 0.0, 0.0)
-    r, g, b = (images.mean((0, 1, 2)) if masks is None else (images * masks[..., None]).sum((0, 1, 2)) / masks.sum().clamp_min(1)).tolist()
+    weight = torch.ones_like(images[..., 0]) if masks is None else masks
+    far = torch.stack([d.valid & (d.depth > d.depth[d.valid].median()) if bool(d.valid.any()) else d.valid for d in depth]).to(images)
+    if masks is None and float(far.mean()) > LITTLE:
+        weight = far
+    r, g, b = ((images * weight[..., None]).sum((0, 1, 2)) / weight.sum().clamp_min(1)).tolist()
     return (r, g, b)
 
 

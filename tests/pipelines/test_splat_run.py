@@ -12,6 +12,7 @@ from handful.pipelines.config import override
 from handful.pipelines.events import Finished, StepDone
 from handful.pipelines.methods import METHODS, method_config
 from handful.pipelines.methods.splat import SplatMethod, SplatRun
+from handful.recon.depth import DepthMap
 from handful.recon.errors import CheckpointError
 
 SMALL = ["optim.steps=30", "seed.budget=6000"]
@@ -116,6 +117,18 @@ def test_what_masks_leave_out_has_no_part_in_the_background() -> None:
     images, masks = torch.zeros(1, 4, 4, 3), torch.zeros(1, 4, 4)
     images[0, :2] = torch.tensor([0.2, 0.4, 0.6])
     masks[0, :2] = 1
-    assert _background(False, images, masks, "mean") == pytest.approx((0.2, 0.4, 0.6))
-    assert _background(False, images, None, "mean") == pytest.approx((0.1, 0.2, 0.3))
-    assert _background(False, images, masks, "black") == (0.0, 0.0, 0.0)
+    nothing = (DepthMap(torch.zeros(4, 4), torch.zeros(4, 4), torch.zeros(4, 4, dtype=torch.bool)),)
+    assert _background(False, images, masks, nothing, "far") == pytest.approx((0.2, 0.4, 0.6))
+    assert _background(False, images, None, nothing, "far") == pytest.approx((0.1, 0.2, 0.3))
+    assert _background(False, images, masks, nothing, "black") == (0.0, 0.0, 0.0)
+
+
+def test_holes_show_the_colour_of_what_is_far() -> None:
+    from handful.pipelines.methods.splat import _background
+
+    images, z = torch.zeros(1, 4, 4, 3), torch.ones(4, 4)
+    images[0, 3] = torch.tensor([0.2, 0.4, 0.6])
+    z[3] = 5.0
+    depth = (DepthMap(z, z, z > 0),)
+    assert _background(False, images, None, depth, "far") == pytest.approx((0.2, 0.4, 0.6))
+    assert _background(False, images, torch.ones(1, 4, 4), depth, "far") == pytest.approx((0.05, 0.1, 0.15)), "an object's far side is no background"
