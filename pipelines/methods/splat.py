@@ -33,7 +33,6 @@ __all__ = ["SplatMethod", "SplatRun"]
 
 REPORT_EVERY = 20  # steps between two readings of loss and PSNR: reading a tensor waits for the device
 PARAMETERS = tuple(f.name for f in fields(Gaussians))
-LITTLE = 0.01  # share of the pixels that must be measured for the far ones to be asked
 WARM_UP, REFIT_EVERY = 10, 20  # with a time limit: from so many steps after the (re)start on, every so many steps are timed and the end refitted
 
 
@@ -246,16 +245,17 @@ def _to(depth: Any, device: torch.device) -> Any:
 def _background(
     white: bool, images: Tensor, masks: Tensor | None, depth: tuple[DepthMap, ...], rule: str
 ) -> tuple[float, float, float]:
-    """What shows where nothing is known: white for objects on white, else black, or the least wrong colour. That is the mean of the farther half of what
-    was measured, since holes lie behind things; of the whole object where there are masks; of everything where hardly anything was measured."""
+    """What shows where nothing is known: white for objects on white, else black, or the least wrong colour. Holes lie behind things, so that is the mean of
+    all but the nearer half of what was measured; of the whole object where there are masks."""
     if white:
         return (1.0, 1.0, 1.0)
     if rule == "black":
         return (0.0, 0.0, 0.0)
-    weight = torch.ones_like(images[..., 0]) if masks is None else masks
-    far = torch.stack([d.valid & (d.depth > d.depth[d.valid].median()) if bool(d.valid.any()) else d.valid for d in depth]).to(images)
-    if masks is None and float(far.mean()) > LITTLE:
-        weight = far
+    if masks is None:
+        near = [d.valid & (d.depth < d.depth[d.valid].median()) if bool(d.valid.any()) else d.valid for d in depth]
+        weight = (~torch.stack(near)).to(images)
+    else:
+        weight = masks
     r, g, b = ((images * weight[..., None]).sum((0, 1, 2)) / weight.sum().clamp_min(1)).tolist()
     return (r, g, b)
 

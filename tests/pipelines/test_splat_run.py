@@ -123,12 +123,14 @@ def test_what_masks_leave_out_has_no_part_in_the_background() -> None:
     assert _background(False, images, masks, nothing, "black") == (0.0, 0.0, 0.0)
 
 
-def test_holes_show_the_colour_of_what_is_far() -> None:
+def test_holes_show_the_colour_of_all_but_what_was_measured_near() -> None:
     from handful.pipelines.methods.splat import _background
 
     images, z = torch.zeros(1, 4, 4, 3), torch.ones(4, 4)
     images[0, 3] = torch.tensor([0.2, 0.4, 0.6])
-    z[3] = 5.0
-    depth = (DepthMap(z, z, z > 0),)
-    assert _background(False, images, None, depth, "far") == pytest.approx((0.2, 0.4, 0.6))
+    z[2], z[3] = 2.0, 5.0
+    measured = torch.ones(4, 4, dtype=torch.bool)
+    measured[1] = False  # counts as far, whatever was guessed there
+    depth = (DepthMap(z, z, measured),)
+    assert _background(False, images, None, depth, "far") == pytest.approx((0.2 / 3, 0.4 / 3, 0.6 / 3))
     assert _background(False, images, torch.ones(1, 4, 4), depth, "far") == pytest.approx((0.05, 0.1, 0.15)), "an object's far side is no background"
