@@ -41,9 +41,9 @@ def test_learns(small_start, method: str) -> None:
 
 def test_densification_adds_where_the_photos_pull(small_start) -> None:
     run = SplatMethod(override(method_config("3dgs"), [*SMALL, "refine.densify_every=10"])).start(small_start)
-    before = len(run.means)
+    before = len(run.field)
     finish(run)
-    assert before < len(run.means) <= before * 4  # two rounds (steps 10 and before half of 30)
+    assert before < len(run.field) <= before * 4  # two rounds (steps 10 and before half of 30)
 
 
 @pytest.mark.parametrize("estimated", [False, True])

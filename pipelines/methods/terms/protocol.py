@@ -14,36 +14,52 @@ from ....recon.camera import Cameras
 from ....recon.depth import DepthMap
 from ....recon.raster.protocol import RenderOutput
 from ..config import TermsConfig
+from ..photos import Photos
 
 __all__ = ["StepContext", "Term"]
 
 
 @dataclass(frozen=True)
 class StepContext:
-    """One training step on one photo.
+    """One training step of one field of Gaussians on one photo.
 
     Attributes:
+        photos: all of them; index: which one this step is about.
         camera: the photo's camera (one), possibly with gradients.
-        image, mask: the photo and where it counts (None = everywhere).
         out: the render from `camera`.
-        depth: the photo's prior depth.
-        neighbour: distance from the photo's centre to the nearest other photo's centre, world units.
         progress: share of the run that is done, [0, 1).
         step: number of the step.
         render: draws the current Gaussians (same dropout) from other cameras, with gradients.
         rng: the run's random numbers (part of the checkpoint).
     """
 
+    photos: Photos
+    index: int
     camera: Cameras
-    image: Float[Tensor, "H W 3"]
-    mask: Float[Tensor, "H W"] | None
     out: RenderOutput
-    depth: DepthMap
-    neighbour: float
     progress: float
     step: int
     render: Callable[[Cameras], RenderOutput]
     rng: torch.Generator
+
+    @property
+    def image(self) -> Float[Tensor, "H W 3"]:
+        return self.photos.images[self.index]
+
+    @property
+    def mask(self) -> Float[Tensor, "H W"] | None:
+        """Where the photo counts; None = everywhere."""
+        return None if self.photos.masks is None else self.photos.masks[self.index]
+
+    @property
+    def depth(self) -> DepthMap:
+        """The photo's prior depth."""
+        return self.photos.depth[self.index]
+
+    @property
+    def neighbour(self) -> float:
+        """Distance from the photo's centre to the nearest other photo's centre, world units."""
+        return self.photos.neighbour[self.index]
 
 
 class Term(Protocol):
