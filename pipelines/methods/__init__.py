@@ -33,6 +33,8 @@ METHODS: dict[str, SplatConfig] = {  # docs/methods.md says what of each paper i
         terms=replace(PLAIN_TERMS, virtual=1.0, virtual_every=1, virtual_from=2 / 3),
         refine=RefineConfig(),
     ),
+    # depth from flow and cameras (epipolar lines) instead of stereo; nothing else
+    "nexusgs": replace(BASELINE, depth_prior="epipolar"),
 }
 
 
