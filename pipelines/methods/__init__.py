@@ -35,6 +35,12 @@ METHODS: dict[str, SplatConfig] = {  # docs/methods.md says what of each paper i
     ),
     # depth from flow and cameras (epipolar lines) instead of stereo; nothing else
     "nexusgs": replace(BASELINE, depth_prior="epipolar"),
+    # new Gaussians half way into gaps; depth correlates with the prior's at the photos and between them
+    "fsgs": replace(
+        BASELINE,
+        terms=replace(PLAIN_TERMS, correlation=0.05, pseudo_correlation=0.05),
+        refine=replace(BASELINE.refine, unpool_gap=0.01),
+    ),
 }
 
 

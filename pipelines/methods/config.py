@@ -74,6 +74,8 @@ class TermsConfig:
         opaque: pixels of the photos should be covered.
         virtual: consistency between a photo and a render from a shifted camera; every virtual_every-th step from virtual_from on.
         virtual_shift: largest shift as a share of the distance to the nearest other photo.
+        correlation: Pearson's correlation of rendered and prior depth at the photo; pseudo_correlation: at a camera between it and its neighbour.
+        pseudo_every, pseudo_from: such cameras come every so many steps, from this share of the run on.
     """
 
     ssim: float = 0.2
@@ -85,6 +87,10 @@ class TermsConfig:
     virtual_every: int = 2
     virtual_from: float = 0.3
     virtual_shift: float = 0.4
+    correlation: float = 0.0
+    pseudo_correlation: float = 0.0
+    pseudo_every: int = 2
+    pseudo_from: float = 0.2
 
 
 @dataclass(frozen=True)
@@ -96,6 +102,7 @@ class RefineConfig:
         densify_pull: Gaussians whose projected centre is pulled harder than this (in half image sizes) are cloned or split (0 = none).
         densify_every: steps between two rounds; densify_until: share of the run after which none follows; densify_most: Gaussians there may be in the end.
         split_above: the size, in median depths, above which a Gaussian is split instead of cloned.
+        unpool_gap: Gaussians whose unpool_neighbours nearest are further than this on the mean, in median depths, get new ones half way to each (0 = none).
     """
 
     prune_opacity: float = 0.005
@@ -104,6 +111,8 @@ class RefineConfig:
     densify_until: float = 0.5
     densify_most: int = 500_000
     split_above: float = 0.01
+    unpool_gap: float = 0.0
+    unpool_neighbours: int = 3
 
 
 @dataclass(frozen=True)
@@ -112,6 +121,7 @@ class SplatConfig:
 
     Attributes:
         background: behind everything, for captures that are not objects on white: the photos' mean colour, or black.
+        depth_prior, flow_prior: by name (`priors/registry.py`); flow is measured only where a part asks for it.
     """
 
     seed: SeedConfig = field(default_factory=SeedConfig)
@@ -121,3 +131,4 @@ class SplatConfig:
     depth_prior: str = "stereo"
     background: Literal["mean", "black"] = "mean"
     rasterizer: str = "auto"
+    flow_prior: str = "dis"

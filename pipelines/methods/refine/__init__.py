@@ -7,5 +7,6 @@ from .protocol import Edit as Edit
 from .protocol import RefineContext as RefineContext
 from .protocol import Refinement as Refinement
 from .prune_faded import prune_faded
+from .unpool import unpool
 
-REFINEMENTS: tuple[Refinement, ...] = (densify, prune_faded)
+REFINEMENTS: tuple[Refinement, ...] = (densify, unpool, prune_faded)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from .depth_agreement import depth_agreement
+from .depth_correlation import depth_correlation
 from .opaque import opaque
 from .photometric import photometric
 from .protocol import StepContext as StepContext
@@ -10,4 +11,4 @@ from .protocol import Term as Term
 from .smoothness import smoothness
 from .virtual_view import virtual_view
 
-TERMS: tuple[Term, ...] = (photometric, smoothness, depth_agreement, opaque, virtual_view)
+TERMS: tuple[Term, ...] = (photometric, smoothness, depth_agreement, opaque, virtual_view, depth_correlation)
