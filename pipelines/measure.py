@@ -7,6 +7,7 @@ from typing import Any
 import torch
 
 from ..priors.registry import get_prior
+from ..recon.depth import DepthMap
 from .init.protocol import InitState
 from .methods.config import SplatConfig
 from .protocol import Start
@@ -17,7 +18,11 @@ FROM_FLOW = frozenset({"epipolar"})  # depth priors that are built on a flow pri
 
 
 def measure(init: InitState, config: SplatConfig, estimated_cameras: bool, seed: int, device: torch.device) -> Start:
-    options: dict[str, Any] = {"flow": config.flow_prior} if config.depth_prior in FROM_FLOW else {}
-    prior = get_prior("depth", config.depth_prior, **options)
-    depth = tuple(prior.predict(init.capture.views, init.capture.cameras, init.points))
-    return Start(init, depth, estimated_cameras, seed, device)
+    depth = _depth(init, config.depth_prior, config.flow_prior)
+    guide = () if config.guide_prior is None else _depth(init, config.guide_prior, config.flow_prior)
+    return Start(init, depth, estimated_cameras, seed, device, guide)
+
+
+def _depth(init: InitState, name: str, flow: str) -> tuple[DepthMap, ...]:
+    options: dict[str, Any] = {"flow": flow} if name in FROM_FLOW else {}
+    return tuple(get_prior("depth", name, **options).predict(init.capture.views, init.capture.cameras, init.points))

@@ -20,7 +20,8 @@ __all__ = ["Method", "Run", "Start"]
 
 @dataclass(frozen=True)
 class Start:
-    """Everything a method starts from. `depth` is aligned with `init.capture.views`.
+    """Everything a method starts from. `depth` is aligned with `init.capture.views`, and so is `guide`, where the method asks for a second depth (possibly up to
+    scale and shift).
 
     `estimated_cameras` says that the cameras were found from the photos, so that a method may refine them.
     """
@@ -30,6 +31,7 @@ class Start:
     estimated_cameras: bool = False
     seed: int = 0
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))
+    guide: tuple[DepthMap, ...] = ()
 
 
 class Run(Protocol):

@@ -41,6 +41,8 @@ METHODS: dict[str, SplatConfig] = {  # docs/methods.md says what of each paper i
         terms=replace(PLAIN_TERMS, correlation=0.05, pseudo_correlation=0.05),
         refine=replace(BASELINE.refine, unpool_gap=0.01),
     ),
+    # which of two pixels is nearer, and which belong together, is as the prior says; how far they are is not held
+    "sparsenerf-rank": replace(BASELINE, terms=replace(PLAIN_TERMS, rank=1.0, continuity=0.2)),
 }
 
 

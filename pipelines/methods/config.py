@@ -76,6 +76,7 @@ class TermsConfig:
         virtual_shift: largest shift as a share of the distance to the nearest other photo.
         correlation: Pearson's correlation of rendered and prior depth at the photo; pseudo_correlation: at a camera between it and its neighbour.
         pseudo_every, pseudo_from: such cameras come every so many steps, from this share of the run on.
+        rank: of two nearby pixels, the one nearer in the prior should be rendered nearer; continuity: neighbours on one surface in the prior stay so.
     """
 
     ssim: float = 0.2
@@ -91,6 +92,8 @@ class TermsConfig:
     pseudo_correlation: float = 0.0
     pseudo_every: int = 2
     pseudo_from: float = 0.2
+    rank: float = 0.0
+    continuity: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -122,6 +125,7 @@ class SplatConfig:
     Attributes:
         background: behind everything, for captures that are not objects on white: the photos' mean colour, or black.
         depth_prior, flow_prior: by name (`priors/registry.py`); flow is measured only where a part asks for it.
+        guide_prior: depth that ranking, continuity and correlation compare with, possibly only up to scale and shift; None = that of depth_prior.
     """
 
     seed: SeedConfig = field(default_factory=SeedConfig)
@@ -132,3 +136,4 @@ class SplatConfig:
     background: Literal["mean", "black"] = "mean"
     rasterizer: str = "auto"
     flow_prior: str = "dis"
+    guide_prior: str | None = None

@@ -22,6 +22,7 @@ class Photos:
 
     Attributes:
         cameras, images, masks, depth: one per photo; no masks = everywhere counts.
+        guide: the depth that ranking and correlation compare with; `depth` itself unless the method names another prior.
         nearest: of each photo, the other that was taken nearest to it; neighbour: how far from it, world units. A single photo is its own, at 0.
         scene_depth: median depth of the confident pixels: the unit that position steps are measured in.
     """
@@ -30,6 +31,7 @@ class Photos:
     images: Float[Tensor, "V H W 3"]
     masks: Float[Tensor, "V H W"] | None
     depth: tuple[DepthMap, ...]
+    guide: tuple[DepthMap, ...]
     nearest: tuple[int, ...]
     neighbour: tuple[float, ...]
     scene_depth: float
@@ -43,7 +45,8 @@ class Photos:
             cameras,
             capture.images().to(start.device),
             None if masks is None else masks.to(start.device),
-            tuple(_to(d, start.device) for d in start.depth),
+            depth := tuple(_to(d, start.device) for d in start.depth),
+            tuple(_to(d, start.device) for d in start.guide) or depth,
             *_neighbours(cameras),
             _median_depth(start.depth),
         )

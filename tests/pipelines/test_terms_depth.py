@@ -50,8 +50,8 @@ def test_correlation_is_blind_to_scale_and_shift_only(photos: Photos) -> None:
 def test_a_prior_of_inverse_depth_is_compared_with_inverse_depth(photos: Photos) -> None:
     prior = photos.depth[0]
     inverse = replace(prior, depth=torch.where(prior.depth > 0, 3 / prior.depth.clamp_min(1e-6) + 1, 0.0), kind="affine_inverse")
-    relative = replace(photos, depth=(inverse, *photos.depth[1:]))
-    loss = depth_correlation(step_on(relative, rendered(prior.depth)), FSGS)  # and no pseudo view: it would call render
+    relative = replace(photos, guide=(inverse, *photos.guide[1:]))
+    loss = depth_correlation(step_on(relative, rendered(prior.depth)), replace(FSGS, pseudo_correlation=0.0))
     assert loss is not None and abs(loss.item()) < 1e-5
 
 

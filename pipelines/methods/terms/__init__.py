@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from .depth_agreement import depth_agreement
+from .depth_continuity import depth_continuity
 from .depth_correlation import depth_correlation
+from .depth_ranking import depth_ranking
 from .opaque import opaque
 from .photometric import photometric
 from .protocol import StepContext as StepContext
@@ -11,4 +13,6 @@ from .protocol import Term as Term
 from .smoothness import smoothness
 from .virtual_view import virtual_view
 
-TERMS: tuple[Term, ...] = (photometric, smoothness, depth_agreement, opaque, virtual_view, depth_correlation)
+TERMS: tuple[Term, ...] = (
+    photometric, smoothness, depth_agreement, opaque, virtual_view, depth_correlation, depth_ranking, depth_continuity,
+)  # fmt: skip

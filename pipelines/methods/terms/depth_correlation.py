@@ -17,7 +17,7 @@ def depth_correlation(context: StepContext, config: TermsConfig) -> Tensor | Non
     if config.correlation > 0:
         losses.append(config.correlation * (1 - _with_prior(context)))
     due = config.pseudo_correlation > 0 and context.progress >= config.pseudo_from and context.step % config.pseudo_every == 0
-    if due and context.depth.kind == "metric":  # other kinds say nothing about where a pixel lies for another camera
+    if due:
         pair = tuple(dict.fromkeys((context.index, context.photos.nearest[context.index])))
         camera = pseudo_camera(context.photos, context.index, context.rng)
         target, depth = carried_depth(context.photos, pair, camera), context.render(camera).depth[0]
@@ -34,7 +34,7 @@ def pearson(a: Float[Tensor, "*shape"], b: Float[Tensor, "*shape"], weight: Floa
 
 
 def _with_prior(context: StepContext) -> Tensor:
-    prior, depth = context.depth, context.out.depth[0]
+    prior, depth = context.guide, context.out.depth[0]
     weight = torch.where(prior.valid & (depth > 0), prior.confidence, 0.0)
     if prior.kind == "affine_inverse":
         depth = 1 / depth.clamp_min(1e-6)

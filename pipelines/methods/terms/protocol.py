@@ -57,6 +57,11 @@ class StepContext:
         return self.photos.depth[self.index]
 
     @property
+    def guide(self) -> DepthMap:
+        """What ranks and correlates depth at the photo: perhaps of another kind, up to scale and shift."""
+        return self.photos.guide[self.index]
+
+    @property
     def neighbour(self) -> float:
         """Distance from the photo's centre to the nearest other photo's centre, world units."""
         return self.photos.neighbour[self.index]
