@@ -13,6 +13,7 @@ from ..recon.camera import Cameras
 from ..recon.capture import Capture
 from ..recon.depth import DepthMap
 from ..recon.errors import CheckpointError
+from ..recon.matches import FlowField
 from ..recon.points import PointCloud
 from .checkpoint import load_checkpoint, save_checkpoint
 from .config import from_jsonable, to_jsonable
@@ -29,6 +30,8 @@ def save_start(path: Path, start: Start, fingerprint: str) -> None:
     tensors: dict[str, Tensor] = {"cam_from_world": capture.cameras.cam_from_world, "K": capture.cameras.K, "xyz": start.init.points.xyz}
     if start.init.points.rgb is not None:
         tensors["rgb"] = start.init.points.rgb
+    for (i, j), f in start.flow.items():
+        tensors |= {f"flow.{i}.{j}": f.flow, f"flow_confidence.{i}.{j}": f.confidence}
     tensors |= _packed(start.depth, "") | _packed(start.guide, "guide.")
     meta = {
         "fingerprint": fingerprint,
@@ -36,6 +39,7 @@ def save_start(path: Path, start: Start, fingerprint: str) -> None:
         "report": to_jsonable(start.init.report),
         "estimated_cameras": start.estimated_cameras,
         "kinds": [d.kind for d in start.depth],
+        "flow_pairs": [list(pair) for pair in start.flow],
         "guide_kinds": [d.kind for d in start.guide],
     }
     save_checkpoint(path, tensors, meta)
@@ -50,11 +54,12 @@ def load_start(path: Path, capture: Capture) -> Start:
         cameras = Cameras(tensors["cam_from_world"], tensors["K"], width, height)
         points = PointCloud(tensors["xyz"], tensors.get("rgb"))
         depth, guide = _unpacked(tensors, meta["kinds"], ""), _unpacked(tensors, meta["guide_kinds"], "guide.")
+        flow = {(i, j): FlowField(tensors[f"flow.{i}.{j}"], tensors[f"flow_confidence.{i}.{j}"]) for i, j in meta["flow_pairs"]}
         report = from_jsonable(CameraReport, meta["report"], "the checkpoint's report")
     except KeyError as e:
         raise CheckpointError(f"{path} lacks {e}; delete it to start anew.") from e
     init = InitState(replace(placed, cameras=cameras), points, report)
-    return Start(init, depth, meta["estimated_cameras"], guide=guide)
+    return Start(init, depth, meta["estimated_cameras"], guide=guide, flow=flow)
 
 
 def _packed(depth: tuple[DepthMap, ...], prefix: str) -> dict[str, Tensor]:

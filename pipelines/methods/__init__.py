@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from ...recon.errors import ConfigError
-from .config import OptimConfig, RefineConfig, SeedConfig, SplatConfig, TermsConfig
+from .config import MotionConfig, OptimConfig, RefineConfig, SeedConfig, SplatConfig, TermsConfig
 
 __all__ = ["METHODS", "method_config"]
 
@@ -40,6 +40,15 @@ METHODS: dict[str, SplatConfig] = {  # docs/methods.md says what of each paper i
         BASELINE,
         terms=replace(PLAIN_TERMS, correlation=0.05, pseudo_correlation=0.05),
         refine=replace(BASELINE.refine, unpool_gap=0.01),
+    ),
+    # a Gaussian per pixel and photo; those of a photo move together along their rays, and meet those of the others where the flow says
+    "coherentgs": replace(
+        BASELINE,
+        seed=replace(BASELINE.seed, guesses=True, merge=False, budget=1_000_000),
+        optim=replace(BASELINE.optim, lr_means=4.8e-6),
+        terms=replace(PLAIN_TERMS, motion_variation=5.0, flow=1.0),
+        refine=RefineConfig(),
+        motion=MotionConfig(kind="decoder"),
     ),
     # which of two pixels is nearer, and which belong together, is as the prior says; how far they are is not held
     "sparsenerf-rank": replace(BASELINE, terms=replace(PLAIN_TERMS, rank=1.0, continuity=0.2)),

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Literal
 
-__all__ = ["OptimConfig", "RefineConfig", "SeedConfig", "SplatConfig", "TermsConfig"]
+__all__ = ["MotionConfig", "OptimConfig", "RefineConfig", "SeedConfig", "SplatConfig", "TermsConfig"]
 
 
 @dataclass(frozen=True)
@@ -76,6 +76,7 @@ class TermsConfig:
         virtual_shift: largest shift as a share of the distance to the nearest other photo.
         correlation: Pearson's correlation of rendered and prior depth at the photo; pseudo_correlation: at a camera between it and its neighbour.
         pseudo_every, pseudo_from: such cameras come every so many steps, from this share of the run on.
+        motion_variation: total variation of what a motion changes; flow: pixels that show one thing, by the flow, belong to one point (see MotionConfig).
         rank: of two nearby pixels, the one nearer in the prior should be rendered nearer; continuity: neighbours on one surface in the prior stay so.
     """
 
@@ -94,6 +95,8 @@ class TermsConfig:
     pseudo_from: float = 0.2
     rank: float = 0.0
     continuity: float = 0.0
+    motion_variation: float = 0.0
+    flow: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -119,6 +122,23 @@ class RefineConfig:
 
 
 @dataclass(frozen=True)
+class MotionConfig:
+    """What moves Gaussians together. See pipelines/methods/motion/.
+
+    Attributes:
+        kind: "free" lets each go its own way; "decoder" moves those of a photo along their pixels' rays, as a small network says (their own steps come on top,
+            see optim.lr_means).
+        lr: learning rate of the network, falling to a tenth; channels: its width.
+        reach: largest change of inverse depth, natural logarithm.
+    """
+
+    kind: Literal["free", "decoder"] = "free"
+    lr: float = 3e-4
+    channels: int = 16
+    reach: float = 0.3
+
+
+@dataclass(frozen=True)
 class SplatConfig:
     """A Gaussian splatting method: seed, optimiser, loss terms, refinement.
 
@@ -137,3 +157,4 @@ class SplatConfig:
     rasterizer: str = "auto"
     flow_prior: str = "dis"
     guide_prior: str | None = None
+    motion: MotionConfig = field(default_factory=MotionConfig)

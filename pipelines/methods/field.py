@@ -56,13 +56,13 @@ class Field:
         return stored if self.motion is None else self.motion.move(stored, self.rows, again=True)
 
     @torch.no_grad()
-    def step(self, visible: Bool[Tensor, "N"], lr_means: float, opacity_decay: float) -> None:
+    def step(self, visible: Bool[Tensor, "N"], lr_means: float, opacity_decay: float, progress: float) -> None:
         """Moves what was visible along its gradients, and clears them."""
         self.adam.set_lr("means", lr_means)
         self.adam.step(visible, self.rows.get(PACE))
         self.adam.zero_grad()
         if self.motion is not None:
-            self.motion.step()
+            self.motion.step(progress)
         if opacity_decay < 1:
             decay_opacity(self.rows["logit_opacities"], opacity_decay, visible)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 import torch
@@ -11,6 +12,7 @@ from torch import Tensor
 
 from ...recon.camera import Cameras
 from ...recon.depth import DepthMap
+from ...recon.matches import FlowField
 from ..protocol import Start
 
 __all__ = ["Photos"]
@@ -24,6 +26,7 @@ class Photos:
         cameras, images, masks, depth: one per photo; no masks = everywhere counts.
         guide: the depth that ranking and correlation compare with; `depth` itself unless the method names another prior.
         nearest: of each photo, the other that was taken nearest to it; neighbour: how far from it, world units. A single photo is its own, at 0.
+        flow: from photo i to photo j, by (i, j); empty unless the method asks for it.
         scene_depth: median depth of the confident pixels: the unit that position steps are measured in.
     """
 
@@ -35,6 +38,7 @@ class Photos:
     nearest: tuple[int, ...]
     neighbour: tuple[float, ...]
     scene_depth: float
+    flow: Mapping[tuple[int, int], FlowField]
 
     @staticmethod
     def of(start: Start) -> Photos:
@@ -49,6 +53,7 @@ class Photos:
             tuple(_to(d, start.device) for d in start.guide) or depth,
             *_neighbours(cameras),
             _median_depth(start.depth),
+            {pair: FlowField(f.flow.to(start.device), f.confidence.to(start.device)) for pair, f in start.flow.items()},
         )
 
     def __len__(self) -> int:

@@ -20,9 +20,11 @@ from ...recon.raster.registry import get_rasterizer
 from ...recon.scene import SplatScene
 from ..events import Event, Finished, StepDone
 from ..protocol import Start
+from .columns import columns_of
 from .config import SplatConfig
 from .corrections import CameraCorrections
 from .field import Field
+from .motion import MOTIONS
 from .photos import Photos
 from .refine import REFINEMENTS, RefineContext
 from .seed import seed_gaussians
@@ -54,7 +56,7 @@ class SplatRun:
         self.names = start.init.capture.names
         self.photos = Photos.of(start)
         self.background = _background(start.init.capture.white_background, self.photos.images, self.photos.masks, config.background)
-        self.rng = torch.Generator().manual_seed(start.seed)
+        self.seed, self.rng = start.seed, torch.Generator().manual_seed(start.seed)
         self.step, self.steps, self.elapsed = 0, config.optim.steps, 0.0
         self.max_seconds = max_seconds
         self.order: list[int] = []
@@ -149,11 +151,11 @@ class SplatRun:
 
         camera = self.corrections.now()[i]
         out = render(camera)
-        context = StepContext(self.photos, i, camera, out, progress, self.step, render, self.rng)
+        context = StepContext(self.photos, i, camera, out, progress, self.step, field, render, self.rng)
         losses = [loss for term in TERMS if (loss := term(context, self.config.terms)) is not None]
         total = torch.stack(losses).sum()
         total.backward()
-        field.step(out.aux.visible[0], self._lr_means(progress), optim.opacity_decay)
+        field.step(out.aux.visible[0], self._lr_means(progress), optim.opacity_decay, progress)
         return out, total.detach()
 
     def _lr_means(self, progress: float) -> float:
@@ -170,7 +172,10 @@ class SplatRun:
             "means": self._lr_means(0.0), "quats_wxyz": optim.lr_quats, "log_scales": optim.lr_scales,
             "logit_opacities": optim.lr_opacities, "sh": optim.lr_sh,
         }  # fmt: skip
-        return Field(gaussians, rates, {})
+        motion = MOTIONS.get(self.config.motion.kind)
+        return Field(
+            gaussians, rates, columns_of(self.config, self.photos), motion and motion(self.config.motion, self.photos, self.seed)
+        )
 
     @torch.no_grad()
     def _refine(self, field: Field, out: RenderOutput) -> None:

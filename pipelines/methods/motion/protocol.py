@@ -19,8 +19,8 @@ class Motion(Protocol):
         """`rows` holds the columns, too; `again`: as in the last call, without asking the parameters once more."""
         ...
 
-    def step(self) -> None:
-        """Moves its parameters along their gradients, and clears these."""
+    def step(self, progress: float) -> None:
+        """Moves its parameters along their gradients, and clears these; `progress` is the share of the run that is done."""
         ...
 
     def state(self) -> dict[str, Tensor]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from .coherence import coherent_motion, flow_agreement
 from .depth_agreement import depth_agreement
 from .depth_continuity import depth_continuity
 from .depth_correlation import depth_correlation
@@ -15,4 +16,5 @@ from .virtual_view import virtual_view
 
 TERMS: tuple[Term, ...] = (
     photometric, smoothness, depth_agreement, opaque, virtual_view, depth_correlation, depth_ranking, depth_continuity,
+    coherent_motion, flow_agreement,
 )  # fmt: skip

@@ -14,6 +14,7 @@ from ....recon.camera import Cameras
 from ....recon.depth import DepthMap
 from ....recon.raster.protocol import RenderOutput
 from ..config import TermsConfig
+from ..field import Field
 from ..photos import Photos
 
 __all__ = ["StepContext", "Term"]
@@ -29,6 +30,7 @@ class StepContext:
         out: the render from `camera`.
         progress: share of the run that is done, [0, 1).
         step: number of the step.
+        field: the Gaussians with their columns and their motion.
         render: draws the current Gaussians (same dropout) from other cameras, with gradients.
         rng: the run's random numbers (part of the checkpoint).
     """
@@ -39,6 +41,7 @@ class StepContext:
     out: RenderOutput
     progress: float
     step: int
+    field: Field
     render: Callable[[Cameras], RenderOutput]
     rng: torch.Generator
 
