@@ -50,6 +50,14 @@ METHODS: dict[str, SplatConfig] = {  # docs/methods.md says what of each paper i
         refine=RefineConfig(),
         motion=MotionConfig(kind="decoder"),
     ),
+    # cameras and Gaussians together, from dense points; what the depth is sure of moves little
+    "instantsplat": replace(
+        BASELINE,
+        seed=replace(BASELINE.seed, guesses=True),
+        optim=replace(BASELINE.optim, pace=3.0),
+        terms=replace(PLAIN_TERMS, camera=10.0),
+        refine=RefineConfig(),
+    ),
     # which of two pixels is nearer, and which belong together, is as the prior says; how far they are is not held
     "sparsenerf-rank": replace(BASELINE, terms=replace(PLAIN_TERMS, rank=1.0, continuity=0.2)),
 }

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from .config import SplatConfig
-from .field import Column
+from .field import PACE, Column
 from .motion.decoder import PIXEL, bound_pixels
 from .photos import Photos
+from .trust import pace_of, trust
 
 __all__ = ["columns_of"]
 
@@ -14,4 +15,6 @@ def columns_of(config: SplatConfig, photos: Photos) -> dict[str, Column]:
     columns: dict[str, Column] = {}
     if config.motion.kind == "decoder":
         columns[PIXEL] = Column(lambda g: bound_pixels(g.means, photos.cameras))
+    if config.optim.pace > 1:
+        columns[PACE] = Column(lambda g: pace_of(trust(g.means, photos), config.optim.pace))
     return columns

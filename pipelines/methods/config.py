@@ -48,6 +48,8 @@ class OptimConfig:
         dropout: share of Gaussians left out of each training render (Chen et al. 2025, Co-Adaptation; opacity is scaled by 1 - dropout when rendering).
         dropout_rises: the share grows evenly from 0 to `dropout` over the run (Park et al. 2025, DropGaussian, 3.2).
         lr_camera: learning rate of the camera corrections (radians and median depths), only for estimated cameras.
+        pace: Gaussians that no measured depth vouches for take steps this much longer, certain ones this much shorter (1 = all alike).
+        move_given_cameras: correct cameras that came with the capture, too; the scene then leaves their frame a little.
     """
 
     steps: int = 1000
@@ -61,6 +63,8 @@ class OptimConfig:
     dropout: float = 0.2
     dropout_rises: bool = False
     lr_camera: float = 2e-4
+    pace: float = 1.0
+    move_given_cameras: bool = False
 
 
 @dataclass(frozen=True)
@@ -77,6 +81,7 @@ class TermsConfig:
         correlation: Pearson's correlation of rendered and prior depth at the photo; pseudo_correlation: at a camera between it and its neighbour.
         pseudo_every, pseudo_from: such cameras come every so many steps, from this share of the run on.
         motion_variation: total variation of what a motion changes; flow: pixels that show one thing, by the flow, belong to one point (see MotionConfig).
+        camera: squared length of a camera's correction.
         rank: of two nearby pixels, the one nearer in the prior should be rendered nearer; continuity: neighbours on one surface in the prior stay so.
     """
 
@@ -97,6 +102,7 @@ class TermsConfig:
     continuity: float = 0.0
     motion_variation: float = 0.0
     flow: float = 0.0
+    camera: float = 0.0
 
 
 @dataclass(frozen=True)

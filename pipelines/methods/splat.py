@@ -60,7 +60,7 @@ class SplatRun:
         self.step, self.steps, self.elapsed = 0, config.optim.steps, 0.0
         self.max_seconds = max_seconds
         self.order: list[int] = []
-        moves = start.estimated_cameras
+        moves = start.estimated_cameras or config.optim.move_given_cameras
         self.corrections = CameraCorrections(self.photos.cameras, self.photos.scene_depth, config.optim.lr_camera if moves else 0.0)
         self._stop = threading.Event()
         self._lock = threading.Lock()
@@ -151,7 +151,8 @@ class SplatRun:
 
         camera = self.corrections.now()[i]
         out = render(camera)
-        context = StepContext(self.photos, i, camera, out, progress, self.step, field, render, self.rng)
+        correction = self.corrections.delta[i] if self.corrections.active else None
+        context = StepContext(self.photos, i, camera, out, progress, self.step, field, correction, render, self.rng)
         losses = [loss for term in TERMS if (loss := term(context, self.config.terms)) is not None]
         total = torch.stack(losses).sum()
         total.backward()

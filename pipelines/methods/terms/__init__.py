@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from .camera_prior import camera_prior
 from .coherence import coherent_motion, flow_agreement
 from .depth_agreement import depth_agreement
 from .depth_continuity import depth_continuity
@@ -16,5 +17,5 @@ from .virtual_view import virtual_view
 
 TERMS: tuple[Term, ...] = (
     photometric, smoothness, depth_agreement, opaque, virtual_view, depth_correlation, depth_ranking, depth_continuity,
-    coherent_motion, flow_agreement,
+    coherent_motion, flow_agreement, camera_prior,
 )  # fmt: skip

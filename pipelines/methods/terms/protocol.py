@@ -31,6 +31,7 @@ class StepContext:
         progress: share of the run that is done, [0, 1).
         step: number of the step.
         field: the Gaussians with their columns and their motion.
+        correction: what has been added to the photo's camera (translation in median depths, rotation vector); None where cameras stay as they were given.
         render: draws the current Gaussians (same dropout) from other cameras, with gradients.
         rng: the run's random numbers (part of the checkpoint).
     """
@@ -42,6 +43,7 @@ class StepContext:
     progress: float
     step: int
     field: Field
+    correction: Float[Tensor, "6"] | None
     render: Callable[[Cameras], RenderOutput]
     rng: torch.Generator
 
