@@ -58,6 +58,8 @@ METHODS: dict[str, SplatConfig] = {  # docs/methods.md says what of each paper i
         terms=replace(PLAIN_TERMS, camera=10.0),
         refine=RefineConfig(),
     ),
+    # an uncertainty per Gaussian weights depth and normals, which have to agree
+    "ung-gs": replace(BASELINE, terms=replace(PLAIN_TERMS, surface=0.02)),
     # which of two pixels is nearer, and which belong together, is as the prior says; how far they are is not held
     "sparsenerf-rank": replace(BASELINE, terms=replace(PLAIN_TERMS, rank=1.0, continuity=0.2)),
 }

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import torch
+
 from .config import SplatConfig
 from .field import PACE, Column
 from .motion.decoder import PIXEL, bound_pixels
 from .photos import Photos
+from .terms.uncertain_surface import START, UNCERTAINTY
 from .trust import pace_of, trust
 
 __all__ = ["columns_of"]
@@ -17,4 +20,6 @@ def columns_of(config: SplatConfig, photos: Photos) -> dict[str, Column]:
         columns[PIXEL] = Column(lambda g: bound_pixels(g.means, photos.cameras))
     if config.optim.pace > 1:
         columns[PACE] = Column(lambda g: pace_of(trust(g.means, photos), config.optim.pace))
+    if config.terms.surface > 0:
+        columns[UNCERTAINTY] = Column(lambda g: torch.full_like(g.means[:, 0], START), lr=config.optim.lr_uncertainty)
     return columns

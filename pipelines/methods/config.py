@@ -48,6 +48,7 @@ class OptimConfig:
         dropout: share of Gaussians left out of each training render (Chen et al. 2025, Co-Adaptation; opacity is scaled by 1 - dropout when rendering).
         dropout_rises: the share grows evenly from 0 to `dropout` over the run (Park et al. 2025, DropGaussian, 3.2).
         lr_camera: learning rate of the camera corrections (radians and median depths), only for estimated cameras.
+        lr_uncertainty: of each Gaussian's uncertainty, where a term uses it.
         pace: Gaussians that no measured depth vouches for take steps this much longer, certain ones this much shorter (1 = all alike).
         move_given_cameras: correct cameras that came with the capture, too; the scene then leaves their frame a little.
     """
@@ -65,6 +66,7 @@ class OptimConfig:
     lr_camera: float = 2e-4
     pace: float = 1.0
     move_given_cameras: bool = False
+    lr_uncertainty: float = 2e-2
 
 
 @dataclass(frozen=True)
@@ -82,6 +84,7 @@ class TermsConfig:
         pseudo_every, pseudo_from: such cameras come every so many steps, from this share of the run on.
         motion_variation: total variation of what a motion changes; flow: pixels that show one thing, by the flow, belong to one point (see MotionConfig).
         camera: squared length of a camera's correction.
+        surface: rendered normals agree with those of the depth, less where the Gaussians are uncertain; from surface_from of the run on.
         rank: of two nearby pixels, the one nearer in the prior should be rendered nearer; continuity: neighbours on one surface in the prior stay so.
     """
 
@@ -103,6 +106,8 @@ class TermsConfig:
     motion_variation: float = 0.0
     flow: float = 0.0
     camera: float = 0.0
+    surface: float = 0.0
+    surface_from: float = 0.2
 
 
 @dataclass(frozen=True)

@@ -18,6 +18,7 @@ from ...recon.metrics import psnr
 from ...recon.raster.protocol import RasterOptions, RenderOutput
 from ...recon.raster.registry import get_rasterizer
 from ...recon.scene import SplatScene
+from ...recon.sh import sh_dc_from_rgb
 from ..events import Event, Finished, StepDone
 from ..protocol import Start
 from .columns import columns_of
@@ -143,16 +144,23 @@ class SplatRun:
         optim, progress = self.config.optim, self.step / self.steps
         drop = self._dropout()
         keep = (torch.rand(len(field), generator=self.rng) >= drop).float().to(self.device) if drop > 0 else None
-        options = RasterOptions(background=self.background, opacity_scale=keep, camera_grads=self.corrections.active)
+        normal = self.config.terms.surface > 0
+        options = RasterOptions(background=self.background, opacity_scale=keep, camera_grads=self.corrections.active, normal=normal)
         gaussians = field.gaussians()
 
         def render(cameras: Cameras) -> RenderOutput:
             return self.rasterizer.render(gaussians, cameras, options)
 
+        def render_values(camera: Cameras, values: Tensor) -> Tensor:
+            plain = replace(options, background=(0.0, 0.0, 0.0), normal=False)
+            return self.rasterizer.render(replace(gaussians, sh=sh_dc_from_rgb(values)[:, None]), camera, plain).color[0]
+
         camera = self.corrections.now()[i]
         out = render(camera)
         correction = self.corrections.delta[i] if self.corrections.active else None
-        context = StepContext(self.photos, i, camera, out, progress, self.step, field, correction, render, self.rng)
+        context = StepContext(
+            self.photos, i, camera, out, progress, self.step, field, correction, gaussians, render, render_values, self.rng,
+        )  # fmt: skip
         losses = [loss for term in TERMS if (loss := term(context, self.config.terms)) is not None]
         total = torch.stack(losses).sum()
         total.backward()

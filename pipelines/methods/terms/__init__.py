@@ -13,9 +13,10 @@ from .photometric import photometric
 from .protocol import StepContext as StepContext
 from .protocol import Term as Term
 from .smoothness import smoothness
+from .uncertain_surface import uncertain_surface
 from .virtual_view import virtual_view
 
 TERMS: tuple[Term, ...] = (
     photometric, smoothness, depth_agreement, opaque, virtual_view, depth_correlation, depth_ranking, depth_continuity,
-    coherent_motion, flow_agreement, camera_prior,
+    coherent_motion, flow_agreement, camera_prior, uncertain_surface,
 )  # fmt: skip

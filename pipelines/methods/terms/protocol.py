@@ -12,6 +12,7 @@ from torch import Tensor
 
 from ....recon.camera import Cameras
 from ....recon.depth import DepthMap
+from ....recon.gaussians import Gaussians
 from ....recon.raster.protocol import RenderOutput
 from ..config import TermsConfig
 from ..field import Field
@@ -32,7 +33,9 @@ class StepContext:
         step: number of the step.
         field: the Gaussians with their columns and their motion.
         correction: what has been added to the photo's camera (translation in median depths, rotation vector); None where cameras stay as they were given.
+        gaussians: those of this step, as drawn.
         render: draws the current Gaussians (same dropout) from other cameras, with gradients.
+        render_values: draws three values of each Gaussian (not negative) in place of its colour, on nothing; they get gradients, too.
         rng: the run's random numbers (part of the checkpoint).
     """
 
@@ -44,7 +47,9 @@ class StepContext:
     step: int
     field: Field
     correction: Float[Tensor, "6"] | None
+    gaussians: Gaussians
     render: Callable[[Cameras], RenderOutput]
+    render_values: Callable[[Cameras, Float[Tensor, "N 3"]], Float[Tensor, "H W 3"]]
     rng: torch.Generator
 
     @property
