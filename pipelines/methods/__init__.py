@@ -60,6 +60,13 @@ METHODS: dict[str, SplatConfig] = {  # docs/methods.md says what of each paper i
     ),
     # an uncertainty per Gaussian weights depth and normals, which have to agree
     "ung-gs": replace(BASELINE, terms=replace(PLAIN_TERMS, surface=0.02)),
+    # two fields: each drops what the other has nothing near, and looks like the other from between the photos
+    "corgs": replace(
+        BASELINE,
+        terms=replace(PLAIN_TERMS, agreement=1.0, pseudo_from=0.1),
+        refine=replace(BASELINE.refine, co_prune=0.02),
+        fields=2,
+    ),
     # which of two pixels is nearer, and which belong together, is as the prior says; how far they are is not held
     "sparsenerf-rank": replace(BASELINE, terms=replace(PLAIN_TERMS, rank=1.0, continuity=0.2)),
 }

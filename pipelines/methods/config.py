@@ -85,6 +85,7 @@ class TermsConfig:
         motion_variation: total variation of what a motion changes; flow: pixels that show one thing, by the flow, belong to one point (see MotionConfig).
         camera: squared length of a camera's correction.
         surface: rendered normals agree with those of the depth, less where the Gaussians are uncertain; from surface_from of the run on.
+        agreement: two fields (SplatConfig.fields) look alike from cameras between photos (pseudo_every, pseudo_from).
         rank: of two nearby pixels, the one nearer in the prior should be rendered nearer; continuity: neighbours on one surface in the prior stay so.
     """
 
@@ -108,6 +109,7 @@ class TermsConfig:
     camera: float = 0.0
     surface: float = 0.0
     surface_from: float = 0.2
+    agreement: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -119,6 +121,7 @@ class RefineConfig:
         densify_pull: Gaussians whose projected centre is pulled harder than this (in half image sizes) are cloned or split (0 = none).
         densify_every: steps between two rounds; densify_until: share of the run after which none follows; densify_most: Gaussians there may be in the end.
         split_above: the size, in median depths, above which a Gaussian is split instead of cloned.
+        co_prune: Gaussians that another field has nothing this near to, in median depths, are dropped at every co_prune_every-th round (0 = none).
         unpool_gap: Gaussians whose unpool_neighbours nearest are further than this on the mean, in median depths, get new ones half way to each (0 = none).
     """
 
@@ -130,6 +133,8 @@ class RefineConfig:
     split_above: float = 0.01
     unpool_gap: float = 0.0
     unpool_neighbours: int = 3
+    co_prune: float = 0.0
+    co_prune_every: int = 2
 
 
 @dataclass(frozen=True)
@@ -156,6 +161,7 @@ class SplatConfig:
     Attributes:
         background: behind everything, for captures that are not objects on white: the photos' mean colour, or black.
         depth_prior, flow_prior: by name (`priors/registry.py`); flow is measured only where a part asks for it.
+        fields: sets of Gaussians that learn from the same photos, one watching the other; the first becomes the scene.
         guide_prior: depth that ranking, continuity and correlation compare with, possibly only up to scale and shift; None = that of depth_prior.
     """
 
@@ -169,3 +175,4 @@ class SplatConfig:
     flow_prior: str = "dis"
     guide_prior: str | None = None
     motion: MotionConfig = field(default_factory=MotionConfig)
+    fields: int = 1

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import torch
@@ -18,6 +19,7 @@ from ...recon.metrics import psnr
 from ...recon.raster.protocol import RasterOptions, RenderOutput
 from ...recon.raster.registry import get_rasterizer
 from ...recon.scene import SplatScene
+from ...recon.se3 import matrix_from_quat
 from ...recon.sh import sh_dc_from_rgb
 from ..events import Event, Finished, StepDone
 from ..protocol import Start
@@ -66,9 +68,14 @@ class SplatRun:
         self._stop = threading.Event()
         self._lock = threading.Lock()
         self._readings: list[tuple[float, float]] = []
-        self.field = self._field(gaussians.to(start.device))
+        self.fields = [self._field(g.to(start.device)) for g in _draws(gaussians, config.fields, start.seed)]
 
     # -- what the caller sees ------------------------------------------------------------------------------------
+
+    @property
+    def field(self) -> Field:
+        """The one that becomes the scene."""
+        return self.fields[0]
 
     @property
     def images(self) -> Tensor:
@@ -123,7 +130,7 @@ class SplatRun:
 
     def _parts(self) -> list[tuple[str, Field | CameraCorrections]]:
         """Everything that learns, under the names it is saved by."""
-        return [("field", self.field), ("cameras", self.corrections)]
+        return [*((f"field{k}", field) for k, field in enumerate(self.fields)), ("cameras", self.corrections)]
 
     # -- one step ------------------------------------------------------------------------------------------------
 
@@ -131,13 +138,15 @@ class SplatRun:
         if not self.order:
             self.order = torch.randperm(len(self.photos), generator=self.rng).tolist()
         i = self.order.pop()
-        out, loss = self._learn(self.field, i)
+        learned = [self._learn(field, i) for field in self.fields]
+        out, loss = learned[0]
         self.corrections.step()
         self.step += 1
         if self.step % REPORT_EVERY == 0 or self.step == self.steps:
             mask = None if self.photos.masks is None else self.photos.masks[i : i + 1]
             self._readings.append((loss.item(), psnr(out.color.detach(), self.images[i : i + 1], mask).clamp(max=100).item()))
-        self._refine(self.field, out)
+        for field, (out, _) in zip(self.fields, learned, strict=True):
+            self._refine(field, out)
 
     def _learn(self, field: Field, i: int) -> tuple[RenderOutput, Tensor]:
         """Render, loss, gradients, and the field's step on photo i."""
@@ -159,13 +168,23 @@ class SplatRun:
         out = render(camera)
         correction = self.corrections.delta[i] if self.corrections.active else None
         context = StepContext(
-            self.photos, i, camera, out, progress, self.step, field, correction, gaussians, render, render_values, self.rng,
+            self.photos, i, camera, out, progress, self.step, field, correction, gaussians, render, render_values,
+            self._rivals(field, replace(options, opacity_scale=None, normal=False)), self.rng,
         )  # fmt: skip
         losses = [loss for term in TERMS if (loss := term(context, self.config.terms)) is not None]
         total = torch.stack(losses).sum()
         total.backward()
         field.step(out.aux.visible[0], self._lr_means(progress), optim.opacity_decay, progress)
         return out, total.detach()
+
+    def _rivals(self, field: Field, options: RasterOptions) -> tuple[Callable[[Cameras], RenderOutput], ...]:
+        """Draw the other fields, without gradients."""
+
+        def draw(other: Field, camera: Cameras) -> RenderOutput:
+            with torch.no_grad():
+                return self.rasterizer.render(other.gaussians(), camera, options)
+
+        return tuple(partial(draw, other) for other in self.fields if other is not field)
 
     def _lr_means(self, progress: float) -> float:
         optim = self.config.optim
@@ -195,7 +214,8 @@ class SplatRun:
             field.record_pull(means2d[0], out.aux.visible[0], self.photos.cameras.width, self.photos.cameras.height)
         for refinement in REFINEMENTS:
             context = RefineContext(
-                field.placed(), field.pull[:, 0], field.pull[:, 1], self.step, self.steps, self.photos.scene_depth, self.rng
+                field.placed(), field.pull[:, 0], field.pull[:, 1], self.step, self.steps, self.photos.scene_depth, self.rng,
+                others=tuple(other.placed() for other in self.fields if other is not field),
             )  # fmt: skip
             edit = refinement(context, self.config.refine)
             if edit is not None:
@@ -206,6 +226,17 @@ class SplatRun:
         assert self.max_seconds is not None
         affordable = self.step + int((self.max_seconds - self.elapsed) / per_step)
         self.steps = max(self.step + 1, min(self.config.optim.steps, affordable))
+
+
+def _draws(gaussians: Gaussians, fields: int, seed: int) -> list[Gaussians]:
+    """The Gaussians, and for each further field the same with every centre drawn anew from its own density: otherwise the fields would hardly differ."""
+    rng = torch.Generator().manual_seed(seed + 1)
+    draws = [gaussians]
+    for _ in range(1, fields):
+        noise = torch.randn(gaussians.means.shape, generator=rng).to(gaussians.means)
+        offset = torch.einsum("nij,nj->ni", matrix_from_quat(gaussians.quats_wxyz), noise * gaussians.scales)
+        draws.append(replace(gaussians, means=gaussians.means + offset))
+    return draws
 
 
 def _background(white: bool, images: Tensor, masks: Tensor | None, rule: str) -> tuple[float, float, float]:

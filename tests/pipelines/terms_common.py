@@ -25,5 +25,5 @@ def step_on(photos: Photos, out: RenderOutput, index: int = 0, render: Callable[
     def nothing(cameras: Cameras) -> RenderOutput:
         raise AssertionError("no other camera was expected")
 
-    values = {"progress": 0.5, "step": 0, "field": None, "correction": None, "gaussians": None, "render_values": None, "rng": torch.Generator().manual_seed(0)} | more
+    values = {"progress": 0.5, "step": 0, "field": None, "correction": None, "gaussians": None, "render_values": None, "rivals": (), "rng": torch.Generator().manual_seed(0)} | more
     return StepContext(photos=photos, index=index, camera=photos.cameras[index], out=out, render=render or nothing, **values)

@@ -15,7 +15,7 @@ from handful.pipelines.methods.splat import SplatMethod, SplatRun
 from handful.pipelines.protocol import Start
 from handful.recon.errors import CheckpointError
 
-STATEFUL = ["fsgs", "coherentgs", "instantsplat", "ung-gs"]
+STATEFUL = ["fsgs", "coherentgs", "instantsplat", "ung-gs", "corgs"]
 SMALL = ["optim.steps=30", "seed.budget=6000"]
 
 

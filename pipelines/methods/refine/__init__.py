@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from .co_prune import co_prune
 from .densify import densify
 from .protocol import Edit as Edit
 from .protocol import RefineContext as RefineContext
@@ -9,4 +10,4 @@ from .protocol import Refinement as Refinement
 from .prune_faded import prune_faded
 from .unpool import unpool
 
-REFINEMENTS: tuple[Refinement, ...] = (densify, unpool, prune_faded)
+REFINEMENTS: tuple[Refinement, ...] = (densify, unpool, co_prune, prune_faded)

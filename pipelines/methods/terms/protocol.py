@@ -36,6 +36,7 @@ class StepContext:
         gaussians: those of this step, as drawn.
         render: draws the current Gaussians (same dropout) from other cameras, with gradients.
         render_values: draws three values of each Gaussian (not negative) in place of its colour, on nothing; they get gradients, too.
+        rivals: draw the other fields of the run, without gradients.
         rng: the run's random numbers (part of the checkpoint).
     """
 
@@ -50,6 +51,7 @@ class StepContext:
     gaussians: Gaussians
     render: Callable[[Cameras], RenderOutput]
     render_values: Callable[[Cameras, Float[Tensor, "N 3"]], Float[Tensor, "H W 3"]]
+    rivals: tuple[Callable[[Cameras], RenderOutput], ...]
     rng: torch.Generator
 
     @property
