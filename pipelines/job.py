@@ -77,6 +77,8 @@ class ReconstructJob:
         need(0 <= self.seed < 2**31, "seed", "from 0 to 2147483647")
         if self.settings.optim.steps < 1:
             raise ConfigError(f"optim.steps must be at least 1, got {self.settings.optim.steps}.")
+        if self.settings.fields < 1:
+            raise ConfigError(f"fields must be at least 1, got {self.settings.fields}.")
 
     @property
     def settings(self) -> SplatConfig:

@@ -212,14 +212,15 @@ class SplatRun:
             means2d = out.aux.means2d.grad
             assert means2d is not None, "the rasterizer fills means2d.grad"
             field.record_pull(means2d[0], out.aux.visible[0], self.photos.cameras.width, self.photos.cameras.height)
+        placed, others = field.placed(), tuple(other.placed() for other in self.fields if other is not field)
         for refinement in REFINEMENTS:
             context = RefineContext(
-                field.placed(), field.pull[:, 0], field.pull[:, 1], self.step, self.steps, self.photos.scene_depth, self.rng,
-                others=tuple(other.placed() for other in self.fields if other is not field),
+                placed, field.pull[:, 0], field.pull[:, 1], self.step, self.steps, self.photos.scene_depth, self.rng, others
             )  # fmt: skip
             edit = refinement(context, self.config.refine)
             if edit is not None:
                 field.apply(edit)
+                placed = field.placed()
 
     def _fit_to_time(self, per_step: float) -> None:
         """Turns the time limit into a number of steps, so that the schedule ends where the time ends."""
