@@ -91,7 +91,12 @@ class EpipolarDepth:
     license = "Apache-2.0"
 
     def __init__(
-        self, flow: str | FlowPrior = "dis", tolerance_px: float = 2.0, least_confidence: float = 0.3, coarsest: float = 0.2, max_sources: int = 4
+        self,
+        flow: str | FlowPrior = "dis",
+        tolerance_px: float = 2.0,
+        least_confidence: float = 0.3,
+        coarsest: float = 0.2,
+        max_sources: int = 4,
     ) -> None:
         self.flow: FlowPrior = get_prior("flow", flow) if isinstance(flow, str) else flow
         self.tolerance_px, self.least_confidence, self.coarsest, self.max_sources = tolerance_px, least_confidence, coarsest, max_sources
@@ -99,7 +104,9 @@ class EpipolarDepth:
     def predict(self, views: Sequence[View], cameras: Cameras | None, points: PointCloud | None) -> list[DepthMap]:
         """One metric depth map per view, in the cameras' world units. Raises CaptureError without cameras or with fewer than two views."""
         if cameras is None:
-            raise CaptureError("Depth from flow needs cameras; estimate them first (handful reconstruct does) or choose another depth prior.")
+            raise CaptureError(
+                "Depth from flow needs cameras; estimate them first (handful reconstruct does) or choose another depth prior."
+            )
         if len(views) < 2:
             raise CaptureError("Depth from flow needs two photos or more of the same scene; add a photo or choose another depth prior.")
         cameras = cameras.to("cpu")

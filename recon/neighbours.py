@@ -19,7 +19,9 @@ def nearest(points: Float[Tensor, "N 3"], query: Float[Tensor, "M 3"], k: int) -
         return torch.zeros(len(query), k, dtype=torch.long, device=query.device), torch.zeros(len(query), k, device=query.device)
     import cv2
 
-    tree, ask = (torch.nan_to_num(x.detach().float().cpu(), nan=1e18, posinf=1e18, neginf=-1e18).contiguous().numpy() for x in (points, query))
+    tree, ask = (
+        torch.nan_to_num(x.detach().float().cpu(), nan=1e18, posinf=1e18, neginf=-1e18).contiguous().numpy() for x in (points, query)
+    )
     index = cv2.flann.Index(tree, {"algorithm": KDTREE_SINGLE})  # pyright: ignore[reportCallIssue, reportArgumentType]
     found, squared = index.knnSearch(ask, k, params={"checks": -1})  # pyright: ignore[reportCallIssue, reportArgumentType]
     return torch.from_numpy(found).long().to(query.device), torch.from_numpy(squared).clamp_min(0).sqrt().to(query.device)

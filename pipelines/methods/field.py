@@ -36,7 +36,9 @@ class Column:
 class Field:
     """Rows under their names: the fields of `Gaussians`, and the columns. `rates` are the learning rates of the former."""
 
-    def __init__(self, gaussians: Gaussians, rates: Mapping[str, float], columns: Mapping[str, Column], motion: Motion | None = None) -> None:
+    def __init__(
+        self, gaussians: Gaussians, rates: Mapping[str, float], columns: Mapping[str, Column], motion: Motion | None = None
+    ) -> None:
         self.columns, self.motion = dict(columns), motion
         self.rates = dict(rates) | {name: c.lr for name, c in columns.items() if c.lr > 0}
         self._set({name: getattr(gaussians, name) for name in PARAMETERS} | {name: c.start(gaussians) for name, c in columns.items()})

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -21,9 +20,19 @@ def rendered(depth: Tensor, color: Tensor | None = None, normal: Tensor | None =
     return RenderOutput(color, torch.ones(1, h, w), depth[None], None if normal is None else normal[None], aux)
 
 
-def step_on(photos: Photos, out: RenderOutput, index: int = 0, render: Callable[[Cameras], RenderOutput] | None = None, **more: Any) -> StepContext:
+def step_on(photos: Photos, out: RenderOutput, index: int = 0, **more: Any) -> StepContext:
+    """On photo `index`; `more` are further fields of the context. Rendering from elsewhere must be given, or it fails."""
+
     def nothing(cameras: Cameras) -> RenderOutput:
         raise AssertionError("no other camera was expected")
 
-    values = {"progress": 0.5, "step": 0, "field": None, "correction": None, "gaussians": None, "render_values": None, "rivals": (), "rng": torch.Generator().manual_seed(0)} | more
-    return StepContext(photos=photos, index=index, camera=photos.cameras[index], out=out, render=render or nothing, **values)
+    values: dict[str, Any] = {
+        "camera": photos.cameras[index],
+        "progress": 0.5,
+        "step": 0,
+        "field": None,
+        "correction": None,
+        "gaussians": None,
+    }
+    values |= {"render": nothing, "render_values": None, "rivals": (), "rng": torch.Generator().manual_seed(0)}
+    return StepContext(photos=photos, index=index, out=out, **values | more)

@@ -46,7 +46,9 @@ def test_what_is_certain_moves_less(small_start) -> None:
     half = tuple(replace(d, confidence=torch.where(torch.arange(120) < 60, 1.0, 0.02).expand(90, 120)) for d in small_start.depth)
     moved = {}
     for pace in (1.0, 3.0):
-        run = SplatMethod(override(CONFIG, [f"optim.pace={pace}", "optim.steps=20", "refine.prune_opacity=0.0"])).start(replace(small_start, depth=half))
+        run = SplatMethod(override(CONFIG, [f"optim.pace={pace}", "optim.steps=20", "refine.prune_opacity=0.0"])).start(
+            replace(small_start, depth=half)
+        )
         before, sure = run.field.rows["means"].detach().clone(), trust(run.field.rows["means"].detach(), run.photos) > 0.5
         finish(run)
         step = (run.field.rows["means"].detach() - before).norm(dim=-1)

@@ -142,5 +142,7 @@ def test_the_flow_is_measured_when_asked_for(small_start, tmp_path) -> None:
     save_start(tmp_path / "start.safetensors", asked, "x")
     again = load_start(tmp_path / "start.safetensors", small_start.init.capture)
     assert set(again.flow) == set(asked.flow)
-    assert torch.equal(again.flow[2, 0].flow, asked.flow[2, 0].flow) and torch.equal(again.flow[2, 0].confidence, asked.flow[2, 0].confidence)
+    assert torch.equal(again.flow[2, 0].flow, asked.flow[2, 0].flow) and torch.equal(
+        again.flow[2, 0].confidence, asked.flow[2, 0].confidence
+    )
     assert not measure(small_start.init, method_config("3dgs"), False, 0, torch.device("cpu")).flow

@@ -72,7 +72,9 @@ def test_the_uncertainty_that_costs_least_is_the_error() -> None:
     u = torch.linspace(0.05, 0.6, 111)
     loss = torch.stack([normal_loss(rendered, expected, x.reshape(1, 1)) for x in u]).reshape(-1)
     assert u[loss.argmin()].item() == pytest.approx(0.2, abs=0.006)
-    assert normal_loss(rendered, expected, torch.tensor([[1e-9]])).item() == pytest.approx(0.2 / LEAST + torch.tensor(LEAST).log().item(), rel=1e-5)
+    assert normal_loss(rendered, expected, torch.tensor([[1e-9]])).item() == pytest.approx(
+        0.2 / LEAST + torch.tensor(LEAST).log().item(), rel=1e-5
+    )
 
 
 class Rows:
@@ -88,13 +90,13 @@ def step_of(gaussians: Gaussians, log_uncertainty: torch.Tensor, photos: Photos,
     reference = get_rasterizer("reference", torch.device("cpu"))
 
     def values(c: Cameras, v: torch.Tensor) -> torch.Tensor:
-        drawn = Gaussians(gaussians.means, gaussians.quats_wxyz, gaussians.log_scales, gaussians.logit_opacities, sh_dc_from_rgb(v)[:, None])
+        drawn = Gaussians(
+            gaussians.means, gaussians.quats_wxyz, gaussians.log_scales, gaussians.logit_opacities, sh_dc_from_rgb(v)[:, None]
+        )
         return reference.render(drawn, c).color[0]
 
     out = reference.render(gaussians, cam, RasterOptions(normal=True))
-    context = step_on(photos, out, field=Rows(log_uncertainty), gaussians=gaussians, render_values=values)
-    object.__setattr__(context, "camera", cam)
-    return context
+    return step_on(photos, out, camera=cam, field=Rows(log_uncertainty), gaussians=gaussians, render_values=values)
 
 
 def row_of(depths: list[float], opacity: float) -> Gaussians:
@@ -102,7 +104,9 @@ def row_of(depths: list[float], opacity: float) -> Gaussians:
     means = torch.tensor([[0.0, 0.0, z] for z in depths], dtype=torch.float64)
     quats = torch.tensor([[1.0, 0, 0, 0]], dtype=torch.float64).repeat(n, 1)
     scales = torch.full((n, 3), 0.5, dtype=torch.float64).log()
-    return Gaussians(means, quats, scales, torch.logit(torch.full((n,), opacity, dtype=torch.float64)), torch.zeros(n, 1, 3, dtype=torch.float64))
+    return Gaussians(
+        means, quats, scales, torch.logit(torch.full((n,), opacity, dtype=torch.float64)), torch.zeros(n, 1, 3, dtype=torch.float64)
+    )
 
 
 def test_depth_is_weighted_by_certainty(small_start) -> None:

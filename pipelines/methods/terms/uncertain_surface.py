@@ -53,7 +53,9 @@ def surface_maps(context: StepContext) -> SurfaceMaps:
     unit = context.photos.scene_depth
     uncertainty = context.field.rows[UNCERTAINTY].exp().clamp_min(LEAST)
     z = context.camera.project(context.gaussians.means)[1][0] / unit
-    weighted, certain, uncertain = context.render_values(context.camera, torch.stack([z / uncertainty, 1 / uncertainty, uncertainty], -1)).unbind(-1)
+    weighted, certain, uncertain = context.render_values(
+        context.camera, torch.stack([z / uncertainty, 1 / uncertainty, uncertainty], -1)
+    ).unbind(-1)
     depth = torch.where(certain > 1e-6, unit * weighted / certain.clamp_min(1e-6), 0.0)
     alpha = context.out.alpha[0]
     return SurfaceMaps(depth, torch.where(alpha > 1e-6, uncertain / alpha.clamp_min(1e-6), 1.0))
@@ -74,7 +76,9 @@ def normals_from_depth(
     return normal, there
 
 
-def normal_loss(rendered: Float[Tensor, "H W 3"], expected: Float[Tensor, "H W 3"], uncertainty: Float[Tensor, "H W"]) -> Float[Tensor, "H W"]:
+def normal_loss(
+    rendered: Float[Tensor, "H W 3"], expected: Float[Tensor, "H W 3"], uncertainty: Float[Tensor, "H W"]
+) -> Float[Tensor, "H W"]:
     error = 1 - (normalize(rendered, dim=-1, eps=1e-6) * expected).sum(-1)
     u = uncertainty.clamp_min(LEAST)
     return error / u + torch.log(u)
