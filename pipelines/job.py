@@ -15,7 +15,6 @@ import torch
 
 from ..data.protocol import LoadOptions
 from ..data.registry import load_capture
-from ..priors.registry import get_prior
 from ..recon.capture import Capture
 from ..recon.errors import CaptureError, ConfigError
 from ..recon.metrics import psnr
@@ -25,6 +24,7 @@ from .config import to_jsonable
 from .events import Event, Finished, StageProgress, Warned
 from .init.protocol import InitState
 from .init.registry import get_initializer
+from .measure import measure
 from .methods import method_config
 from .methods.config import SplatConfig
 from .methods.splat import SplatMethod, SplatRun
@@ -77,6 +77,8 @@ class ReconstructJob:
         need(0 <= self.seed < 2**31, "seed", "from 0 to 2147483647")
         if self.settings.optim.steps < 1:
             raise ConfigError(f"optim.steps must be at least 1, got {self.settings.optim.steps}.")
+        if self.settings.fields < 1:
+            raise ConfigError(f"fields must be at least 1, got {self.settings.fields}.")
 
     @property
     def settings(self) -> SplatConfig:
@@ -218,9 +220,7 @@ class Reconstruction:
         initializer = get_initializer("auto", capture)
         init = yield from _with_progress(lambda progress: initializer.run(capture, self.job.seed, progress))
         yield StageProgress("measuring depth", 0.0)
-        prior = get_prior("depth", self.job.settings.depth_prior)
-        depth = tuple(prior.predict(init.capture.views, init.capture.cameras, init.points))
-        return Start(init, depth, capture.cameras is None, self.job.seed, self.device)
+        return measure(init, self.job.settings, capture.cameras is None, self.job.seed, self.device)
 
     def _save(self) -> None:
         assert self.run is not None
@@ -258,8 +258,7 @@ def train_capture(
 ) -> tuple[SplatScene, Start]:
     """Cameras (when missing), depth, seed and optimisation in memory: what the evaluator calls."""
     init = get_initializer("auto", capture).run(capture, seed, None)
-    depth = tuple(get_prior("depth", config.depth_prior).predict(init.capture.views, init.capture.cameras, init.points))
-    start = Start(init, depth, capture.cameras is None, seed, device or torch.device("cpu"))
+    start = measure(init, config, capture.cameras is None, seed, device or torch.device("cpu"))
     run = SplatMethod(config).start(start)
     for event in run.events():
         if on_event:

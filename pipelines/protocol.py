@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -11,6 +11,7 @@ from torch import Tensor
 
 from ..recon.depth import DepthMap
 from ..recon.gaussians import Gaussians
+from ..recon.matches import FlowField
 from ..recon.scene import SplatScene
 from .events import Event
 from .init.protocol import InitState
@@ -20,7 +21,8 @@ __all__ = ["Method", "Run", "Start"]
 
 @dataclass(frozen=True)
 class Start:
-    """Everything a method starts from. `depth` is aligned with `init.capture.views`.
+    """Everything a method starts from. `depth` is aligned with `init.capture.views`, and so is `guide`, where the method asks for a second depth (possibly up to
+    scale and shift). `flow` holds the displacement from photo i to photo j, by (i, j), where the method asks for it.
 
     `estimated_cameras` says that the cameras were found from the photos, so that a method may refine them.
     """
@@ -30,6 +32,8 @@ class Start:
     estimated_cameras: bool = False
     seed: int = 0
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))
+    guide: tuple[DepthMap, ...] = ()
+    flow: Mapping[tuple[int, int], FlowField] = field(default_factory=dict)
 
 
 class Run(Protocol):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -12,6 +13,7 @@ from ..recon.camera import Cameras
 from ..recon.capture import Capture
 from ..recon.depth import DepthMap
 from ..recon.errors import CheckpointError
+from ..recon.matches import FlowField
 from ..recon.points import PointCloud
 from .checkpoint import load_checkpoint, save_checkpoint
 from .config import from_jsonable, to_jsonable
@@ -28,16 +30,17 @@ def save_start(path: Path, start: Start, fingerprint: str) -> None:
     tensors: dict[str, Tensor] = {"cam_from_world": capture.cameras.cam_from_world, "K": capture.cameras.K, "xyz": start.init.points.xyz}
     if start.init.points.rgb is not None:
         tensors["rgb"] = start.init.points.rgb
-    for i, d in enumerate(start.depth):
-        tensors |= {f"depth.{i}": d.depth, f"confidence.{i}": d.confidence, f"valid.{i}": d.valid}
-        if d.normal is not None:
-            tensors[f"normal.{i}"] = d.normal
+    for (i, j), f in start.flow.items():
+        tensors |= {f"flow.{i}.{j}": f.flow, f"flow_confidence.{i}.{j}": f.confidence}
+    tensors |= _packed(start.depth, "") | _packed(start.guide, "guide.")
     meta = {
         "fingerprint": fingerprint,
         "names": list(capture.names),
         "report": to_jsonable(start.init.report),
         "estimated_cameras": start.estimated_cameras,
         "kinds": [d.kind for d in start.depth],
+        "flow_pairs": [list(pair) for pair in start.flow],
+        "guide_kinds": [d.kind for d in start.guide],
     }
     save_checkpoint(path, tensors, meta)
 
@@ -50,12 +53,29 @@ def load_start(path: Path, capture: Capture) -> Start:
         width, height = placed.views[0].image.size
         cameras = Cameras(tensors["cam_from_world"], tensors["K"], width, height)
         points = PointCloud(tensors["xyz"], tensors.get("rgb"))
-        depth = tuple(
-            DepthMap(tensors[f"depth.{i}"], tensors[f"confidence.{i}"], tensors[f"valid.{i}"].to(torch.bool), tensors.get(f"normal.{i}"), kind)
-            for i, kind in enumerate(meta["kinds"])
-        )
+        depth, guide = _unpacked(tensors, meta["kinds"], ""), _unpacked(tensors, meta["guide_kinds"], "guide.")
+        flow = {(i, j): FlowField(tensors[f"flow.{i}.{j}"], tensors[f"flow_confidence.{i}.{j}"]) for i, j in meta["flow_pairs"]}
         report = from_jsonable(CameraReport, meta["report"], "the checkpoint's report")
     except KeyError as e:
         raise CheckpointError(f"{path} lacks {e}; delete it to start anew.") from e
     init = InitState(replace(placed, cameras=cameras), points, report)
-    return Start(init, depth, meta["estimated_cameras"])
+    return Start(init, depth, meta["estimated_cameras"], guide=guide, flow=flow)
+
+
+def _packed(depth: tuple[DepthMap, ...], prefix: str) -> dict[str, Tensor]:
+    tensors: dict[str, Tensor] = {}
+    for i, d in enumerate(depth):
+        tensors |= {f"{prefix}depth.{i}": d.depth, f"{prefix}confidence.{i}": d.confidence, f"{prefix}valid.{i}": d.valid}
+        if d.normal is not None:
+            tensors[f"{prefix}normal.{i}"] = d.normal
+    return tensors
+
+
+def _unpacked(tensors: dict[str, Tensor], kinds: list[Literal["metric", "affine", "affine_inverse"]], prefix: str) -> tuple[DepthMap, ...]:
+    """Raises KeyError for what is missing."""
+
+    def one(i: int, kind: Literal["metric", "affine", "affine_inverse"]) -> DepthMap:
+        depth, confidence, valid = (tensors[f"{prefix}{name}.{i}"] for name in ("depth", "confidence", "valid"))
+        return DepthMap(depth, confidence, valid.to(torch.bool), tensors.get(f"{prefix}normal.{i}"), kind)
+
+    return tuple(one(i, kind) for i, kind in enumerate(kinds))

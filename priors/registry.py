@@ -13,6 +13,7 @@ __all__ = ["PRIORS", "get_prior"]
 PRIORS: dict[str, dict[str, str]] = {
     "depth": {
         "stereo": "depth_stereo:StereoDepth",
+        "epipolar": "depth_epipolar:EpipolarDepth",
         "oracle": "oracle:OracleDepth",
     },
     "flow": {

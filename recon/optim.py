@@ -64,23 +64,32 @@ class SparseAdam:
             g["param"].grad = None
 
     @torch.no_grad()
-    def step(self, visible: Bool[Tensor, "N"] | None = None) -> None:
-        """One step. Parameters of another length than `visible` (say, cameras) are moved whole."""
+    def step(self, visible: Bool[Tensor, "N"] | None = None, pace: Float[Tensor, "N"] | None = None) -> None:
+        """One step. Parameters of another length than `visible` (say, cameras) are moved whole. `pace` gives every row its own learning rate, relative to
+        that of the parameter."""
         self.steps += 1
         for g in self.groups.values():
             p: Tensor = g["param"]
             if p.grad is None:
                 continue
-            rows = visible if visible is not None and p.ndim and p.shape[0] == visible.shape[0] else None
-            grad = p.grad.contiguous()
-            native = _native_for(p, grad, g["exp_avg"], g["exp_avg_sq"], rows)
-            if native is None:
-                self._step_torch(g, grad, rows)
-                continue
-            columns = g["column_lr"]
-            lr = [float(g["lr"])] if columns is None else (columns.flatten().double() * float(g["lr"])).tolist()
-            state = (g["exp_avg"], g["exp_avg_sq"])
-            native.adam_step(p.detach(), grad, *state, rows, lr, *self.betas, self.eps, self.steps, torch.get_num_threads())
+            before = p.detach().clone() if pace is not None else None
+            self._move(g, visible)
+            if before is not None and pace is not None:
+                p.copy_(torch.lerp(before, p, pace.view(-1, *[1] * (p.ndim - 1))))
+
+    def _move(self, g: dict[str, Any], visible: Tensor | None) -> None:
+        p: Tensor = g["param"]
+        assert p.grad is not None
+        rows = visible if visible is not None and p.ndim and p.shape[0] == visible.shape[0] else None
+        grad = p.grad.contiguous()
+        native = _native_for(p, grad, g["exp_avg"], g["exp_avg_sq"], rows)
+        if native is None:
+            self._step_torch(g, grad, rows)
+            return
+        columns = g["column_lr"]
+        lr = [float(g["lr"])] if columns is None else (columns.flatten().double() * float(g["lr"])).tolist()
+        state = (g["exp_avg"], g["exp_avg_sq"])
+        native.adam_step(p.detach(), grad, *state, rows, lr, *self.betas, self.eps, self.steps, torch.get_num_threads())
 
     def _step_torch(self, g: dict[str, Any], grad: Tensor, rows: Bool[Tensor, "N"] | None) -> None:
         """The same in plain torch: the twin for the tests, and for a GPU."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from ...recon.errors import ConfigError
-from .config import OptimConfig, RefineConfig, SeedConfig, SplatConfig, TermsConfig
+from .config import MotionConfig, OptimConfig, RefineConfig, SeedConfig, SplatConfig, TermsConfig
 
 __all__ = ["METHODS", "method_config"]
 
@@ -33,6 +33,42 @@ METHODS: dict[str, SplatConfig] = {  # docs/methods.md says what of each paper i
         terms=replace(PLAIN_TERMS, virtual=1.0, virtual_every=1, virtual_from=2 / 3),
         refine=RefineConfig(),
     ),
+    # depth from flow and cameras (epipolar lines) instead of stereo; nothing else
+    "nexusgs": replace(BASELINE, depth_prior="epipolar"),
+    # new Gaussians half way into gaps; depth correlates with the prior's at the photos and between them
+    "fsgs": replace(
+        BASELINE,
+        terms=replace(PLAIN_TERMS, correlation=0.05, pseudo_correlation=0.05),
+        refine=replace(BASELINE.refine, unpool_gap=0.01),
+    ),
+    # a Gaussian per pixel and photo; those of a photo move together along their rays, and meet those of the others where the flow says
+    "coherentgs": replace(
+        BASELINE,
+        seed=replace(BASELINE.seed, guesses=True, merge=False, budget=1_000_000),
+        optim=replace(BASELINE.optim, lr_means=4.8e-6),
+        terms=replace(PLAIN_TERMS, motion_variation=5.0, flow=1.0),
+        refine=RefineConfig(),
+        motion=MotionConfig(kind="decoder"),
+    ),
+    # cameras and Gaussians together, from dense points; what the depth is sure of moves little
+    "instantsplat": replace(
+        BASELINE,
+        seed=replace(BASELINE.seed, guesses=True),
+        optim=replace(BASELINE.optim, pace=3.0),
+        terms=replace(PLAIN_TERMS, camera=10.0),
+        refine=RefineConfig(),
+    ),
+    # an uncertainty per Gaussian weights depth and normals, which have to agree
+    "ung-gs": replace(BASELINE, terms=replace(PLAIN_TERMS, surface=0.02)),
+    # two fields: each drops what the other has nothing near, and looks like the other from between the photos
+    "corgs": replace(
+        BASELINE,
+        terms=replace(PLAIN_TERMS, agreement=1.0, pseudo_from=0.1),
+        refine=replace(BASELINE.refine, co_prune=0.02),
+        fields=2,
+    ),
+    # which of two pixels is nearer, and which belong together, is as the prior says; how far they are is not held
+    "sparsenerf-rank": replace(BASELINE, terms=replace(PLAIN_TERMS, rank=1.0, continuity=0.2)),
 }
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Literal
 
-__all__ = ["OptimConfig", "RefineConfig", "SeedConfig", "SplatConfig", "TermsConfig"]
+__all__ = ["MotionConfig", "OptimConfig", "RefineConfig", "SeedConfig", "SplatConfig", "TermsConfig"]
 
 
 @dataclass(frozen=True)
@@ -48,6 +48,9 @@ class OptimConfig:
         dropout: share of Gaussians left out of each training render (Chen et al. 2025, Co-Adaptation; opacity is scaled by 1 - dropout when rendering).
         dropout_rises: the share grows evenly from 0 to `dropout` over the run (Park et al. 2025, DropGaussian, 3.2).
         lr_camera: learning rate of the camera corrections (radians and median depths), only for estimated cameras.
+        lr_uncertainty: of each Gaussian's uncertainty, where a term uses it.
+        pace: Gaussians that no measured depth vouches for take steps this much longer, certain ones this much shorter (1 = all alike).
+        move_given_cameras: correct cameras that came with the capture, too; the scene then leaves their frame a little.
     """
 
     steps: int = 1000
@@ -61,6 +64,9 @@ class OptimConfig:
     dropout: float = 0.2
     dropout_rises: bool = False
     lr_camera: float = 2e-4
+    pace: float = 1.0
+    move_given_cameras: bool = False
+    lr_uncertainty: float = 2e-2
 
 
 @dataclass(frozen=True)
@@ -74,6 +80,13 @@ class TermsConfig:
         opaque: pixels of the photos should be covered.
         virtual: consistency between a photo and a render from a shifted camera; every virtual_every-th step from virtual_from on.
         virtual_shift: largest shift as a share of the distance to the nearest other photo.
+        correlation: Pearson's correlation of rendered and prior depth at the photo; pseudo_correlation: at a camera between it and its neighbour.
+        pseudo_every, pseudo_from: such cameras come every so many steps, from this share of the run on.
+        motion_variation: total variation of what a motion changes; flow: pixels that show one thing, by the flow, belong to one point (see MotionConfig).
+        camera: squared length of a camera's correction.
+        surface: rendered normals agree with those of the depth, less where the Gaussians are uncertain; from surface_from of the run on.
+        agreement: two fields (SplatConfig.fields) look alike from cameras between photos (pseudo_every, pseudo_from).
+        rank: of two nearby pixels, the one nearer in the prior should be rendered nearer; continuity: neighbours on one surface in the prior stay so.
     """
 
     ssim: float = 0.2
@@ -85,6 +98,18 @@ class TermsConfig:
     virtual_every: int = 2
     virtual_from: float = 0.3
     virtual_shift: float = 0.4
+    correlation: float = 0.0
+    pseudo_correlation: float = 0.0
+    pseudo_every: int = 2
+    pseudo_from: float = 0.2
+    rank: float = 0.0
+    continuity: float = 0.0
+    motion_variation: float = 0.0
+    flow: float = 0.0
+    camera: float = 0.0
+    surface: float = 0.0
+    surface_from: float = 0.2
+    agreement: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -96,6 +121,8 @@ class RefineConfig:
         densify_pull: Gaussians whose projected centre is pulled harder than this (in half image sizes) are cloned or split (0 = none).
         densify_every: steps between two rounds; densify_until: share of the run after which none follows; densify_most: Gaussians there may be in the end.
         split_above: the size, in median depths, above which a Gaussian is split instead of cloned.
+        co_prune: Gaussians that another field has nothing this near to, in median depths, are dropped at every co_prune_every-th round (0 = none).
+        unpool_gap: Gaussians whose unpool_neighbours nearest are further than this on the mean, in median depths, get new ones half way to each (0 = none).
     """
 
     prune_opacity: float = 0.005
@@ -104,6 +131,27 @@ class RefineConfig:
     densify_until: float = 0.5
     densify_most: int = 500_000
     split_above: float = 0.01
+    unpool_gap: float = 0.0
+    unpool_neighbours: int = 3
+    co_prune: float = 0.0
+    co_prune_every: int = 2
+
+
+@dataclass(frozen=True)
+class MotionConfig:
+    """What moves Gaussians together. See pipelines/methods/motion/.
+
+    Attributes:
+        kind: "free" lets each go its own way; "decoder" moves those of a photo along their pixels' rays, as a small network says (their own steps come on top,
+            see optim.lr_means).
+        lr: learning rate of the network, falling to a tenth; channels: its width.
+        reach: largest change of inverse depth, natural logarithm.
+    """
+
+    kind: Literal["free", "decoder"] = "free"
+    lr: float = 3e-4
+    channels: int = 16
+    reach: float = 0.3
 
 
 @dataclass(frozen=True)
@@ -112,6 +160,9 @@ class SplatConfig:
 
     Attributes:
         background: behind everything, for captures that are not objects on white: the mean colour of what is far ("far"), or black.
+        depth_prior, flow_prior: by name (`priors/registry.py`); flow is measured only where a part asks for it.
+        fields: sets of Gaussians that learn from the same photos, one watching the other; the first becomes the scene.
+        guide_prior: depth that ranking, continuity and correlation compare with, possibly only up to scale and shift; None = that of depth_prior.
     """
 
     seed: SeedConfig = field(default_factory=SeedConfig)
@@ -121,3 +172,7 @@ class SplatConfig:
     depth_prior: str = "stereo"
     background: Literal["far", "black"] = "far"
     rasterizer: str = "auto"
+    flow_prior: str = "dis"
+    guide_prior: str | None = None
+    motion: MotionConfig = field(default_factory=MotionConfig)
+    fields: int = 1

@@ -1,4 +1,4 @@
-"""A small synthetic start for runs: known cameras, exact depth, a few thousand splats."""
+"""A small synthetic start for runs: known cameras, exact depth and flow, a few thousand splats."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import torch
 from handful.data.synthetic import demo_capture
 from handful.pipelines.init.protocol import CameraReport, InitState
 from handful.pipelines.protocol import Start
+from handful.priors.oracle import OracleFlow
 from handful.recon.capture import Capture
 from handful.recon.depth import DepthMap
 from handful.recon.points import PointCloud
@@ -26,4 +27,7 @@ def small_start(small_demo) -> Start:
         DepthMap(d.float(), torch.where(d > 0, 0.9, 0.0).float(), d > 0) for d in truth.depth
     )
     report = CameraReport("given", 3, 3, 0.0, 100.0, "given", 0.2, 0)
-    return Start(InitState(capture, PointCloud(torch.zeros(0, 3)), report), depth)
+    pairs = [(i, j) for i in range(3) for j in range(3) if i != j]
+    oracle = OracleFlow(capture.names, torch.stack([d.depth for d in depth]), small_demo.photo_cameras.to(dtype=torch.float32))
+    flow = dict(zip(pairs, oracle.predict([(capture.views[i], capture.views[j]) for i, j in pairs]), strict=True))
+    return Start(InitState(capture, PointCloud(torch.zeros(0, 3)), report), depth, flow=flow)

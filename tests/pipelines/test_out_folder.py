@@ -162,7 +162,7 @@ def test_a_checkpoint_of_another_job_is_not_continued(tmp_path: Path, write) -> 
     work = Reconstruction(job)
     list(work.events())
     tensors, meta = load_checkpoint(tmp_path / "out" / STATE)
-    tensors["gaussians.means"] = tensors["gaussians.means"] + 1
+    tensors["field0.rows.means"] = tensors["field0.rows.means"] + 1
     save_checkpoint(tmp_path / "out" / STATE, tensors, {**meta, "fingerprint": "another"})
     work = Reconstruction(job)
     list(work.events())
@@ -193,6 +193,7 @@ def test_masks_come_back_with_the_scene_folder(tmp_path: Path, small_start) -> N
         ({"max_seconds": 0.0}, "max_seconds must be more than 0"), ({"max_seconds": float("nan")}, "max_seconds"),
         ({"checkpoint_seconds": float("nan")}, "checkpoint_seconds"), ({"seed": -1}, "seed"), ({"seed": 10**30}, "seed"),
         ({"config": override(method_config("handful"), ["optim.steps=0"])}, "optim.steps must be at least 1"),
+        ({"config": override(method_config("handful"), ["fields=0"])}, "fields must be at least 1"),
     ],
 )  # fmt: skip
 def test_senseless_numbers_are_refused_before_any_work(tmp_path: Path, options: dict, words: str) -> None:

@@ -9,6 +9,7 @@ from handful.pipelines.methods.config import RefineConfig
 from handful.pipelines.methods.refine import RefineContext
 from handful.pipelines.methods.refine.densify import CHILDREN, SHRINK, densify
 from handful.pipelines.methods.refine.prune_faded import prune_faded
+from handful.pipelines.methods.refine.unpool import unpool
 from handful.recon.gaussians import Gaussians
 
 CONFIG = RefineConfig(densify_pull=1.0, densify_every=10, densify_until=0.5, split_above=0.1)
@@ -71,3 +72,31 @@ def test_faded_ones_are_dropped_at_each_tenth():
     assert edit is not None and edit.keep.tolist() == [False, True, False, True] and edit.new is None
     assert prune_faded(replace(c, gaussians=faint, step=13), CONFIG) is None
     assert prune_faded(c, CONFIG) is None
+
+
+def test_unpooling_puts_new_ones_half_way_to_the_neighbours_of_lonely_ones():
+    row = torch.stack([torch.arange(10) * 0.01, torch.zeros(10), torch.zeros(10)], -1)
+    c = context(n=11)
+    means = torch.cat([row, torch.tensor([[5.0, 0.0, 0.0]])])
+    c = replace(c, gaussians=replace(c.gaussians, means=means))
+    edit = unpool(c, replace(CONFIG, unpool_gap=1.0))
+    assert edit is not None and edit.new is not None and bool(edit.keep.all())
+    near = torch.tensor([9, 8, 7])  # the three nearest of the one far away, and no edge from any other
+    got = edit.new.means[edit.new.means[:, 0].argsort(descending=True)]
+    assert torch.allclose(got, (means[near] + means[10]) / 2, atol=1e-6)
+    by_place = edit.new.means[:, 0].argsort(descending=True)
+    assert torch.equal(edit.new.logit_opacities[by_place], c.gaussians.logit_opacities[near])
+    assert torch.allclose(edit.new.sh[by_place], (c.gaussians.sh[near] + c.gaussians.sh[10]) / 2)
+
+
+def test_unpooling_adds_each_pair_once_widest_gaps_first_and_none_when_switched_off():
+    means = torch.tensor([[0.0, 0, 0], [2.0, 0, 0], [2.0, 7, 0]])
+    c = replace(context(n=3), gaussians=replace(context(n=3).gaussians, means=means))
+    wide = replace(CONFIG, unpool_gap=0.1, unpool_neighbours=1)
+    edit = unpool(c, wide)
+    assert edit is not None and edit.new is not None
+    assert edit.new.means.tolist() == [[2.0, 3.5, 0.0], [1.0, 0.0, 0.0]]  # 0-1 is named from both sides
+    edit = unpool(c, replace(wide, densify_most=4))
+    assert edit is not None and edit.new is not None and edit.new.means.tolist() == [[2.0, 3.5, 0.0]]
+    assert unpool(c, replace(wide, densify_most=3)) is None and unpool(c, replace(wide, unpool_gap=0.0)) is None
+    assert unpool(replace(c, step=11), wide) is None and unpool(replace(c, step=50), wide) is None

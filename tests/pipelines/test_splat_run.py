@@ -12,9 +12,11 @@ from handful.pipelines.config import override
 from handful.pipelines.events import Finished, StepDone
 from handful.pipelines.methods import METHODS, method_config
 from handful.pipelines.methods.splat import SplatMethod, SplatRun
+from handful.pipelines.protocol import Start
 from handful.recon.depth import DepthMap
 from handful.recon.errors import CheckpointError
 
+STATEFUL = ["fsgs", "coherentgs", "instantsplat", "ung-gs", "corgs"]
 SMALL = ["optim.steps=30", "seed.budget=6000"]
 
 
@@ -42,17 +44,26 @@ def test_learns(small_start, method: str) -> None:
 
 def test_densification_adds_where_the_photos_pull(small_start) -> None:
     run = SplatMethod(override(method_config("3dgs"), [*SMALL, "refine.densify_every=10"])).start(small_start)
-    before = len(run.means)
+    before = len(run.field)
     finish(run)
-    assert before < len(run.means) <= before * 4  # two rounds (steps 10 and before half of 30)
+    assert before < len(run.field) <= before * 4  # two rounds (steps 10 and before half of 30)
 
 
 @pytest.mark.parametrize("estimated", [False, True])
 @pytest.mark.parametrize("parts", [["terms.virtual=0.1", "terms.virtual_from=0.0"], ["refine.densify_pull=1e-5", "refine.densify_every=10"]])
 def test_continues_exactly(small_start, tmp_path: Path, estimated: bool, parts: list[str]) -> None:
-    """Interrupted in the middle of a photo order, saved, restored in a fresh run: the same numbers to the last bit."""
     start = replace(small_start, estimated_cameras=estimated)
-    method = SplatMethod(override(method_config("handful"), [*SMALL, *parts]))
+    continues_exactly(SplatMethod(override(method_config("handful"), [*SMALL, *parts])), start, tmp_path)
+
+
+@pytest.mark.parametrize("method", STATEFUL)
+def test_methods_with_a_state_of_their_own_continue_exactly(small_start, tmp_path: Path, method: str) -> None:
+    parts = ["refine.densify_every=10", "refine.prune_opacity=0.08", "terms.pseudo_from=0.0"]
+    continues_exactly(SplatMethod(override(method_config(method), [*SMALL, *parts])), replace(small_start, estimated_cameras=True), tmp_path)
+
+
+def continues_exactly(method: SplatMethod, start: Start, tmp_path: Path) -> None:
+    """Interrupted in the middle of a photo order, saved, restored in a fresh run: the same numbers to the last bit."""
     whole = method.start(start)
     finish(whole)
     first = method.start(start)

@@ -148,3 +148,25 @@ def test_opacity_decay(backend: str, factor: float) -> None:
 def test_opacity_decay_refuses_growth() -> None:
     with pytest.raises(ValueError, match="factor"):
         decay_opacity(torch.zeros(3), 1.5)
+
+
+@pytest.mark.parametrize("native", [True, False])
+def test_pace_gives_each_row_its_own_learning_rate(native: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As torch.optim.Adam with a parameter group per row."""
+    if not native:
+        monkeypatch.setattr("handful.recon.optim.native_or_none", lambda: None)
+    rng = torch.Generator().manual_seed(0)
+    start, pace = torch.randn(5, 3, generator=rng), torch.tensor([0.0, 0.25, 1.0, 1.5, 4.0])
+    ours = start.clone().requires_grad_(True)
+    rows = [r.clone().requires_grad_(True) for r in start]
+    adam = SparseAdam({"x": ours}, 0.1)
+    theirs = torch.optim.Adam([{"params": [r], "lr": 0.1 * float(p)} for r, p in zip(rows, pace, strict=True)], eps=1e-15)
+    for _ in range(4):
+        grad = torch.randn(5, 3, generator=rng)
+        ours.grad = grad.clone()
+        for r, g in zip(rows, grad, strict=True):
+            r.grad = g.clone()
+        adam.step(None, pace)
+        theirs.step()
+    assert torch.allclose(ours, torch.stack(rows), atol=2e-4)
+    assert torch.equal(ours[0], start[0])

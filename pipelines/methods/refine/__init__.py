@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from .co_prune import co_prune
 from .densify import densify
 from .protocol import Edit as Edit
 from .protocol import RefineContext as RefineContext
 from .protocol import Refinement as Refinement
 from .prune_faded import prune_faded
+from .unpool import unpool
 
-REFINEMENTS: tuple[Refinement, ...] = (densify, prune_faded)
+REFINEMENTS: tuple[Refinement, ...] = (densify, unpool, co_prune, prune_faded)

@@ -25,6 +25,7 @@ class RefineContext:
             gradient"); seen: how many they are.
         step, steps: steps done, steps in all.
         scene_depth: median depth of the scene, world units.
+        others: the other fields of the run, as they are now.
         rng: the run's random numbers (part of the checkpoint).
     """
 
@@ -35,6 +36,7 @@ class RefineContext:
     steps: int
     scene_depth: float
     rng: torch.Generator
+    others: tuple[Gaussians, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,80 @@
+"""All that a run is given to learn from, on its device."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from ...recon.camera import Cameras
+from ...recon.depth import DepthMap
+from ...recon.matches import FlowField
+from ..protocol import Start
+
+__all__ = ["Photos"]
+
+
+@dataclass(frozen=True)
+class Photos:
+    """The photos, as placed and measured before the run.
+
+    Attributes:
+        cameras, images, masks, depth: one per photo; no masks = everywhere counts.
+        guide: the depth that ranking and correlation compare with; `depth` itself unless the method names another prior.
+        nearest: of each photo, the other that was taken nearest to it; neighbour: how far from it, world units. A single photo is its own, at 0.
+        flow: from photo i to photo j, by (i, j); empty unless the method asks for it.
+        scene_depth: median depth of the confident pixels: the unit that position steps are measured in.
+    """
+
+    cameras: Cameras
+    images: Float[Tensor, "V H W 3"]
+    masks: Float[Tensor, "V H W"] | None
+    depth: tuple[DepthMap, ...]
+    guide: tuple[DepthMap, ...]
+    nearest: tuple[int, ...]
+    neighbour: tuple[float, ...]
+    scene_depth: float
+    flow: Mapping[tuple[int, int], FlowField]
+
+    @staticmethod
+    def of(start: Start) -> Photos:
+        capture = start.init.capture
+        assert capture.cameras is not None, "training follows the initialiser, which gives every view a camera"
+        cameras, masks = capture.cameras.to(start.device, torch.float32), capture.masks()
+        return Photos(
+            cameras,
+            capture.images().to(start.device),
+            None if masks is None else masks.to(start.device),
+            depth := tuple(_to(d, start.device) for d in start.depth),
+            tuple(_to(d, start.device) for d in start.guide) or depth,
+            *_neighbours(cameras),
+            _median_depth(start.depth),
+            {pair: FlowField(f.flow.to(start.device), f.confidence.to(start.device)) for pair, f in start.flow.items()},
+        )
+
+    def __len__(self) -> int:
+        return len(self.cameras)
+
+
+def _to(depth: DepthMap, device: torch.device) -> DepthMap:
+    normal = None if depth.normal is None else depth.normal.to(device)
+    return replace(depth, depth=depth.depth.to(device), confidence=depth.confidence.to(device), valid=depth.valid.to(device), normal=normal)
+
+
+def _neighbours(cameras: Cameras) -> tuple[tuple[int, ...], tuple[float, ...]]:
+    if len(cameras) < 2:
+        return (0,), (0.0,)
+    distance = torch.cdist(cameras.centers, cameras.centers)
+    distance.fill_diagonal_(math.inf)
+    near = distance.min(1)
+    return tuple(near.indices.tolist()), tuple(near.values.tolist())
+
+
+def _median_depth(depth: tuple[DepthMap, ...]) -> float:
+    known = [d.depth[d.valid] if bool(d.valid.any()) else d.depth[d.depth > 0] for d in depth]
+    known = torch.cat([k for k in known if k.numel()] or [torch.ones(1)])
+    return float(known.median())
