@@ -17,6 +17,7 @@ PRIORS: dict[str, dict[str, str]] = {
     },
     "flow": {
         "dis": "flow_dis:DisFlow",
+        "gmflow": "flow_gmflow:GMFlow",
         "oracle": "oracle:OracleFlow",
     },
     "match": {
