@@ -23,6 +23,8 @@ PRIORS: dict[str, dict[str, str]] = {
     "match": {
         "xfeat": "match_xfeat:XFeatMatches",
         "sift": "match_sift:SiftMatches",
+        "disk-lightglue": "match_lightglue:DiskLightGlue",
+        "aliked-lightglue": "match_lightglue:AlikedLightGlue",
         "oracle": "oracle:OracleMatches",
     },
 }
