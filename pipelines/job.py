@@ -215,10 +215,10 @@ class Reconstruction:
         return replace(load_start(self.start_path, capture), seed=self.job.seed, device=self.device)
 
     def _start(self, capture: Capture) -> Iterator[Event]:
+        prior = get_prior("depth", self.job.settings.depth_prior)  # first, so that one that cannot work says so before the cameras are found
         initializer = get_initializer("auto", capture)
         init = yield from _with_progress(lambda progress: initializer.run(capture, self.job.seed, progress))
         yield StageProgress("measuring depth", 0.0)
-        prior = get_prior("depth", self.job.settings.depth_prior)
         depth = tuple(prior.predict(init.capture.views, init.capture.cameras, init.points))
         return Start(init, depth, capture.cameras is None, self.job.seed, self.device)
 

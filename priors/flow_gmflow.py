@@ -12,7 +12,7 @@ from ..recon.capture import View
 from ..recon.matches import FlowField
 from .flow_check import network_flow
 from .gmflow_net import GMFlowNet
-from .weight_files import load_tensors
+from .weight_files import load_into
 
 __all__ = ["GMFlow"]
 
@@ -44,7 +44,7 @@ class GMFlow:
         """
         if self._net is None:
             net = GMFlowNet()
-            net.load_state_dict(load_tensors("gmflow"))
+            load_into(net, "gmflow")
             self._net = net.to(self.device).eval()
         return [self._pair(self._net, a, b) for a, b in pairs]
 

@@ -15,10 +15,9 @@ from jaxtyping import Float
 from torch import Tensor
 
 from ..recon.capture import View
-from ..recon.errors import BackendUnavailable
 from ..recon.matches import Matches
 from .kornia_nets import aliked, disk, lightglue, lightglue_tensors
-from .weight_files import load_tensors
+from .weight_files import load_into, load_tensors
 
 __all__ = ["AlikedLightGlue", "DiskLightGlue", "Keypoints"]
 
@@ -163,7 +162,7 @@ class DiskLightGlue(_LightGlueMatches):
 
     def _detector(self) -> Any:
         net = disk()
-        net.load_state_dict(load_tensors("disk"))
+        load_into(net, "disk")
         return net
 
     def _found(self, net: Any, image: Float[Tensor, "1 3 H W"], count: int) -> tuple[Tensor, Tensor, Tensor]:
@@ -181,9 +180,7 @@ class AlikedLightGlue(_LightGlueMatches):
 
     def _detector(self) -> Any:
         net = aliked(4 * self.top_k)
-        missing = net.load_state_dict(load_tensors("aliked"), strict=False)
-        if missing.unexpected_keys or any("hw_grid" not in k for k in missing.missing_keys):
-            raise BackendUnavailable("The installed kornia does not fit the ALIKED weights; run `pip install -U kornia`.")
+        load_into(net, "aliked", optional=("hw_grid",))
         return net
 
     def _found(self, net: Any, image: Float[Tensor, "1 3 H W"], count: int) -> tuple[Tensor, Tensor, Tensor]:

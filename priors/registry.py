@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from importlib import import_module
+from importlib.util import find_spec
 from typing import Any
 
-from ..recon.errors import ConfigError
+from ..recon.errors import BackendUnavailable, ConfigError
+from .weight_files import weight_path
 
 __all__ = ["PRIORS", "get_prior"]
 
@@ -13,11 +15,13 @@ __all__ = ["PRIORS", "get_prior"]
 PRIORS: dict[str, dict[str, str]] = {
     "depth": {
         "stereo": "depth_stereo:StereoDepth",
+        "depth-anything-v2": "depth_anything_v2:DepthAnythingV2",
         "oracle": "oracle:OracleDepth",
     },
     "flow": {
         "dis": "flow_dis:DisFlow",
         "gmflow": "flow_gmflow:GMFlow",
+        "raft": "flow_raft:Raft",
         "oracle": "oracle:OracleFlow",
     },
     "match": {
@@ -31,8 +35,17 @@ PRIORS: dict[str, dict[str, str]] = {
 
 
 def get_prior(kind: str, name: str, **options: Any) -> Any:
-    """Builds the prior `name` of `kind` ("depth", "flow", "match"). Raises ConfigError for a name that is not there."""
+    """Builds the prior `name` of `kind` ("depth", "flow", "match", "pointmap").
+
+    Raises ConfigError for a name that is not there, BackendUnavailable at once (not after minutes of other work) where its package or weights are missing.
+    """
     if kind not in PRIORS or name not in PRIORS[kind]:
         raise ConfigError(f"There is no {kind} prior {name!r}; choose one of {', '.join(PRIORS.get(kind, {}))}.")
     module, attr = PRIORS[kind][name].split(":")
-    return getattr(import_module(f".{module}", __package__), attr)(**options)
+    cls = getattr(import_module(f".{module}", __package__), attr)
+    for package, how in getattr(cls, "packages", {}).items():
+        if find_spec(package) is None:
+            raise BackendUnavailable(f"The {kind} prior {name} needs the package {package}; run `{how}`, or choose one of {', '.join(PRIORS[kind])}.")
+    for weights in getattr(cls, "weights", ()):
+        weight_path(weights)
+    return cls(**options)

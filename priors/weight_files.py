@@ -23,7 +23,7 @@ from ..recon.errors import BackendUnavailable, ConfigError
 from . import weights as lpips
 from .weight_table import WEIGHT_FILES, WeightEntry, WeightFile
 
-__all__ = ["fetch", "files_status", "is_here", "load_tensors", "weight_path", "weights_digest"]
+__all__ = ["fetch", "files_status", "is_here", "load_into", "load_tensors", "weight_path", "weights_digest"]
 
 NONCOMMERCIAL = "HANDFUL_NONCOMMERCIAL"
 
@@ -144,6 +144,21 @@ def load_tensors(name: str) -> dict[str, Tensor]:
         tensors = torch.load(path, map_location="cpu", weights_only=True)
         tensors = tensors.get(WEIGHT_FILES[name].inside, tensors)
     return {k: v.float() if v.is_floating_point() else v for k, v in tensors.items()}
+
+
+def load_into(net: torch.nn.Module, name: str, optional: tuple[str, ...] = ()) -> None:
+    """Loads the tensors of `name` into `net`; only parameters whose name contains one of `optional` may be missing. Raises BackendUnavailable otherwise."""
+    try:
+        odd = net.load_state_dict(load_tensors(name), strict=False)
+    except RuntimeError as e:  # a tensor of another shape
+        raise BackendUnavailable(
+            f"The {name} weights do not fit the installed network ({str(e).splitlines()[-1].strip()}); update its package."
+        ) from e
+    missing = [k for k in odd.missing_keys if not any(part in k for part in optional)]
+    if missing or odd.unexpected_keys:
+        raise BackendUnavailable(
+            f"The {name} weights do not fit the installed network ({(missing + odd.unexpected_keys)[0]}); update its package."
+        )
 
 
 def files_status() -> dict[str, str]:

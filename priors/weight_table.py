@@ -84,6 +84,18 @@ WEIGHT_FILES: dict[str, WeightEntry] = {
             ),
         ),
     ),
+    # depth
+    "depth-anything-v2-small": WeightEntry(
+        "Apache-2.0 (Depth Anything V2 Small)",
+        (
+            WeightFile(
+                "depth-anything-v2-small-hf.safetensors",
+                "3152477ce0d8d6978d76b995120de97cb5b928701fd0f817769f59e249a16b70",
+                99,
+                _hub("depth-anything/Depth-Anything-V2-Small-hf"),
+            ),
+        ),
+    ),
     # matches
     "disk": WeightEntry(
         "Apache-2.0 (cvlab-epfl/disk)",
