@@ -16,6 +16,7 @@ PRIORS: dict[str, dict[str, str]] = {
     "depth": {
         "stereo": "depth_stereo:StereoDepth",
         "depth-anything-v2": "depth_anything_v2:DepthAnythingV2",
+        "depth-anything-3": "pointmap_da3:DepthAnything3",
         "oracle": "oracle:OracleDepth",
     },
     "flow": {
@@ -31,6 +32,11 @@ PRIORS: dict[str, dict[str, str]] = {
         "aliked-lightglue": "match_lightglue:AlikedLightGlue",
         "oracle": "oracle:OracleMatches",
     },
+    "pointmap": {
+        "depth-anything-3": "pointmap_da3:DepthAnything3Points",
+        "vggt": "pointmap_vggt:Vggt",
+        "mapanything": "pointmap_mapanything:MapAnything",
+    },
 }
 
 
@@ -43,9 +49,10 @@ def get_prior(kind: str, name: str, **options: Any) -> Any:
         raise ConfigError(f"There is no {kind} prior {name!r}; choose one of {', '.join(PRIORS.get(kind, {}))}.")
     module, attr = PRIORS[kind][name].split(":")
     cls = getattr(import_module(f".{module}", __package__), attr)
-    for package, how in getattr(cls, "packages", {}).items():
+    prior = cls(**options)
+    for package, how in getattr(prior, "packages", {}).items():
         if find_spec(package) is None:
             raise BackendUnavailable(f"The {kind} prior {name} needs the package {package}; run `{how}`, or choose one of {', '.join(PRIORS[kind])}.")
-    for weights in getattr(cls, "weights", ()):
+    for weights in getattr(prior, "weights", ()):
         weight_path(weights)
-    return cls(**options)
+    return prior

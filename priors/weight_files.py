@@ -77,9 +77,10 @@ def _proven(name: str, path: Path, file: WeightFile) -> str:
     expected = file.sha256
     if not expected:
         note = _vouched(path)
+        entry = WEIGHT_FILES[name]
         if not note.is_file():
             raise BackendUnavailable(
-                f"Nobody publishes a digest of the {name} weights that could be checked; if {path} comes from {file.url}, say so by writing its sha256 "
+                f"Nobody publishes a digest of the {name} weights that could be checked; if {path} comes from {file.url or entry.page}, say so by writing its sha256 "
                 f"({digest}) into {note.name} beside it."
             )
         expected = (note.read_text().split() or ["nothing"])[0].lower()
@@ -99,6 +100,8 @@ def _how_to_get(name: str, entry: WeightEntry) -> str:
             flag = "" if file.sha256 else " --unverified"
             ways.append(f"run `handful doctor --fetch {name}{flag}` ({file.megabytes:.0f} MB from {file.url})")
             break
+    if entry.page is not None:
+        ways.append(f"ask for it at {entry.page}")
     ways.append(f"put {entry.files[0].name} into the folder named by HANDFUL_WEIGHTS")
     return ", or ".join(ways)
 

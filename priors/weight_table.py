@@ -40,12 +40,14 @@ class WeightEntry:
         files: alternatives, the best first.
         commercial: whether they may be used commercially.
         inside: key of the tensors where the file holds more than them.
+        page: where the authors hand out the file after a form.
     """
 
     license: str
     files: tuple[WeightFile, ...]
     commercial: bool = True
     inside: str | None = None
+    page: str | None = None
 
 
 def _carried(requirement: str, path: str, sha256: str) -> PackagedWeights:
@@ -136,5 +138,53 @@ WEIGHT_FILES: dict[str, WeightEntry] = {
                 "aliked_lightglue.pth", _ALIKED_GLUE, 48, f"{_GLUE}/aliked_lightglue.pth", _scm("aliked_lightglue.pth", _ALIKED_GLUE)
             ),
         ),
+    ),
+    "roma-outdoor": WeightEntry(
+        "MIT (Parskatt/storage)",
+        (
+            WeightFile(
+                "roma_outdoor.pth",
+                "c7a45c80d41ad788a63c641d1b686d7cb3f297f40097c6f4e75039889e5cc8ba",
+                446,
+                "https://github.com/Parskatt/storage/releases/download/roma/roma_outdoor.pth",
+            ),
+        ),
+    ),
+    "dinov2-vitl14": WeightEntry(
+        "Apache-2.0 (facebookresearch/dinov2)",
+        (
+            WeightFile(
+                "dinov2_vitl14_pretrain.pth",
+                "d5383ea8f4877b2472eb973e0fd72d557c7da5d3611bd527ceeb1d7162cbf428",
+                1218,
+                "https://dl.fbaipublicfiles.com/dinov2/dinov2_vitl14/dinov2_vitl14_pretrain.pth",
+            ),
+        ),
+    ),
+    # point maps
+    "da3-small": WeightEntry(
+        "Apache-2.0 (Depth Anything 3)", (WeightFile("da3-small.safetensors", "", 137, _hub("depth-anything/DA3-SMALL")),)
+    ),
+    "da3-base": WeightEntry(
+        "Apache-2.0 (Depth Anything 3)", (WeightFile("da3-base.safetensors", "", 500, _hub("depth-anything/DA3-BASE")),)
+    ),
+    "da3-large": WeightEntry(
+        "CC BY-NC 4.0 (Depth Anything 3)",
+        (WeightFile("da3-large.safetensors", "", 1600, _hub("depth-anything/DA3-LARGE")),),
+        commercial=False,
+    ),
+    "vggt-1b": WeightEntry(
+        "CC BY-NC 4.0 (Meta)", (WeightFile("vggt-1b.pt", "", 5030, _hub("facebook/VGGT-1B", "model.pt")),), commercial=False
+    ),
+    "vggt-1b-commercial": WeightEntry(
+        "Meta's own terms", (WeightFile("vggt-1b-commercial.pt", "", 5030),), page="https://huggingface.co/facebook/VGGT-1B-Commercial"
+    ),
+    "map-anything-apache": WeightEntry(
+        "Apache-2.0 (facebookresearch/map-anything)",
+        (WeightFile("map-anything-apache/model.safetensors", "", 4900, _hub("facebook/map-anything-apache")),),
+    ),
+    "map-anything-apache-config": WeightEntry(
+        "Apache-2.0 (facebookresearch/map-anything)",
+        (WeightFile("map-anything-apache/config.json", "", 0.01, _hub("facebook/map-anything-apache", "config.json")),),
     ),
 }

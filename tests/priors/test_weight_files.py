@@ -40,7 +40,7 @@ def test_every_entry_is_whole():
             assert file.sha256 == "" or (len(file.sha256) == 64 and set(file.sha256) <= set("0123456789abcdef")), name
             assert file.url is None or file.url.startswith("https://"), name
             assert file.package is None or file.package.sha256 == file.sha256, name
-        assert any(f.url or f.package for f in entry.files), f"{name}: nobody could get it"
+        assert any(f.url or f.package or entry.page for f in entry.files), f"{name}: nobody could get it"
         assert entry.commercial != ("NC" in entry.license), name
 
 
