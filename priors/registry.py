@@ -30,6 +30,7 @@ PRIORS: dict[str, dict[str, str]] = {
         "sift": "match_sift:SiftMatches",
         "disk-lightglue": "match_lightglue:DiskLightGlue",
         "aliked-lightglue": "match_lightglue:AlikedLightGlue",
+        "roma": "match_roma:RomaMatches",
         "oracle": "oracle:OracleMatches",
     },
     "pointmap": {

@@ -9,6 +9,7 @@ import pytest
 import torch
 from handful.priors.depth_anything_v2 import DepthAnythingV2, small_network
 from handful.priors.flow_raft import Raft, _network
+from handful.priors.match_roma import RomaMatches
 from handful.priors.registry import get_prior
 from handful.recon.capture import ArrayImage, View
 from handful.recon.errors import BackendUnavailable
@@ -20,7 +21,7 @@ def blank(w: int, h: int, value: float = 0.5) -> View:
 
 @pytest.fixture
 def nothing_installed(monkeypatch):
-    for name in ("transformers", "torchvision"):
+    for name in ("transformers", "torchvision", "romatch"):
         monkeypatch.setitem(sys.modules, name, None)
 
 
@@ -32,6 +33,35 @@ def test_a_missing_package_is_told(nothing_installed, kind, name, said):
     args = ([blank(32, 32)] * 2, None, None) if kind == "depth" else ([(blank(32, 32), blank(32, 32))],)
     with pytest.raises(BackendUnavailable, match=said):
         get_prior(kind, name).predict(*args)
+
+
+def test_missing_roma_is_told(nothing_installed):
+    with pytest.raises(BackendUnavailable, match="match prior roma needs the package romatch; run `pip install --no-deps romatch==0.1.2"):
+        get_prior("match", "roma")
+
+
+class Warper:
+    """RoMa's answer for a second photo shifted by a tenth of its width and a fifth of its height; sure in the left half, less so below."""
+
+    def match(self, a, b, device):
+        assert a.size == (160, 80) and b.size == (80, 160) and device == "cpu"
+        y, x = torch.meshgrid((torch.arange(28) + 0.5) / 14 - 1, (torch.arange(28) + 0.5) / 14 - 1, indexing="ij")
+        certainty = (x < 0).float() * torch.where(y < 0, 0.9, 0.5)
+        return torch.stack([x, y, x + 0.2, y + 0.4], -1)[None], certainty[None]
+
+
+def test_romas_warp_becomes_matches_in_both_photos_pixels():
+    mask = torch.ones(80, 160)
+    mask[:, :20] = 0.0
+    views = [View("a", ArrayImage(torch.zeros(80, 160, 3), mask)), View("b", ArrayImage(torch.zeros(160, 80, 3)))]
+    found = RomaMatches(spacing=4, _net=Warper()).predict(views, [(0, 1)])[0]
+    assert len(found) > 100 and (found.uv0[:, 0] > 20).all() and (found.uv0[:, 0] < 83).all() and (found.score.diff() <= 0).all()
+    inner = ((found.uv0 > 4) & (found.uv0 < torch.tensor([156.0, 60.0]))).all(1)  # farther down the warp leaves the second photo
+    expected = found.uv0 / torch.tensor([160.0, 80.0]) * torch.tensor([80.0, 160.0]) + torch.tensor([8.0, 32.0])
+    assert torch.allclose(found.uv1[inner], expected[inner], atol=1e-3)
+    assert ((found.uv0 % 4) == 2.5).all(), "the same grid in every pair"
+    few = RomaMatches(spacing=4, top_k=30, min_score=0.6, _net=Warper()).predict(views, [(0, 1)])[0]
+    assert len(few) == 30 and (few.score > 0.6).all() and (few.uv0[:, 1] < 44).all()
 
 
 def test_depth_anything_sees_normalised_multiples_of_14_and_answers_at_the_photos_size():
