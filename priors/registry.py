@@ -23,6 +23,7 @@ PRIORS: dict[str, dict[str, str]] = {
         "dis": "flow_dis:DisFlow",
         "gmflow": "flow_gmflow:GMFlow",
         "raft": "flow_raft:Raft",
+        "sea-raft": "flow_sea_raft:SeaRaft",
         "oracle": "oracle:OracleFlow",
     },
     "match": {

@@ -86,6 +86,10 @@ WEIGHT_FILES: dict[str, WeightEntry] = {
             ),
         ),
     ),
+    "sea-raft-m": WeightEntry(
+        "BSD-3-Clause (princeton-vl/SEA-RAFT)",
+        (WeightFile("sea-raft-m-spring.safetensors", "", 79, _hub("MemorySlices/Tartan-C-T-TSKH-spring540x960-M")),),
+    ),
     # depth
     "depth-anything-v2-small": WeightEntry(
         "Apache-2.0 (Depth Anything V2 Small)",
