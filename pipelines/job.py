@@ -15,6 +15,7 @@ import torch
 
 from ..data.protocol import LoadOptions
 from ..data.registry import load_capture
+from ..priors.cache import predict_depth
 from ..priors.registry import get_prior
 from ..recon.capture import Capture
 from ..recon.errors import CaptureError, ConfigError
@@ -219,7 +220,7 @@ class Reconstruction:
         initializer = get_initializer("auto", capture)
         init = yield from _with_progress(lambda progress: initializer.run(capture, self.job.seed, progress))
         yield StageProgress("measuring depth", 0.0)
-        depth = tuple(prior.predict(init.capture.views, init.capture.cameras, init.points))
+        depth = tuple(predict_depth(prior, init.capture.views, init.capture.cameras, init.points))
         return Start(init, depth, capture.cameras is None, self.job.seed, self.device)
 
     def _save(self) -> None:
@@ -258,7 +259,7 @@ def train_capture(
 ) -> tuple[SplatScene, Start]:
     """Cameras (when missing), depth, seed and optimisation in memory: what the evaluator calls."""
     init = get_initializer("auto", capture).run(capture, seed, None)
-    depth = tuple(get_prior("depth", config.depth_prior).predict(init.capture.views, init.capture.cameras, init.points))
+    depth = tuple(predict_depth(get_prior("depth", config.depth_prior), init.capture.views, init.capture.cameras, init.points))
     start = Start(init, depth, capture.cameras is None, seed, device or torch.device("cpu"))
     run = SplatMethod(config).start(start)
     for event in run.events():

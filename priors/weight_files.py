@@ -98,7 +98,8 @@ def _how_to_get(name: str, entry: WeightEntry) -> str:
     for file in entry.files:
         if file.url is not None:
             flag = "" if file.sha256 else " --unverified"
-            ways.append(f"run `handful doctor --fetch {name}{flag}` ({file.megabytes:.0f} MB from {file.url})")
+            size = f"{file.megabytes:.0f} MB from " if file.megabytes else ""
+            ways.append(f"run `handful doctor --fetch {name}{flag}` ({size}{file.url})")
             break
     if entry.page is not None:
         ways.append(f"ask for it at {entry.page}")
@@ -203,7 +204,7 @@ def fetch(name: str, progress: Callable[[float], None] | None = None, unverified
         raise BackendUnavailable(f"{target.parent} cannot be written ({e}); set XDG_CACHE_HOME to a folder that can.") from e
     with work as folder:
         part = Path(folder) / "part"
-        lpips.download(lpips.Download(str(file.url), file.sha256, file.megabytes), part, progress)
+        lpips.download(lpips.Download(str(file.url), file.sha256, file.megabytes or 1.0), part, progress)
         if not file.sha256:
             note = Path(folder) / "note"
             note.write_text(_sha256(str(part), part.stat().st_mtime_ns) + "\n")

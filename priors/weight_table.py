@@ -19,7 +19,7 @@ class WeightFile:
     Attributes:
         name: what it is called in a weights folder and in the cache.
         sha256: of the file; "" when none could be checked.
-        megabytes: its size.
+        megabytes: its size; 0 when not known.
         url: official address; None when there is no single file to fetch.
         package: a pip package that carries the same bytes.
     """
@@ -170,25 +170,25 @@ WEIGHT_FILES: dict[str, WeightEntry] = {
         "Apache-2.0 (Depth Anything 3)", (WeightFile("da3-small.safetensors", "", 137, _hub("depth-anything/DA3-SMALL")),)
     ),
     "da3-base": WeightEntry(
-        "Apache-2.0 (Depth Anything 3)", (WeightFile("da3-base.safetensors", "", 500, _hub("depth-anything/DA3-BASE")),)
+        "Apache-2.0 (Depth Anything 3)", (WeightFile("da3-base.safetensors", "", 0, _hub("depth-anything/DA3-BASE")),)
     ),
     "da3-large": WeightEntry(
         "CC BY-NC 4.0 (Depth Anything 3)",
-        (WeightFile("da3-large.safetensors", "", 1600, _hub("depth-anything/DA3-LARGE")),),
+        (WeightFile("da3-large.safetensors", "", 0, _hub("depth-anything/DA3-LARGE")),),
         commercial=False,
     ),
     "vggt-1b": WeightEntry(
-        "CC BY-NC 4.0 (Meta)", (WeightFile("vggt-1b.pt", "", 5030, _hub("facebook/VGGT-1B", "model.pt")),), commercial=False
+        "CC BY-NC 4.0 (Meta)", (WeightFile("vggt-1b.pt", "", 0, _hub("facebook/VGGT-1B", "model.pt")),), commercial=False
     ),
     "vggt-1b-commercial": WeightEntry(
-        "Meta's own terms", (WeightFile("vggt-1b-commercial.pt", "", 5030),), page="https://huggingface.co/facebook/VGGT-1B-Commercial"
+        "Meta's own terms", (WeightFile("vggt-1b-commercial.pt", "", 0),), page="https://huggingface.co/facebook/VGGT-1B-Commercial"
     ),
     "map-anything-apache": WeightEntry(
         "Apache-2.0 (facebookresearch/map-anything)",
-        (WeightFile("map-anything-apache/model.safetensors", "", 4900, _hub("facebook/map-anything-apache")),),
+        (WeightFile("map-anything-apache/model.safetensors", "", 0, _hub("facebook/map-anything-apache")),),
     ),
     "map-anything-apache-config": WeightEntry(
         "Apache-2.0 (facebookresearch/map-anything)",
-        (WeightFile("map-anything-apache/config.json", "", 0.01, _hub("facebook/map-anything-apache", "config.json")),),
+        (WeightFile("map-anything-apache/config.json", "", 0, _hub("facebook/map-anything-apache", "config.json")),),
     ),
 }

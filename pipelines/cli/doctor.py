@@ -58,6 +58,7 @@ def sections(weights: dict[str, str]) -> dict[str, dict[str, str]]:
 
     from ...data.export import EXPORTERS
     from ...data.registry import ADAPTERS
+    from ...priors.cache import LIMIT, cache_bytes, results_dir
     from ...priors.registry import PRIORS
     from ...recon.kernels import native_or_none
     from ...recon.raster.registry import rasterizer_status
@@ -80,6 +81,7 @@ def sections(weights: dict[str, str]) -> dict[str, dict[str, str]]:
         },
         "priors": {f"{kind}: {name}": prior_status(kind, name) for kind, names in PRIORS.items() for name in names},
         "weights": weights,
+        "caches": {"results of learned priors": f"{cache_bytes() / 1e6:.0f} MB of at most {LIMIT / 1e6:.0f} in {results_dir()} (may be deleted)"},
         "captures": {name: "reads" for name in ADAPTERS},
         "exports": {name: "writes" for name in EXPORTERS},
         "methods": {name: "available" for name in METHODS},
