@@ -24,7 +24,7 @@ from .config import to_jsonable
 from .events import Event, Finished, StageProgress, Warned
 from .init.protocol import InitState
 from .init.registry import get_initializer
-from .measure import measure
+from .measure import measure, require_priors
 from .methods import method_config
 from .methods.config import SplatConfig
 from .methods.splat import SplatMethod, SplatRun
@@ -217,6 +217,7 @@ class Reconstruction:
         return replace(load_start(self.start_path, capture), seed=self.job.seed, device=self.device)
 
     def _start(self, capture: Capture) -> Iterator[Event]:
+        require_priors(self.job.settings)
         initializer = get_initializer("auto", capture)
         init = yield from _with_progress(lambda progress: initializer.run(capture, self.job.seed, progress))
         yield StageProgress("measuring depth", 0.0)

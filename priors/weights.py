@@ -28,7 +28,7 @@ from torch import Tensor
 from ..recon.errors import BackendUnavailable, ConfigError
 from ..recon.lpips import Lpips, LpipsNet, lpips_keys
 
-__all__ = ["WEIGHTS", "Download", "PackagedWeights", "WeightSpec", "cache_dir", "fetch", "load_lpips", "load_weights", "weights_status"]
+__all__ = ["WEIGHTS", "Download", "PackagedWeights", "WeightSpec", "cache_dir", "download", "fetch", "load_lpips", "load_weights", "weights_status"]
 
 _HEADS = "https://raw.githubusercontent.com/richzhang/PerceptualSimilarity/082bb24f84c091ea94de2867d34c4544f68e0963/lpips/weights/v0.1"
 
@@ -236,7 +236,7 @@ def weights_status() -> dict[str, str]:
     return {name: f"available ({path})" if (path := _find(spec)) else _missing(name, spec) for name, spec in WEIGHTS.items()}
 
 
-def _download(source: Download, target: Path, progress: Callable[[float], None] | None) -> None:
+def download(source: Download, target: Path, progress: Callable[[float], None] | None) -> None:
     """Streams to `target`, checking the digest; raises BackendUnavailable without leaving a file behind."""
     h, done = hashlib.sha256(), 0
     try:
@@ -273,7 +273,7 @@ def fetch(name: str, progress: Callable[[float], None] | None = None) -> Path:
         tensors: dict[str, Tensor] = {}
         for k, source in enumerate(spec.downloads):
             part = Path(folder) / str(k)
-            _download(source, part, progress)
+            download(source, part, progress)
             tensors.update(torch.load(part, map_location="cpu", weights_only=True))  # tensors only: no code is unpickled
         canonical = _proven(spec, tensors, spec.downloads[0].url)
         whole = Path(folder) / "whole.safetensors"

@@ -33,15 +33,18 @@ class Doctor(CommonOptions):
 
     fetch: Annotated[str | None, tyro.conf.arg(metavar="WEIGHTS")] = None
     """Download named weights from their official address into your cache (nothing is ever downloaded otherwise)."""
+    unverified: bool = False
+    """With --fetch: also take weights for which nobody publishes a digest; the digest of what came is noted beside the file."""
 
     def run(self) -> dict[str, Any]:
-        from ...priors.weights import fetch, weights_status
+        from ...priors.weight_files import fetch, files_status
+        from ...priors.weights import weights_status
 
         console = self.console
         if self.fetch is not None:
-            console.say(f"{self.fetch}: saved as {fetch(self.fetch)}")
+            console.say(f"{self.fetch}: saved as {fetch(self.fetch, unverified=self.unverified)}")
         summary: dict[str, Any] = {}
-        for title, rows in sections(weights_status()).items():
+        for title, rows in sections(weights_status() | files_status()).items():
             console.say(f"\n{title}")
             for name, status in rows.items():
                 console.say(f"  {name:24} {status}")
@@ -55,6 +58,7 @@ def sections(weights: dict[str, str]) -> dict[str, dict[str, str]]:
 
     from ...data.export import EXPORTERS
     from ...data.registry import ADAPTERS
+    from ...priors.cache import LIMIT, cache_bytes, results_dir
     from ...priors.registry import PRIORS
     from ...recon.kernels import native_or_none
     from ...recon.raster.registry import rasterizer_status
@@ -77,6 +81,7 @@ def sections(weights: dict[str, str]) -> dict[str, dict[str, str]]:
         },
         "priors": {f"{kind}: {name}": prior_status(kind, name) for kind, names in PRIORS.items() for name in names},
         "weights": weights,
+        "caches": {"results of learned priors": f"{cache_bytes() / 1e6:.0f} MB of at most {LIMIT / 1e6:.0f} in {results_dir()} (may be deleted)"},
         "captures": {name: "reads" for name in ADAPTERS},
         "exports": {name: "writes" for name in EXPORTERS},
         "methods": {name: "available" for name in METHODS},
@@ -84,17 +89,22 @@ def sections(weights: dict[str, str]) -> dict[str, dict[str, str]]:
 
 
 def prior_status(kind: str, name: str) -> str:
-    """Version and licence as the prior's class states them, or why it cannot be loaded."""
+    """Version and licence as the prior's class states them, or which package or weights it lacks and how to get them."""
     from importlib import import_module
+    from importlib.util import find_spec
 
     from ...priors import registry
+    from ...priors.weight_files import is_here
 
     module, attr = registry.PRIORS[kind][name].split(":")
     try:
         cls = getattr(import_module(f".{module}", registry.__package__), attr)
     except ImportError as e:
         return f"missing: {e}"
-    return f"available, version {getattr(cls, 'version', '?')}, {getattr(cls, 'license', '?')}"
+    stated = f"version {getattr(cls, 'version', '?')}, {getattr(cls, 'license', '?')}"
+    lacks = [f"package {module}: {how}" for module, how in getattr(cls, "packages", {}).items() if find_spec(module) is None]
+    lacks += [f"weights {name} (below)" for name in getattr(cls, "weights", ()) if not is_here(name)]
+    return f"missing {'; '.join(lacks)}; {stated}" if lacks else f"available, {stated}"
 
 
 def _version(distribution: str) -> str | None:

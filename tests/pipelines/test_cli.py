@@ -122,3 +122,19 @@ def test_what_the_library_logs_is_a_note_said_once(capsys: pytest.CaptureFixture
     log.warning("slow")
     assert capsys.readouterr().err == ""
     show_log(quiet=False)
+
+
+def test_a_depth_prior_that_cannot_work_says_so_before_the_work(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    from handful.data.synthetic import demo_capture
+    from PIL import Image
+
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.delenv("HANDFUL_WEIGHTS", raising=False)
+    monkeypatch.setitem(sys.modules, "transformers", None)
+    photos = tmp_path / "photos"
+    photos.mkdir()
+    for k, image in enumerate(demo_capture(n=2, held_out=1, width=96, height=72, supersample=1).photos.images()):
+        Image.fromarray((image.numpy() * 255).astype("uint8")).save(photos / f"{k}.png")
+    err = refused(capsys, "reconstruct", photos, "-o", tmp_path / "out", "--set", "depth_prior=depth-anything-v2", "--quiet")
+    assert "needs the package transformers; run `pip install 'handful[depth]'`" in err and not (tmp_path / "out").exists()
+    assert "no depth prior 'depht'" in refused(capsys, "reconstruct", photos, "-o", tmp_path / "out", "--set", "depth_prior=depht", "--quiet")
