@@ -75,7 +75,7 @@ class ReconstructJob:
         need(self.max_seconds is None or (math.isfinite(self.max_seconds) and self.max_seconds > 0), "max_seconds", "more than 0")
         need(self.checkpoint_seconds >= 0, "checkpoint_seconds", "0 or more")
         need(0 <= self.seed < 2**31, "seed", "from 0 to 2147483647")
-        if self.settings.optim.steps < 1:
+        if self.settings.optim.steps is not None and self.settings.optim.steps < 1:
             raise ConfigError(f"optim.steps must be at least 1, got {self.settings.optim.steps}.")
         if self.settings.fields < 1:
             raise ConfigError(f"fields must be at least 1, got {self.settings.fields}.")

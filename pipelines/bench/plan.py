@@ -216,7 +216,7 @@ def _methods(file: BenchmarkFile, path: Path) -> tuple[Method, ...]:
     for e in entries:
         label = e.label or " ".join((e.method, *e.set))
         settings = override(method_config(e.method), e.set)
-        if settings.optim.steps < 1:
+        if settings.optim.steps is not None and settings.optim.steps < 1:
             raise ConfigError(f"{path}: optim.steps of {label!r} must be at least 1, got {settings.optim.steps}.")
         methods.append(Method(label, e.method, settings))
     labels = [m.label for m in methods]

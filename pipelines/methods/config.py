@@ -13,7 +13,8 @@ class SeedConfig:
     """First Gaussians from depth maps.
 
     Attributes:
-        budget: about so many Gaussians on what the photos show, extra on what none shows; both are thinned evenly to reach it.
+        budget: about so many Gaussians on what the photos show, extra on what none shows; both are thinned evenly to reach it. None = by the photos, see
+            budget_for.
         size: standard deviation in units of the spacing between neighbouring seeds.
         opacity: of pixels whose depth is confident; faint_opacity: of all others.
         surround: width of the ring drawn around each photo, as a share of its longer side (0 = none).
@@ -24,7 +25,7 @@ class SeedConfig:
         sh_degree: highest spherical-harmonic degree; None = by the number of photos (0 up to 5, 1 up to 12, then 2).
     """
 
-    budget: int = 320_000
+    budget: int | None = None
     extra: int = 80_000
     size: float = 0.6
     opacity: float = 0.6
@@ -36,13 +37,17 @@ class SeedConfig:
     merge: bool = True
     sh_degree: int | None = None
 
+    def budget_for(self, pixels: int) -> int:
+        """As set; else somewhat more than one for every second pixel of all photos, but 320,000 (three photos of 504x378) to 640,000."""
+        return self.budget if self.budget is not None else min(640_000, max(320_000, round(0.56 * pixels)))
+
 
 @dataclass(frozen=True)
 class OptimConfig:
     """Optimiser and schedule. Learning rates are per step of Adam; positions are in units of the scene's median depth.
 
     Attributes:
-        steps: optimisation steps with one photo each.
+        steps: optimisation steps with one photo each. None = by the photos, see steps_for.
         lr_means .. lr_sh: learning rates; lr_means decays exponentially to lr_means * lr_decay.
         opacity_decay: opacity of every visible Gaussian is multiplied by this after each step (Han et al. 2024, Binocular3DGS, 3.2).
         dropout: share of Gaussians left out of each training render (Chen et al. 2025, Co-Adaptation; opacity is scaled by 1 - dropout when rendering).
@@ -53,7 +58,7 @@ class OptimConfig:
         move_given_cameras: correct cameras that came with the capture, too; the scene then leaves their frame a little.
     """
 
-    steps: int = 1000
+    steps: int | None = None
     lr_means: float = 4.8e-5
     lr_decay: float = 0.01
     lr_quats: float = 1e-3
@@ -67,6 +72,10 @@ class OptimConfig:
     pace: float = 1.0
     move_given_cameras: bool = False
     lr_uncertainty: float = 2e-2
+
+    def steps_for(self, photos: int) -> int:
+        """As set; else 1000 up to three photos, then 1000 more for every three, but 2000 at most."""
+        return self.steps if self.steps is not None else min(2000, max(1000, 1000 * photos // 3))
 
 
 @dataclass(frozen=True)

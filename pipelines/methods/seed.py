@@ -46,7 +46,7 @@ def seed_gaussians(capture: Capture, depth: tuple[DepthMap, ...], config: SeedCo
     keep = [inside[i] & ~_explained(cameras, depth, dense, i) if config.merge else inside[i].clone() for i in range(len(cameras))]
     if not config.guesses:
         keep = [k & d.valid for k, d in zip(keep, depth, strict=True)]
-    rate = min(1.0, config.budget / max(1, sum(int(k.sum()) for k in keep)))
+    rate = min(1.0, config.budget_for(inside.numel()) / max(1, sum(int(k.sum()) for k in keep)))
     reach = CLEAR * torch.stack([_median_depth(d, z) for d, z in zip(depth, dense, strict=True)])
     shown, extra = [], []
     for i in range(len(cameras)):

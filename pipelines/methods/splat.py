@@ -61,7 +61,7 @@ class SplatRun:
         self.photos = Photos.of(start)
         self.background = _background(start.init.capture.white_background, self.photos.images, self.photos.masks, self.photos.depth, config.background)
         self.seed, self.rng = start.seed, torch.Generator().manual_seed(start.seed)
-        self.step, self.steps, self.elapsed = 0, config.optim.steps, 0.0
+        self.step, self.steps, self.elapsed = 0, config.optim.steps_for(len(self.names)), 0.0
         self.max_seconds = max_seconds
         self.order: list[int] = []
         moves = start.estimated_cameras or config.optim.move_given_cameras
@@ -227,7 +227,7 @@ class SplatRun:
         """Turns the time limit into a number of steps, so that the schedule ends where the time ends."""
         assert self.max_seconds is not None
         affordable = self.step + int((self.max_seconds - self.elapsed) / per_step)
-        self.steps = max(self.step + 1, min(self.config.optim.steps, affordable))
+        self.steps = max(self.step + 1, min(self.config.optim.steps_for(len(self.names)), affordable))
 
 
 def _draws(gaussians: Gaussians, fields: int, seed: int) -> list[Gaussians]:

@@ -109,5 +109,5 @@ def test_errors(scene):
         EpipolarDepth().predict(views, None, None)
     with pytest.raises(CaptureError, match="two photos"):
         EpipolarDepth().predict(views[:1], cameras[0], None)
-    with pytest.raises(ConfigError, match="flow prior 'raft'"):
-        EpipolarDepth("raft")
+    with pytest.raises(ConfigError, match="flow prior 'rift'"):
+        EpipolarDepth("rift")
