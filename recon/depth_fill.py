@@ -8,6 +8,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from .errors import ShapeError
+from .kernels import native_or_none
 
 __all__ = ["complete_depth"]
 
@@ -189,7 +190,15 @@ def _cycle(levels: list[Level], k: int, r: Tensor) -> Tensor:
 
 
 def _solve(goal: Tensor, data: Tensor, right: Tensor, down: Tensor, start: Tensor | None = None, rounds: int = 12) -> Tensor:
-    """(data + Laplacian of the links) x = goal, by conjugate gradients with a multigrid cycle as preconditioner."""
+    """(data + Laplacian of the links) x = goal, by conjugate gradients with a multigrid cycle as preconditioner; compiled where it can be."""
+    kernels = native_or_none()
+    if kernels is None or goal.device.type != "cpu" or goal.dtype != torch.float32:
+        return _solve_in_torch(goal, data, right, down, start, rounds)
+    tensors = [None if t is None else t.contiguous() for t in (goal, data, right, down, start)]
+    return kernels.solve_links(*tensors, rounds)
+
+
+def _solve_in_torch(goal: Tensor, data: Tensor, right: Tensor, down: Tensor, start: Tensor | None, rounds: int) -> Tensor:
     levels = _levels(data, right, down)
     x = torch.full_like(goal, float(goal.sum() / data.sum())) if start is None else start.clone()
     r = goal - _apply(x, data, right, down)

@@ -66,3 +66,15 @@ def test_load_config(tmp_path: Path) -> None:
     path.write_text(json.dumps({"version": 99}))
     with pytest.raises(ConfigError, match="version 1"):
         load_config(SplatConfig, path)
+
+
+@pytest.mark.parametrize("photos, steps", [(2, 1000), (3, 1000), (4, 1333), (6, 2000), (25, 2000)])
+def test_steps_follow_the_number_of_photos(photos: int, steps: int):
+    assert SplatConfig().optim.steps_for(photos) == steps
+    assert override(SplatConfig(), ["optim.steps=7"]).optim.steps_for(photos) == 7
+
+
+@pytest.mark.parametrize("pixels, budget", [(1000, 320_000), (3 * 504 * 378, 320_060), (6 * 504 * 378, 640_000), (10**8, 640_000)])
+def test_gaussians_follow_the_number_of_pixels(pixels: int, budget: int):
+    assert SplatConfig().seed.budget_for(pixels) == budget
+    assert override(SplatConfig(), ["seed.budget=9"]).seed.budget_for(pixels) == 9

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import pytest
 import torch
-from handful.recon.depth_fill import complete_depth
+from handful.recon.depth_fill import _solve, _solve_in_torch, complete_depth
 from handful.recon.errors import ShapeError
+from handful.recon.kernels import native, native_or_none
+
+needs_native = pytest.mark.skipif(native_or_none() is None, reason="needs compiled kernels")
 
 
 def slanted(h: int = 60, w: int = 80) -> torch.Tensor:
@@ -63,3 +66,34 @@ def test_any_size_one_known_pixel(size: tuple[int, int]):
 def test_sizes_must_fit():
     with pytest.raises(ShapeError, match="one size"):
         complete_depth(torch.ones(4, 5), torch.ones(5, 4), torch.ones(4, 5, 3))
+
+
+@needs_native
+@pytest.mark.parametrize("size", [(1, 1), (1, 9), (8, 1), (5, 4), (33, 50), (64, 41)])
+@pytest.mark.parametrize("started", [False, True])
+def test_compiled_solution_is_that_of_its_torch_twin_and_of_the_equations(size: tuple[int, int], started: bool):
+    h, w = size
+    g = torch.Generator().manual_seed(h * w)
+    data = torch.where(torch.rand(size, generator=g) < 0.3, torch.rand(size, generator=g), 0.0)
+    data[0, 0] = 1.0
+    goal = data * torch.rand(size, generator=g)
+    right, down = torch.rand(h, w - 1, generator=g), torch.rand(h - 1, w, generator=g)
+    start = torch.rand(size, generator=g) if started else None
+    compiled, plain = _solve(goal, data, right, down, start, 30), _solve_in_torch(goal, data, right, down, start, 30)
+    assert torch.allclose(compiled, plain, atol=2e-5)
+    matrix = torch.zeros(h * w, h * w, dtype=torch.float64)
+    index = torch.arange(h * w).reshape(h, w)
+    for a, b, k in ((index[:, :-1], index[:, 1:], right), (index[:-1], index[1:], down)):
+        a, b, k = a.flatten(), b.flatten(), k.flatten().double()
+        matrix.index_put_((a, a), k, accumulate=True)
+        matrix.index_put_((b, b), k, accumulate=True)
+        matrix.index_put_((a, b), -k, accumulate=True)
+        matrix.index_put_((b, a), -k, accumulate=True)
+    exact = torch.linalg.solve(matrix + torch.diag(data.flatten().double()), goal.flatten().double())
+    assert torch.allclose(compiled.flatten().double(), exact, atol=1e-4)
+
+
+@needs_native
+def test_links_of_another_size_are_refused():
+    with pytest.raises(ValueError, match="right must be"):
+        native().solve_links(torch.ones(4, 5), torch.ones(4, 5), torch.ones(4, 5), torch.ones(3, 5), None, 3)
