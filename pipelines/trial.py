@@ -11,6 +11,7 @@ from torch import Tensor
 
 from ..recon.camera import Cameras
 from ..recon.capture import Capture, View
+from ..recon.depth import DepthMap
 from ..recon.errors import CaptureError
 from ..recon.scene import SplatScene
 from .evaluate import held_out, training_capture
@@ -36,11 +37,13 @@ class Trial:
     Attributes:
         cameras: of the test photos in the scene's world; None where the given ones are.
         seconds: from photos to scene, scoring excluded.
+        depth: what was measured of each training photo, in the scene's order.
     """
 
     scene: SplatScene
     cameras: Cameras | None
     seconds: float
+    depth: tuple[DepthMap, ...] = ()
 
 
 def torch_device(name: str) -> torch.device:
@@ -67,7 +70,7 @@ def train_trial(
     refuse_leak(capture, protocol)
     train = training_capture(capture, protocol)
     began = time.monotonic()
-    scene, _ = train_capture(train, config, seed, device, on_event)
+    scene, start = train_capture(train, config, seed, device, on_event)
     seconds = time.monotonic() - began
     if on_trained is not None:
         on_trained()
@@ -75,13 +78,13 @@ def train_trial(
     if foreign:
         raise CaptureError(f"The method trained on {min(foreign)!r}, which is no training photo of {protocol.id}; such a score means nothing.")
     if protocol.poses == "given":
-        return Trial(scene, None, seconds)
+        return Trial(scene, None, seconds, start.depth)
     test, given = held_out(capture, protocol), capture.select(scene.names)
     assert test.cameras is not None and given.cameras is not None, "held_out and the protocol demand given cameras"
     cameras = map_cameras(test.cameras, given.cameras, scene.cameras.to("cpu"))
     if protocol.poses == "test_time_optimized":
         cameras = optimise_test_cameras(scene.gaussians, scene.rasterizer, test.images().to(device), cameras.to(device), background=scene.background)
-    return Trial(scene, cameras, seconds)
+    return Trial(scene, cameras, seconds, start.depth)
 
 
 # -- no test photo trains ----------------------------------------------------------------------------------------------

@@ -14,6 +14,7 @@ from ..results import METRICS
 from .compare import differences, runs_of_records
 from .page_parts import Line, chart, dot, escape, interval_bar, interval_cell, plus_minus, src, table
 from .page_style import SCRIPT, STYLE
+from .page_worst import worst_views
 from .stats import Difference, paired
 from .store import Listed, stats
 
@@ -44,6 +45,7 @@ def page(listed: Listed) -> str:
         f'<p class="soft">{escape(state)}. Methods: {escape(", ".join(labels) or "none yet")}.</p>',
         "<nav>" + "".join(f'<a href="#{src(p)}">{escape(p)}</a>' for p in protocols) + '<a href="#repeat">To repeat it</a></nav>',
         *(f'<p class="note">{escape(n)}</p>' for n in _notes(done)),
+        *(f"<p>{escape(n)}</p>" for n in plan.get("notes", [])),
     ]
     if listed.failed or plan["left_out"]:
         rows = [f'<td>all jobs of</td><td class="left" style="white-space:normal">{escape(text)}</td>' for text in plan["left_out"]]
@@ -82,6 +84,7 @@ def _protocol(protocol: str, records: Sequence[Record], labels: Sequence[str]) -
         f'<p class="soft">{len(first["train"])} training photos{size}; {poses[first["poses"]]}. Mean &plusmn; standard deviation over seeds; the best mean of a group is bold.</p>',
         _scores(records, scenes, labels),
         _differences(records, labels),
+        worst_views(records, labels),
     ]
     for scene in scenes:
         parts.append(_scene(scene, [r for r in records if r["protocol"]["scene"] == scene], labels))

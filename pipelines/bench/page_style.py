@@ -33,6 +33,7 @@ td .pm{color:var(--soft);font-size:.84em;font-weight:400;padding-left:.15em}
 .tabs button:focus-visible,.cmp input:focus-visible{outline:2px solid var(--accent);outline-offset:2px}
 .panel{display:grid;grid-template-columns:minmax(0,2fr) minmax(0,1fr);gap:.8rem;margin:.5rem 0}
 .panel[hidden]{display:none}
+img.small{width:min(30%,16rem);margin:.3rem .3rem .6rem 0;border-radius:.3rem;vertical-align:top}
 .panel figure{margin:0}.panel img{display:block;width:100%;border-radius:.3rem}
 .stack{display:grid;gap:.6rem;align-content:start}
 figcaption{font-size:.83rem;color:var(--soft);padding-top:.2rem}

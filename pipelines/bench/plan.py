@@ -73,7 +73,8 @@ class BenchmarkFile:
 
     Attributes:
         data: folder that holds the captures, relative to the file.
-        pictures: test photos per job of which pictures are kept for the report, evenly spaced.
+        pictures: test photos per job of which pictures are kept for the report: the worst, and others evenly spaced.
+        notes: what you saw, shown in the report; changes no job.
     """
 
     benchmarks: tuple[BenchmarkEntry, ...]
@@ -83,6 +84,7 @@ class BenchmarkFile:
     data: str = "."
     title: str = ""
     pictures: int = 3
+    notes: tuple[str, ...] = ()
     device: Literal["auto", "cpu", "cuda"] = "auto"
 
 

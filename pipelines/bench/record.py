@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
+from ..blame import REGIONS
 from ..results import METRICS, ORIGIN_SCHEMA, PROTOCOL_SCHEMA, VIEW_SCHEMA, check_schema, strict_object
 
 __all__ = ["JOB_SCHEMA", "JobOutput", "check_record", "failed_record"]
@@ -56,9 +57,12 @@ JOB_SCHEMA: dict[str, Any] = strict_object(
         "pictures": {"type": "array", "items": strict_object({"view": _TEXT, "render": _TEXT, "truth": _TEXT, "error": _TEXT, "depth": _TEXT})},
         "submission": {"type": "array", "items": _TEXT},
         "notes": {"type": "array", "items": _TEXT},
+        # per test photo, where its error lies (pipelines/blame.py); empty where nothing is scored
+        "blame": {"type": "array", "items": strict_object({"view": _TEXT, **dict.fromkeys(REGIONS, strict_object({"area": _NUMBER, "error": _NUMBER}))})},
         **ORIGIN_SCHEMA,
     }
 )
+JOB_SCHEMA["required"].remove("blame")  # records of older versions lack it
 
 
 @dataclass(frozen=True)
@@ -76,5 +80,5 @@ def check_record(data: dict[str, Any], where: str) -> None:
 
 def failed_record(base: dict[str, Any], error: str) -> dict[str, Any]:
     """The record of a job that could not be done."""
-    empty = {"scores": None, "views": [], "training": None, "pictures": [], "submission": [], "notes": []}
+    empty = {"scores": None, "views": [], "training": None, "pictures": [], "submission": [], "notes": [], "blame": []}
     return {**base, "status": "failed", "error": error, **empty}

@@ -142,6 +142,7 @@ def _listing(plan: Plan, command: str, bases: Sequence[dict[str, Any]], troubles
         "title": plan.file.title or plan.name.rsplit(".", 1)[0],
         "file": plan.name,
         "text": plan.text,
+        "notes": list(plan.file.notes),
         "command": command,
         "labels": [m.label for m in plan.methods],
         "left_out": list(troubles),

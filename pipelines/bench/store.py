@@ -30,8 +30,10 @@ PLAN_SCHEMA = strict_object(
         "labels": {"type": "array", "items": _TEXT, "minItems": 1, "uniqueItems": True},
         "left_out": {"type": "array", "items": _TEXT},  # places whose photos or protocol could not be used
         "jobs": {"type": "array", "items": strict_object({"name": _TEXT, "identity": _TEXT}), "minItems": 1},
+        "notes": {"type": "array", "items": _TEXT},
     }
 )
+PLAN_SCHEMA["required"].remove("notes")  # lists of older versions lack them
 _STATS = {"oneOf": [{"type": "null"}, strict_object({"mean": {"type": "number"}, "std": {"type": ["number", "null"]}})]}
 SUMMARY_SCHEMA = strict_object(
     {

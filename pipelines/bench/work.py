@@ -9,7 +9,7 @@ import resource
 import sys
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -19,8 +19,9 @@ from torch import Tensor
 from ...data.image_io import encode_jpeg, encode_png
 from ...recon.colormap import colorize_depth
 from ...recon.errors import CaptureError
+from ..blame import error_shares, regions, training_depths
 from ..config import to_jsonable
-from ..evaluate import EvalReport, evaluate_scene
+from ..evaluate import EvalReport, evaluate_scene, held_out
 from ..events import Event, StepDone
 from ..protocols import spaced
 from ..report import error_map
@@ -85,7 +86,7 @@ def perform(job: Job, expected: str, alone: bool, on_event: Callable[[Event], No
         "curve": watch.curve(),
     }
     files: dict[str, bytes] = {}
-    report, depths = _score(trial, material, job.pictures)
+    report, drawn = _score(trial, material)
     return JobOutput(
         {
             **record,
@@ -94,40 +95,54 @@ def perform(job: Job, expected: str, alone: bool, on_event: Callable[[Event], No
             "scores": None if report is None else {m: report.mean(m) for m in METRICS},
             "views": [] if report is None else to_jsonable(report.views),
             "training": training,
-            "pictures": _pictures(record["name"], report, depths, files),
+            "pictures": _pictures(record["name"], report, drawn, job.pictures, files),
             "submission": _submission(record, trial, material, files),
             "notes": list(report.notes if report is not None else ("The data set keeps its test photos to itself: nothing is scored here.",)),
+            "blame": _blame(trial, material, report, drawn),
         },
         files,
     )
 
 
-def _score(trial: Trial, material: Material, pictures: int) -> tuple[EvalReport | None, dict[int, Tensor]]:
-    """Scores, and coloured depth of the test photos whose pictures are kept. None where there are no photos to score against."""
+def _score(trial: Trial, material: Material) -> tuple[EvalReport | None, list[tuple[Tensor, Tensor]]]:
+    """Scores, and depth and opacity of each test view. None where there are no photos to score against."""
     test = material.protocol.test
     if material.hidden is not None and not set(test) <= set(material.capture.names):
-        return None, {}
-    kept = set(spaced(len(test), min(pictures, len(test)))) if pictures else set()
-    depths: dict[int, Tensor] = {}
-    count = 0
+        return None, []
+    drawn: list[tuple[Tensor, Tensor]] = []
 
     def render(cameras: Any) -> Tensor:
-        nonlocal count
-        out = trial.scene.render(cameras)
-        if count in kept:  # views come in the protocol's order, one at a time
-            depths[count] = colorize_depth(out.depth[0].cpu(), alpha=out.alpha[0].cpu())
-        count += 1
+        out = trial.scene.render(cameras)  # views come in the protocol's order, one at a time
+        drawn.append((out.depth[0].cpu(), out.alpha[0].cpu()))
         return out.color
 
-    return evaluate_scene(render, material.capture, material.protocol, trial.cameras), depths
+    return evaluate_scene(render, material.capture, material.protocol, trial.cameras), drawn
 
 
-def _pictures(name: str, report: EvalReport | None, depths: dict[int, Tensor], files: dict[str, bytes]) -> list[dict[str, str]]:
-    """Adds pictures to `files` and lists them. Truths are named by their content, so that all methods and seeds share one file."""
+def _blame(trial: Trial, material: Material, report: EvalReport | None, drawn: list[tuple[Tensor, Tensor]]) -> list[dict[str, Any]]:
     if report is None or report.pictures is None:
         return []
+    cameras = trial.cameras if trial.cameras is not None else held_out(material.capture, material.protocol).cameras
+    assert cameras is not None, "held_out demands cameras"
+    training, shown, pictures = trial.scene.cameras.to("cpu"), training_depths(trial.scene), report.pictures
+    depth = [replace(d, valid=d.valid.cpu()) for d in trial.depth]
     out = []
-    for i, depth in sorted(depths.items()):
+    for i, (z, _) in enumerate(drawn):
+        parts = regions(cameras[i].to("cpu", torch.float32), z, training, shown, depth)
+        mask = None if pictures.masks is None else pictures.masks[i].cpu()
+        out.append({"view": report.views[i].name, **error_shares(parts, pictures.renders[i].cpu(), pictures.truths[i].cpu(), mask)})
+    return out
+
+
+def _pictures(name: str, report: EvalReport | None, drawn: list[tuple[Tensor, Tensor]], most: int, files: dict[str, bytes]) -> list[dict[str, str]]:
+    """Adds pictures to `files` and lists them: the worst view, and others evenly spaced. Truths are named by their content, so that all methods and seeds
+    share one file."""
+    if report is None or report.pictures is None or not most:
+        return []
+    worst = min(range(len(drawn)), key=lambda i: report.views[i].psnr)
+    out = []
+    for i in sorted({worst, *(spaced(len(drawn), min(most - 1, len(drawn))) if most > 1 else ())}):
+        depth = colorize_depth(drawn[i][0], alpha=drawn[i][1])
         view, render, truth = report.views[i].name, report.pictures.renders[i].cpu(), report.pictures.truths[i].cpu()
         stem = re.sub(r"[^A-Za-z0-9]+", "-", str(PurePosixPath(view).with_suffix(""))).strip("-") or "view"
         photo = encode_png(truth)

@@ -16,6 +16,7 @@ from handful.data.atomic import write_bytes, write_json
 from handful.data.image_io import encode_png
 from handful.pipelines.bench.compare import Run, compare, sentence
 from handful.pipelines.bench.page import write_report
+from handful.pipelines.bench.page_worst import because
 from handful.pipelines.bench.record import JobOutput
 from handful.pipelines.bench.stats import paired, t_quantile
 from handful.pipelines.bench.store import keep, read_listed, write_list, write_summary
@@ -118,6 +119,8 @@ def _record(label: str, seed: int, scene: str, psnr: float, origin: dict[str, An
         },
         "pictures": [{"view": EVIL, "render": f"pictures/{name}/0.png", "truth": "pictures/truth/t.png", "error": f"pictures/{name}/0e.png", "depth": f"pictures/{name}/0d.png"}],
         "submission": [], "notes": [f"a note {EVIL}"], **origin,
+        "blame": [{"view": EVIL, "outside": {"area": 0.1, "error": 0.62}, "hidden": {"area": 0.2, "error": 0.3}, "unmeasured": {"area": 0.3, "error": 0.08},
+                   "measured": {"area": 0.4, "error": 0.0}}],
     }  # fmt: skip
 
 
@@ -170,6 +173,31 @@ class _Page(HTMLParser):
 
     def handle_data(self, data: str) -> None:
         self.text += data
+
+
+def test_the_worst_views_come_with_where_their_error_lies(tmp_path: Path) -> None:
+    page = write_report(read_listed(make_benchmark(tmp_path))).read_text()
+    section = page.split("Worst views of", 1)[1].split("</ul>", 1)[0]
+    assert section.count("<li>") == 2, "one test photo in each of two scenes"
+    assert "62% of the error lies where no training photo looks (10% of the picture); 30% of the error lies behind what the training photos show" in section
+    assert "guessed" not in section and "measured" not in section, "small shares are not named"
+    assert because({k: {"area": 0.25, "error": 0.0} for k in ("outside", "hidden", "unmeasured", "measured")}) == "There is next to no error."
+
+
+def test_records_and_plans_of_older_versions_are_read(tmp_path: Path) -> None:
+    make_benchmark(tmp_path)
+    for path in (tmp_path / "jobs").glob("*.json"):
+        record = json.loads(path.read_text())
+        del record["blame"]
+        path.write_text(json.dumps(record))
+    assert "Worst views of" in write_report(read_listed(tmp_path)).read_text()
+
+
+def test_notes_of_the_file_are_shown(tmp_path: Path) -> None:
+    make_benchmark(tmp_path)
+    plan = json.loads((tmp_path / "benchmark.json").read_text()) | {"notes": ["Fog <b>left</b> of the table."]}
+    (tmp_path / "benchmark.json").write_text(json.dumps(plan))
+    assert "Fog &lt;b&gt;left&lt;/b&gt; of the table." in write_report(read_listed(tmp_path)).read_text()
 
 
 def test_the_page_is_whole_and_escapes_what_others_wrote(tmp_path: Path) -> None:

@@ -71,6 +71,10 @@ def test_every_job_leaves_a_whole_record(ran: Path) -> None:
     for kind in ("render", "truth", "error", "depth"):
         assert np.asarray(Image.open(ran / picture[kind])).shape == (48, 64, 3)
     assert records["two"]["pictures"][0]["truth"] == picture["truth"], "photos are kept once"
+    assert [b["view"] for b in r["blame"]] == r["protocol"]["test"]
+    for b in r["blame"]:
+        parts = [b[k] for k in ("outside", "hidden", "unmeasured", "measured")]
+        assert sum(p["area"] for p in parts) == pytest.approx(1, abs=1e-3) and sum(p["error"] for p in parts) == pytest.approx(1, abs=1e-3)
     name = str(ran.parents[1])
     assert name not in json.dumps(r) and name not in (ran / "report.html").read_text() + (ran / "benchmark.json").read_text(), "no path of this machine"
     assert not (ran / "running").exists()
