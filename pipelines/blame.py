@@ -28,7 +28,8 @@ def regions(
 ) -> dict[str, Bool[Tensor, "H W"]]:
     """Parts a test picture by the scene's own depth z; every pixel is in one part.
 
-    outside: in no training photo's frame. hidden: in a frame, but each photo shows something nearer. unmeasured: shown by a photo, in none with a valid
+    outside: in no training photo's frame. hidden: in a frame, but each photo shows something nearer (an
+    empty one hides nothing). unmeasured: shown by a photo, in none with a valid
     `depth`. measured: shown by a photo whose depth is valid there. Where the scene is empty, its median depth stands in.
     """
     h, w = z.shape
@@ -41,7 +42,7 @@ def regions(
         x, y = uv[0].nan_to_num(-1.0).clamp(-1, 1e6).floor().long().unbind(-1)
         in_frame = (x >= 0) & (x < there.shape[1]) & (y >= 0) & (y < there.shape[0]) & (depth_j[0] > 0)
         x, y = x.clamp(0, there.shape[1] - 1), y.clamp(0, there.shape[0] - 1)
-        visible = in_frame & (depth_j[0] < there[y, x] * (1 + SAME))
+        visible = in_frame & ((there[y, x] <= 0) | (depth_j[0] < there[y, x] * (1 + SAME)))
         inside |= in_frame
         seen |= visible
         measured |= visible & depth[j].valid[y, x]

@@ -26,7 +26,7 @@ from .init.protocol import InitState
 from .init.registry import get_initializer
 from .measure import measure, require_priors
 from .methods import method_config
-from .methods.config import SplatConfig
+from .methods.config import SplatConfig, check_settings
 from .methods.splat import SplatMethod, SplatRun
 from .out_folder import START, STATE, claim_out, take_back
 from .protocol import Start
@@ -75,10 +75,7 @@ class ReconstructJob:
         need(self.max_seconds is None or (math.isfinite(self.max_seconds) and self.max_seconds > 0), "max_seconds", "more than 0")
         need(self.checkpoint_seconds >= 0, "checkpoint_seconds", "0 or more")
         need(0 <= self.seed < 2**31, "seed", "from 0 to 2147483647")
-        if self.settings.optim.steps is not None and self.settings.optim.steps < 1:
-            raise ConfigError(f"optim.steps must be at least 1, got {self.settings.optim.steps}.")
-        if self.settings.fields < 1:
-            raise ConfigError(f"fields must be at least 1, got {self.settings.fields}.")
+        check_settings(self.settings)
 
     @property
     def settings(self) -> SplatConfig:
@@ -258,6 +255,8 @@ def train_capture(
     capture: Capture, config: SplatConfig, seed: int = 0, device: torch.device | None = None, on_event: Callable[[Event], None] | None = None
 ) -> tuple[SplatScene, Start]:
     """Cameras (when missing), depth, seed and optimisation in memory: what the evaluator calls."""
+    check_settings(config)
+    require_priors(config)
     init = get_initializer("auto", capture).run(capture, seed, None)
     start = measure(init, config, capture.cameras is None, seed, device or torch.device("cpu"))
     run = SplatMethod(config).start(start)

@@ -88,7 +88,7 @@ def _read(path: Path) -> list[DepthMap] | None:
 
 
 def _write(path: Path, maps: Sequence[DepthMap]) -> None:
-    from safetensors.torch import save_file
+    from safetensors.torch import save
 
     tensors: dict[str, torch.Tensor] = {}
     for i, m in enumerate(maps):
@@ -98,7 +98,7 @@ def _write(path: Path, maps: Sequence[DepthMap]) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=path.parent, prefix="write-") as folder:
             part = Path(folder) / "part"
-            save_file(tensors, part, {"kinds": " ".join(m.kind for m in maps)})
+            part.write_bytes(save(tensors, {"kinds": " ".join(m.kind for m in maps)}))
             os.replace(part, path)
         _bound(path)
     except OSError:

@@ -97,8 +97,9 @@ class EpipolarDepth:
         least_confidence: float = 0.3,
         coarsest: float = 0.2,
         max_sources: int = 4,
+        device: str = "cpu",
     ) -> None:
-        self.flow: FlowPrior = get_prior("flow", flow) if isinstance(flow, str) else flow
+        self.flow: FlowPrior = get_prior("flow", flow, torch.device(device)) if isinstance(flow, str) else flow
         self.tolerance_px, self.least_confidence, self.coarsest, self.max_sources = tolerance_px, least_confidence, coarsest, max_sources
 
     def predict(self, views: Sequence[View], cameras: Cameras | None, points: PointCloud | None) -> list[DepthMap]:

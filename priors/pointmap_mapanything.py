@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, ClassVar
 
 import torch
@@ -58,6 +59,11 @@ class MapAnything:
             from mapanything.models import MapAnything as Network
         except ImportError as e:
             raise BackendUnavailable(f"MapAnything needs its package ({e}); run `{_INSTALL}`.") from e
+        if not any(Path(torch.hub.get_dir()).glob("facebookresearch_dinov2_*")):
+            raise BackendUnavailable(
+                "MapAnything's package builds its encoder from code that torch.hub downloads from github.com/facebookresearch/dinov2 and runs, which Handful does not do "
+                "unasked; if you trust it, run `python -c \"import torch; torch.hub.list('facebookresearch/dinov2')\"` once."
+            )
         model, config = (weight_path(name) for name in self.weights)
         if model.parent != config.parent:
             raise BackendUnavailable(

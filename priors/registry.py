@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from importlib import import_module
 from importlib.util import find_spec
+from inspect import signature
 from typing import Any
+
+import torch
 
 from ..recon.errors import BackendUnavailable, ConfigError
 from .weight_files import weight_path
@@ -43,8 +46,8 @@ PRIORS: dict[str, dict[str, str]] = {
 }
 
 
-def get_prior(kind: str, name: str, **options: Any) -> Any:
-    """Builds the prior `name` of `kind` ("depth", "flow", "match", "pointmap").
+def get_prior(kind: str, name: str, device: torch.device | None = None, **options: Any) -> Any:
+    """Builds the prior `name` of `kind` ("depth", "flow", "match", "pointmap"); its network, where it has one, works on `device` (None: the CPU).
 
     Raises ConfigError for a name that is not there, BackendUnavailable at once (not after minutes of other work) where its package or weights are missing.
     """
@@ -52,6 +55,8 @@ def get_prior(kind: str, name: str, **options: Any) -> Any:
         raise ConfigError(f"There is no {kind} prior {name!r}; choose one of {', '.join(PRIORS.get(kind, {}))}.")
     module, attr = PRIORS[kind][name].split(":")
     cls = getattr(import_module(f".{module}", __package__), attr)
+    if device is not None and "device" in signature(cls).parameters:
+        options["device"] = str(device)
     prior = cls(**options)
     for package, how in getattr(prior, "packages", {}).items():
         if find_spec(package) is None:

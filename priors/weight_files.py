@@ -11,6 +11,7 @@ from __future__ import annotations
 import hashlib
 import importlib.util
 import os
+import pickle
 import tempfile
 from collections.abc import Callable
 from functools import lru_cache
@@ -71,6 +72,10 @@ def _vouched(path: Path) -> Path:
     return path.with_name(path.name + ".sha256")
 
 
+def _vouch(path: Path, note: Path) -> None:
+    note.write_text(_sha256(str(path), path.stat().st_mtime_ns) + "\n")
+
+
 def _proven(name: str, path: Path, file: WeightFile) -> str:
     """The file's digest, once it is the expected one."""
     digest = _sha256(str(path), path.stat().st_mtime_ns)
@@ -116,8 +121,9 @@ def _permitted(name: str, entry: WeightEntry) -> None:
 
 
 def is_here(name: str) -> bool:
-    """Whether a file of `name` lies on this machine; its digest is not looked at."""
-    return _find(_entry(name)) is not None
+    """Whether a file of `name` lies on this machine, vouched for where nobody publishes its digest; the digest itself is not looked at."""
+    found = _find(_entry(name))
+    return found is not None and (bool(found[1].sha256) or _vouched(found[0]).is_file())
 
 
 def weight_path(name: str) -> Path:
@@ -139,14 +145,18 @@ def weights_digest(name: str) -> str:
 
 def load_tensors(name: str) -> dict[str, Tensor]:
     """Every tensor of the proven file of `name`, float32, on the CPU. No code in the file is run."""
-    path = weight_path(name)
-    if path.suffix == ".safetensors":
-        from safetensors.torch import load_file
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
 
-        tensors = load_file(path)
-    else:
-        tensors = torch.load(path, map_location="cpu", weights_only=True)
-        tensors = tensors.get(WEIGHT_FILES[name].inside, tensors)
+    path = weight_path(name)
+    try:
+        if path.suffix == ".safetensors":
+            tensors = load_file(path)
+        else:
+            tensors = torch.load(path, map_location="cpu", weights_only=True)
+            tensors = tensors.get(WEIGHT_FILES[name].inside, tensors)
+    except (SafetensorError, pickle.UnpicklingError, EOFError, RuntimeError, AttributeError) as e:
+        raise BackendUnavailable(f"{path} is no file of tensors ({str(e).splitlines()[0][:100]}); get the {name} weights again.") from e
     return {k: v.float() if v.is_floating_point() else v for k, v in tensors.items()}
 
 
@@ -187,6 +197,8 @@ def fetch(name: str, progress: Callable[[float], None] | None = None, unverified
     entry = _entry(name)
     _permitted(name, entry)
     if (found := _find(entry)) is not None:
+        if unverified and not found[1].sha256 and not _vouched(found[0]).is_file():
+            _vouch(found[0], _vouched(found[0]))
         _proven(name, *found)
         return found[0]
     file = next((f for f in entry.files if f.url is not None), None)
@@ -207,7 +219,7 @@ def fetch(name: str, progress: Callable[[float], None] | None = None, unverified
         lpips.download(lpips.Download(str(file.url), file.sha256, file.megabytes or 1.0), part, progress)
         if not file.sha256:
             note = Path(folder) / "note"
-            note.write_text(_sha256(str(part), part.stat().st_mtime_ns) + "\n")
+            _vouch(part, note)
             os.replace(note, _vouched(target))
         os.replace(part, target)
     return target

@@ -203,13 +203,15 @@ def _scene(scene: str, records: Sequence[Record], labels: Sequence[str]) -> str:
     shown = [(label, r) for label, r in firsts.items() if r["pictures"]]
     parts = [f'<section class="scene"><h3>{escape(scene)}</h3>']
     if shown:
-        views = [p["view"] for p in shown[0][1]["pictures"]]
+        kept = {p["view"] for _, r in shown for p in r["pictures"]}
+        views = [v["name"] for v in shown[0][1]["views"] if v["name"] in kept]
         if len(shown) > 1:
             parts.append(_tabs("m", [dot(labels.index(label), label) for label, _ in shown]))
         if len(views) > 1:
             parts.append(_tabs("v", [escape(v) for v in views]))
         for m, (label, r) in enumerate(shown):
-            parts += [_panel(m, v, label, r, p) for v, p in enumerate(r["pictures"])]
+            pictures = {p["view"]: p for p in r["pictures"]}
+            parts += [_panel(m, v, label, r, pictures[name]) if name in pictures else _no_panel(m, v, label, name) for v, name in enumerate(views)]
     submitted = sorted({str(Path(r["submission"][0]).parent.parent) for r in records if r["submission"]})
     if submitted:
         parts.append(f'<p>To submit, zip the contents of: {", ".join(f"<code>{escape(s)}</code>" for s in submitted)}</p>')
@@ -244,6 +246,10 @@ def _panel(m: int, v: int, label: str, record: Record, picture: dict[str, str]) 
     )
     caption = f"<figcaption>{escape(picture['view'])}, seed {record['seed']}: {escape(scores)}</figcaption>"
     return f'<div class="panel" data-m="{m}" data-v="{v}"{"" if m == v == 0 else " hidden"}><figure>{compare}{caption}</figure><div class="stack">{beside}</div></div>'
+
+
+def _no_panel(m: int, v: int, label: str, view: str) -> str:
+    return f'<div class="panel" data-m="{m}" data-v="{v}"{"" if m == v == 0 else " hidden"}><p class="soft">No picture of {escape(view)} was kept for {escape(label)}.</p></div>'
 
 
 # -- to repeat it ------------------------------------------------------------------------------------------------------

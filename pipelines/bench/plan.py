@@ -7,10 +7,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
-from ...recon.errors import CaptureError, ConfigError
+from ...recon.errors import BackendUnavailable, CaptureError, ConfigError
 from ..config import from_jsonable, override
+from ..measure import require_priors
 from ..methods import method_config
-from ..methods.config import SplatConfig
+from ..methods.config import SplatConfig, check_settings
 from ..protocols import PoseMode
 
 __all__ = ["BenchmarkFile", "Job", "Method", "Place", "Plan", "find_scene", "read_plan"]
@@ -218,8 +219,11 @@ def _methods(file: BenchmarkFile, path: Path) -> tuple[Method, ...]:
     for e in entries:
         label = e.label or " ".join((e.method, *e.set))
         settings = override(method_config(e.method), e.set)
-        if settings.optim.steps is not None and settings.optim.steps < 1:
-            raise ConfigError(f"{path}: optim.steps of {label!r} must be at least 1, got {settings.optim.steps}.")
+        try:
+            check_settings(settings)
+            require_priors(settings)
+        except (BackendUnavailable, ConfigError) as why:
+            raise type(why)(f"{path}: {label!r}: {why}") from why
         methods.append(Method(label, e.method, settings))
     labels = [m.label for m in methods]
     double = next((label for label in labels if labels.count(label) > 1), None)

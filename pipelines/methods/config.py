@@ -5,7 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Literal
 
-__all__ = ["MotionConfig", "OptimConfig", "RefineConfig", "SeedConfig", "SplatConfig", "TermsConfig"]
+from ...recon.errors import ConfigError
+
+__all__ = ["MotionConfig", "OptimConfig", "RefineConfig", "SeedConfig", "SplatConfig", "TermsConfig", "check_settings"]
 
 
 @dataclass(frozen=True)
@@ -128,7 +130,8 @@ class RefineConfig:
     Attributes:
         prune_opacity: Gaussians fainter than this are dropped at the end of each tenth of the run.
         densify_pull: Gaussians whose projected centre is pulled harder than this (in half image sizes) are cloned or split (0 = none).
-        densify_every: steps between two rounds; densify_until: share of the run after which none follows; densify_most: Gaussians there may be in the end.
+        densify_every: steps between two rounds; densify_until: share of the run after which none follows; densify_most: Gaussians
+            there may be in the end, or half as many again as at the start where that is more.
         split_above: the size, in median depths, above which a Gaussian is split instead of cloned.
         co_prune: Gaussians that another field has nothing this near to, in median depths, are dropped at every co_prune_every-th round (0 = none).
         unpool_gap: Gaussians whose unpool_neighbours nearest are further than this on the mean, in median depths, get new ones half way to each (0 = none).
@@ -185,3 +188,20 @@ class SplatConfig:
     guide_prior: str | None = None
     motion: MotionConfig = field(default_factory=MotionConfig)
     fields: int = 1
+
+
+def check_settings(config: SplatConfig) -> None:
+    """Raises ConfigError, one sentence, for settings that no run can have."""
+    counts = {
+        "optim.steps": config.optim.steps, "fields": config.fields, "terms.virtual_every": config.terms.virtual_every,
+        "terms.pseudo_every": config.terms.pseudo_every, "refine.densify_every": config.refine.densify_every,
+        "refine.co_prune_every": config.refine.co_prune_every, "refine.unpool_neighbours": config.refine.unpool_neighbours,
+        "motion.channels": config.motion.channels,
+    }  # fmt: skip
+    for name, value in counts.items():
+        if value is not None and value < 1:
+            raise ConfigError(f"{name} must be at least 1, got {value}.")
+    if not config.motion.reach > 0:
+        raise ConfigError(f"motion.reach must be more than 0, got {config.motion.reach}.")
+    if config.motion.kind != "free" and (config.refine.densify_pull > 0 or config.refine.unpool_gap > 0):
+        raise ConfigError("With motion.kind=decoder every Gaussian belongs to a pixel, so none can be added: set refine.densify_pull and refine.unpool_gap to 0.")

@@ -41,6 +41,7 @@ class Field:
     ) -> None:
         self.columns, self.motion = dict(columns), motion
         self.rates = dict(rates) | {name: c.lr for name, c in columns.items() if c.lr > 0}
+        self.started = len(gaussians)
         self._set({name: getattr(gaussians, name) for name in PARAMETERS} | {name: c.start(gaussians) for name, c in columns.items()})
 
     def __len__(self) -> int:
@@ -58,10 +59,10 @@ class Field:
         return stored if self.motion is None else self.motion.move(stored, self.rows, again=True)
 
     @torch.no_grad()
-    def step(self, visible: Bool[Tensor, "N"], lr_means: float, opacity_decay: float, progress: float) -> None:
-        """Moves what was visible along its gradients, and clears them."""
+    def step(self, drawn: Bool[Tensor, "N"], visible: Bool[Tensor, "N"], lr_means: float, opacity_decay: float, progress: float) -> None:
+        """Moves what any render of this step drew along its gradients, and clears them. Opacity decays for what the photo shows (`visible`)."""
         self.adam.set_lr("means", lr_means)
-        self.adam.step(visible, self.rows.get(PACE))
+        self.adam.step(drawn, self.rows.get(PACE))
         self.adam.zero_grad()
         if self.motion is not None:
             self.motion.step(progress)
@@ -91,7 +92,7 @@ class Field:
     def state(self) -> dict[str, Tensor]:
         tensors = {f"rows.{name}": t.detach().clone() for name, t in self.rows.items()}
         tensors |= {f"adam.{k}": v.clone() for k, v in self.adam.state_dict().items()}
-        tensors["pull"] = self.pull.clone()
+        tensors["pull"], tensors["started"] = self.pull.clone(), torch.tensor(self.started)
         if self.motion is not None:
             tensors |= {f"motion.{k}": v for k, v in self.motion.state().items()}
         return tensors
@@ -101,7 +102,7 @@ class Field:
         device = self.pull.device
         self._set({name: tensors[f"rows.{name}"].to(device) for name in self.rows})
         self.adam.load_state_dict({k[5:]: v.to(device) for k, v in tensors.items() if k.startswith("adam.")})
-        self.pull = tensors["pull"].to(device)
+        self.pull, self.started = tensors["pull"].to(device), int(tensors["started"])
         if self.motion is not None:
             self.motion.restore({k[7:]: v for k, v in tensors.items() if k.startswith("motion.")})
 

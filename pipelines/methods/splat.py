@@ -158,8 +158,12 @@ class SplatRun:
         options = RasterOptions(background=self.background, opacity_scale=keep, camera_grads=self.corrections.active, normal=normal)
         gaussians = field.gaussians()
 
+        seen: list[Tensor] = []  # by each render: what only a camera between the photos shows learns, too
+
         def render(cameras: Cameras) -> RenderOutput:
-            return self.rasterizer.render(gaussians, cameras, options)
+            out = self.rasterizer.render(gaussians, cameras, options)
+            seen.append(out.aux.visible.any(0))
+            return out
 
         def render_values(camera: Cameras, values: Tensor) -> Tensor:
             plain = replace(options, background=(0.0, 0.0, 0.0), normal=False)
@@ -175,7 +179,7 @@ class SplatRun:
         losses = [loss for term in TERMS if (loss := term(context, self.config.terms)) is not None]
         total = torch.stack(losses).sum()
         total.backward()
-        field.step(out.aux.visible[0], self._lr_means(progress), optim.opacity_decay, progress)
+        field.step(torch.stack(seen).any(0), out.aux.visible[0], self._lr_means(progress), optim.opacity_decay, progress)
         return out, total.detach()
 
     def _rivals(self, field: Field, options: RasterOptions) -> tuple[Callable[[Cameras], RenderOutput], ...]:
@@ -216,7 +220,7 @@ class SplatRun:
         placed, others = field.placed(), tuple(other.placed() for other in self.fields if other is not field)
         for refinement in REFINEMENTS:
             context = RefineContext(
-                placed, field.pull[:, 0], field.pull[:, 1], self.step, self.steps, self.photos.scene_depth, self.rng, others
+                placed, field.pull[:, 0], field.pull[:, 1], self.step, self.steps, self.photos.scene_depth, self.rng, others, field.started
             )  # fmt: skip
             edit = refinement(context, self.config.refine)
             if edit is not None:

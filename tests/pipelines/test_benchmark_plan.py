@@ -127,7 +127,7 @@ def test_the_files_that_come_along_can_be_read(tmp_path: Path) -> None:
     root = Path(__file__).resolve().parents[2] / "benchmarks"
     for scene in ("fern", "flower", "fortress", "horns"):
         (tmp_path / f"llff_{scene}").mkdir()
-    for name in ("llff.toml", "ablation.toml"):
+    for name in ("llff.toml", "ablation.toml", "methods.toml"):
         plan = read_plan(root / name, tmp_path)
         assert len(plan.methods) >= 2 and len(plan.places) >= 2 and len(plan.file.seeds) >= 2
 

@@ -184,6 +184,21 @@ def test_the_worst_views_come_with_where_their_error_lies(tmp_path: Path) -> Non
     assert because({k: {"area": 0.25, "error": 0.0} for k in ("outside", "hidden", "unmeasured", "measured")}) == "There is next to no error."
 
 
+def test_a_view_that_one_method_did_not_keep_shows_no_other_in_its_place(tmp_path: Path) -> None:
+    make_benchmark(tmp_path, ("base", "new"))
+    for path in (tmp_path / "jobs").glob("*.json"):
+        record = json.loads(path.read_text())
+        record["protocol"]["test"] = ["first.png", "second.png"]
+        record["views"] = [{**record["views"][0], "name": n} for n in ("first.png", "second.png")]
+        record["pictures"] = [{**record["pictures"][0], "view": "first.png" if record["label"] == "base" else "second.png"}]
+        path.write_text(json.dumps(record))
+    page = write_report(read_listed(tmp_path)).read_text()
+    assert page.count("No picture of second.png was kept for base.") == page.count("No picture of first.png was kept for new.") == 2, "once a scene"
+    for m, v, view in ((0, 0, "first.png"), (1, 1, "second.png")):
+        panel = page.split(f'data-m="{m}" data-v="{v}"', 1)[1].split('<div class="panel"', 1)[0]
+        assert f"{view}, seed 0" in panel
+
+
 def test_records_and_plans_of_older_versions_are_read(tmp_path: Path) -> None:
     make_benchmark(tmp_path)
     for path in (tmp_path / "jobs").glob("*.json"):

@@ -47,6 +47,12 @@ def test_one_photo_is_enough_and_an_empty_scene_takes_the_median_depth():
     assert bool(parts["measured"].all())
 
 
+def test_an_empty_training_render_hides_nothing():
+    empty = torch.zeros(H, W)
+    parts = regions(camera(0), torch.full((H, W), 10.0), camera(0), [empty], [wall(torch.zeros(H, W, dtype=torch.bool))])
+    assert bool(parts["unmeasured"].all())
+
+
 def test_shares_add_up_and_masks_count():
     truth, render = torch.zeros(H, W, 3), torch.zeros(H, W, 3)
     render[:, 30:] = 0.3

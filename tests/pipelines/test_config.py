@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from handful.pipelines.config import from_jsonable, load_config, override, to_jsonable
 from handful.pipelines.methods import METHODS, method_config
-from handful.pipelines.methods.config import SplatConfig
+from handful.pipelines.methods.config import SplatConfig, check_settings
 from handful.recon.errors import ConfigError
 
 
@@ -78,3 +78,24 @@ def test_steps_follow_the_number_of_photos(photos: int, steps: int):
 def test_gaussians_follow_the_number_of_pixels(pixels: int, budget: int):
     assert SplatConfig().seed.budget_for(pixels) == budget
     assert override(SplatConfig(), ["seed.budget=9"]).seed.budget_for(pixels) == 9
+
+
+@pytest.mark.parametrize(
+    "change, said",
+    [
+        (["optim.steps=0"], "optim.steps must be at least 1, got 0"),
+        (["terms.pseudo_every=0"], "terms.pseudo_every must be at least 1"),
+        (["terms.virtual_every=-1"], "terms.virtual_every"),
+        (["refine.densify_every=0"], "refine.densify_every"),
+        (["motion.reach=0"], "motion.reach must be more than 0"),
+        (["motion.kind=decoder", "refine.unpool_gap=0.1"], "none can be added"),
+    ],
+)
+def test_settings_that_no_run_can_have(change: list[str], said: str):
+    with pytest.raises(ConfigError, match=said):
+        check_settings(override(SplatConfig(), change))
+
+
+def test_every_method_has_settings_that_can_be_had():
+    for config in METHODS.values():
+        check_settings(config)

@@ -100,3 +100,10 @@ def test_unpooling_adds_each_pair_once_widest_gaps_first_and_none_when_switched_
     assert edit is not None and edit.new is not None and edit.new.means.tolist() == [[2.0, 3.5, 0.0]]
     assert unpool(c, replace(wide, densify_most=3)) is None and unpool(c, replace(wide, unpool_gap=0.0)) is None
     assert unpool(replace(c, step=11), wide) is None and unpool(replace(c, step=50), wide) is None
+
+
+def test_a_dense_start_may_still_grow_by_half():
+    c = context(n=6, pull=[2.0] * 6)
+    assert densify(c, replace(CONFIG, densify_most=4)) is None
+    edit = densify(replace(c, started=6), replace(CONFIG, densify_most=4))
+    assert edit is not None and edit.new is not None and len(edit.new) == 3, "half as many again as at the start"

@@ -107,3 +107,36 @@ def test_a_second_field_that_nobody_watches_changes_nothing(small_start) -> None
         for _ in run.events():
             pass
     assert torch.equal(alone.snapshot().gaussians.means, watched.snapshot().gaussians.means)
+
+
+def test_what_only_the_camera_between_shows_learns_too(small_start) -> None:
+    """A Gaussian outside the photo of the step moves by what a render from elsewhere says of it; its opacity decays for the photo's own only."""
+    run = SplatMethod(override(CONFIG, ["fields=1", "optim.opacity_decay=0.9"])).start(small_start)
+    field = run.fields[0]
+    before = {name: t.detach().clone() for name, t in field.rows.items()}
+    for t in field.rows.values():
+        t.grad = torch.ones_like(t)
+    drawn = torch.zeros(len(field), dtype=torch.bool)
+    drawn[:2] = True
+    visible = drawn.clone()
+    visible[1] = False
+    field.step(drawn, visible, 1e-3, 1.0, 0.0)
+    moved = (field.rows["means"] != before["means"]).any(1)
+    assert moved[:2].all() and not moved[2:].any()
+    opacity = [torch.sigmoid(field.rows["logit_opacities"].detach())]
+    field.step(torch.zeros_like(drawn), visible, 1e-3, 0.9, 0.0)
+    opacity.append(torch.sigmoid(field.rows["logit_opacities"].detach()))
+    assert torch.allclose(opacity[1][0], 0.9 * opacity[0][0]) and torch.equal(opacity[1][1:], opacity[0][1:])
+
+
+def test_a_step_passes_on_what_every_render_drew(small_start, monkeypatch) -> None:
+    from handful.pipelines.methods.field import Field
+
+    told = []
+    plain = Field.step
+    monkeypatch.setattr(Field, "step", lambda self, drawn, visible, *rest: (told.append((drawn.clone(), visible.clone())), plain(self, drawn, visible, *rest)))
+    run = SplatMethod(override(CONFIG, ["optim.steps=4", "terms.pseudo_every=1", "terms.pseudo_from=0.0"])).start(small_start)
+    for _ in run.events():
+        pass
+    assert all(bool((drawn | ~visible).all()) for drawn, visible in told), "what the photo shows is drawn"
+    assert any(bool((drawn & ~visible).any()) for drawn, visible in told), "cameras between photos show more"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import sys
+import types
 
 import pytest
 import torch
@@ -166,3 +167,13 @@ def test_views_of_one_size_only(truth):
     with pytest.raises(ShapeError, match="views of one size"):
         Vggt(_net=object()).predict(views)
     assert work_size(504, 378, 518) == (518, 392) and math.prod(work_size(10, 1000, 28)) == 14 * 28
+
+
+def test_mapanything_does_not_let_its_package_download_code(monkeypatch, tmp_path):
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+    monkeypatch.setitem(sys.modules, "mapanything", types.ModuleType("mapanything"))
+    models = types.ModuleType("mapanything.models")
+    models.MapAnything = None
+    monkeypatch.setitem(sys.modules, "mapanything.models", models)
+    with pytest.raises(BackendUnavailable, match="torch.hub downloads"):
+        MapAnything()._load()

@@ -103,6 +103,29 @@ def test_without_a_published_digest_the_user_vouches(made_up):
         w.weight_path("nameless")
 
 
+def test_a_file_put_there_by_hand_is_vouched_for_by_asking(made_up, monkeypatch):
+    folder = made_up / "own"
+    folder.mkdir()
+    (folder / "nameless.safetensors").write_bytes((made_up / "half.safetensors").read_bytes())
+    monkeypatch.setenv("HANDFUL_WEIGHTS", str(folder))
+    assert not w.is_here("nameless"), "doctor does not call available what would be refused"
+    with pytest.raises(BackendUnavailable, match="Nobody publishes"):
+        w.fetch("nameless")
+    assert w.fetch("nameless", unverified=True) == folder / "nameless.safetensors" and w.is_here("nameless")
+    assert w.load_tensors("nameless")["n"].item() == 3
+
+
+def test_a_file_of_something_else_is_one_sentence(made_up, monkeypatch):
+    folder = made_up / "own"
+    folder.mkdir()
+    for name in ("nameless.safetensors",):
+        (folder / name).write_bytes(b"not tensors at all")
+    monkeypatch.setenv("HANDFUL_WEIGHTS", str(folder))
+    w.fetch("nameless", unverified=True)
+    with pytest.raises(BackendUnavailable, match="is no file of tensors"):
+        w.load_tensors("nameless")
+
+
 def test_what_commerce_may_not_use_opens_only_by_name(made_up, monkeypatch):
     for name in ("", "other"):
         monkeypatch.setenv("HANDFUL_NONCOMMERCIAL", name)

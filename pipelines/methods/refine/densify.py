@@ -18,7 +18,7 @@ def densify(context: RefineContext, config: RefineConfig) -> Edit | None:
     if config.densify_pull <= 0 or context.step % config.densify_every or context.step >= config.densify_until * context.steps:
         return None
     g = context.gaussians
-    room = max(0, config.densify_most - len(g))
+    room = context.room(config.densify_most)
     pull = context.pull / context.seen.clamp_min(1)
     pulled = pull > config.densify_pull
     if int(pulled.sum()) > room:  # the most pulled first

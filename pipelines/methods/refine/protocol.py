@@ -25,6 +25,7 @@ class RefineContext:
             gradient"); seen: how many they are.
         step, steps: steps done, steps in all.
         scene_depth: median depth of the scene, world units.
+        started: Gaussians the field started with.
         others: the other fields of the run, as they are now.
         rng: the run's random numbers (part of the checkpoint).
     """
@@ -37,6 +38,11 @@ class RefineContext:
     scene_depth: float
     rng: torch.Generator
     others: tuple[Gaussians, ...] = ()
+    started: int = 0
+
+    def room(self, most: int) -> int:
+        """Gaussians that may still be added: up to `most`, or half as many again as at the start where that is more."""
+        return max(0, max(most, self.started * 3 // 2) - len(self.gaussians))
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ def unpool(context: RefineContext, config: RefineConfig) -> Edit | None:
     if config.unpool_gap <= 0 or context.step % config.densify_every or context.step >= config.densify_until * context.steps:
         return None
     g = context.gaussians
-    room = max(0, config.densify_most - len(g))
+    room = context.room(config.densify_most)
     if len(g) < 2 or room == 0:
         return None
     index, distance = nearest(g.means, g.means, config.unpool_neighbours + 1)

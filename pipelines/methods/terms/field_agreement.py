@@ -12,8 +12,7 @@ from .pseudo_view import pseudo_camera
 
 
 def field_agreement(context: StepContext, config: TermsConfig) -> Tensor | None:
-    due = context.progress >= config.pseudo_from and context.step % config.pseudo_every == 0
-    if config.agreement <= 0 or not due or not context.rivals:
+    if config.agreement <= 0 or not context.rivals or context.progress < config.pseudo_from or context.step % config.pseudo_every:
         return None
     camera = pseudo_camera(context.photos, context.index, context.rng)
     mine = context.render(camera).color[0]
