@@ -1,6 +1,6 @@
 """Quality and time on benchmark captures: one results file per scene and one table.
 
-    python -m handful.benchmarks.quality --data ../shared/data --scenes fern flower fortress horns --seeds 0 1 2 --out benchmarks/results/llff-3
+    python -m handful.benchmarks.quality --data ../shared/data --scenes fern flower fortress horns --seeds 0 1 2 --out OUT
 
 With `--validation` no test photo is read: of the training photos of the largest protocol `--views` train and the others test. Settings are chosen
 there:
