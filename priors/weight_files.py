@@ -12,7 +12,6 @@ import hashlib
 import importlib.util
 import os
 import pickle
-import tempfile
 from collections.abc import Callable
 from functools import lru_cache
 from pathlib import Path
@@ -209,12 +208,7 @@ def fetch(name: str, progress: Callable[[float], None] | None = None, unverified
             f"Nobody publishes a digest of the {name} weights that could be checked; add --unverified to take what {file.url} gives."
         )
     target = lpips.cache_dir() / file.name
-    try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        work = tempfile.TemporaryDirectory(dir=target.parent, prefix="fetch-")
-    except OSError as e:
-        raise BackendUnavailable(f"{target.parent} cannot be written ({e}); set XDG_CACHE_HOME to a folder that can.") from e
-    with work as folder:
+    with lpips.work_folder() as folder:
         part = Path(folder) / "part"
         lpips.download(lpips.Download(str(file.url), file.sha256, file.megabytes or 1.0), part, progress)
         if not file.sha256:

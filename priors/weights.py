@@ -109,6 +109,16 @@ def cache_dir() -> Path:
     return (Path(base) if base else Path.home() / ".cache") / "handful" / "weights"
 
 
+def work_folder() -> tempfile.TemporaryDirectory[str]:
+    """A folder inside the cache, gone after use, in which a download is made whole before it is moved to its place."""
+    folder = cache_dir()
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        return tempfile.TemporaryDirectory(dir=folder, prefix="fetch-")
+    except OSError as e:
+        raise BackendUnavailable(f"{folder} cannot be written ({e}); set XDG_CACHE_HOME to a folder that can.") from e
+
+
 def _spec(name: str) -> WeightSpec:
     name = name.replace("_", "-")
     if name not in WEIGHTS:
@@ -264,12 +274,7 @@ def fetch(name: str, progress: Callable[[float], None] | None = None) -> Path:
     if (found := _find(spec)) is not None:
         return found
     target = cache_dir() / spec.files[-1]
-    try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        work = tempfile.TemporaryDirectory(dir=target.parent, prefix="fetch-")
-    except OSError as e:
-        raise BackendUnavailable(f"{target.parent} cannot be written ({e}); set XDG_CACHE_HOME to a folder that can.") from e
-    with work as folder:
+    with work_folder() as folder:
         tensors: dict[str, Tensor] = {}
         for k, source in enumerate(spec.downloads):
             part = Path(folder) / str(k)
