@@ -18,6 +18,8 @@ class SeedConfig:
         budget: about so many Gaussians on what the photos show, extra on what none shows; both are thinned evenly to reach it. None = by the photos, see
             budget_for.
         size: standard deviation in units of the spacing between neighbouring seeds.
+        thickness: of what a photo shows, across its surface, as a share of `size`; tilt: how many times longer than wide it may be to cover a surface seen
+            obliquely. Both 1: balls.
         opacity: of pixels whose depth is confident; faint_opacity: of all others.
         surround: width of the ring drawn around each photo, as a share of its longer side (0 = none).
         surround_opacity: opacity of the ring and of the layer behind depth edges.
@@ -30,6 +32,8 @@ class SeedConfig:
     budget: int | None = None
     extra: int = 80_000
     size: float = 0.6
+    thickness: float = 0.3
+    tilt: float = 3.0
     opacity: float = 0.6
     faint_opacity: float = 0.1
     surround: float = 0.4
@@ -201,6 +205,8 @@ def check_settings(config: SplatConfig) -> None:
     for name, value in counts.items():
         if value is not None and value < 1:
             raise ConfigError(f"{name} must be at least 1, got {value}.")
+    if not (config.seed.thickness > 0 and config.seed.tilt >= 1):
+        raise ConfigError(f"seed.thickness must be more than 0 and seed.tilt at least 1, got {config.seed.thickness} and {config.seed.tilt}.")
     if not config.motion.reach > 0:
         raise ConfigError(f"motion.reach must be more than 0, got {config.motion.reach}.")
     if config.motion.kind != "free" and (config.refine.densify_pull > 0 or config.refine.unpool_gap > 0):

@@ -17,6 +17,7 @@ from ...recon.fill import beyond_borders, push_pull
 from ...recon.gaussians import Gaussians
 from ...recon.sh import sh_dc_from_rgb
 from .config import SeedConfig
+from .surface import surface_discs
 
 __all__ = ["seed_gaussians"]
 
@@ -28,12 +29,22 @@ EDGE = 0.06  # relative depth difference that makes a depth edge
 
 @dataclass(frozen=True)
 class Layer:
-    """Candidate splats of one photo on a pixel grid, world frame."""
+    """Candidate splats of one photo on a pixel grid, world frame; sigma: standard deviations along the splat's own axes."""
 
     xyz: Float[Tensor, "M 3"]
     rgb: Float[Tensor, "M 3"]
     opacity: Float[Tensor, "M"]
-    sigma: Float[Tensor, "M"]
+    quats_wxyz: Float[Tensor, "M 4"]
+    sigma: Float[Tensor, "M 3"]
+
+    @staticmethod
+    def of_balls(xyz: Float[Tensor, "M 3"], rgb: Float[Tensor, "M 3"], opacity: float, sigma: Float[Tensor, "M"]) -> Layer:
+        quats = torch.zeros(len(xyz), 4)
+        quats[:, 0] = 1
+        return Layer(xyz, rgb, torch.full((len(xyz),), opacity), quats, sigma[:, None].repeat(1, 3))
+
+    def keep(self, which: Bool[Tensor, "M"], grow: float = 1.0) -> Layer:
+        return Layer(self.xyz[which], self.rgb[which], self.opacity[which], self.quats_wxyz[which], self.sigma[which] * grow)
 
 
 def seed_gaussians(capture: Capture, depth: tuple[DepthMap, ...], config: SeedConfig) -> Gaussians:
@@ -58,7 +69,7 @@ def seed_gaussians(capture: Capture, depth: tuple[DepthMap, ...], config: SeedCo
         if config.surround > 0 and masks is None:
             extra.append(_ring(cameras, images[i], dense, i, config))
     wide = reach.clamp_min(float(reach.median()))  # a close-up is near what it shows; what no photo shows has no such excuse
-    extra = [_masked(layer, ~_in_the_way(layer.xyz, cameras, wide)) for layer in extra]
+    extra = [layer.keep(~_in_the_way(layer.xyz, cameras, wide)) for layer in extra]
     return _assemble([*shown, *_thinned(extra, config.extra)], len(cameras), config)
 
 
@@ -90,30 +101,23 @@ def ways(centers: Float[Tensor, "V 3"], depth: Float[Tensor, "V"]) -> list[tuple
     return [(i, j) for i, j in pairs]
 
 
-def _masked(layer: Layer, keep: Tensor) -> Layer:
-    return Layer(layer.xyz[keep], layer.rgb[keep], layer.opacity[keep], layer.sigma[keep])
-
-
 def _thinned(layers: list[Layer], budget: int) -> list[Layer]:
     """A random share of every layer, the rest grown to cover the same area."""
     rate = min(1.0, budget / max(1, sum(len(layer.xyz) for layer in layers)))
     if rate == 1.0:
         return layers
     rng = torch.Generator().manual_seed(0)
-    picks = [torch.rand(len(layer.xyz), generator=rng) < rate for layer in layers]
-    return [
-        Layer(layer.xyz[p], layer.rgb[p], layer.opacity[p], layer.sigma[p] / rate**0.5) for layer, p in zip(layers, picks, strict=True)
-    ]
+    return [layer.keep(torch.rand(len(layer.xyz), generator=rng) < rate, grow=1 / rate**0.5) for layer in layers]
 
 
 def _assemble(layers: list[Layer], views: int, config: SeedConfig) -> Gaussians:
-    xyz, rgb, opacity, sigma = (torch.cat([getattr(layer, name) for layer in layers]) for name in ("xyz", "rgb", "opacity", "sigma"))
+    xyz, rgb, opacity, quats, sigma = (
+        torch.cat([getattr(layer, name) for layer in layers]).contiguous() for name in ("xyz", "rgb", "opacity", "quats_wxyz", "sigma")
+    )
     degree = config.sh_degree if config.sh_degree is not None else 0 if views <= 5 else 1 if views <= 12 else 2
     sh = torch.zeros(len(xyz), (degree + 1) ** 2, 3)
     sh[:, 0] = sh_dc_from_rgb(rgb)
-    quats = torch.zeros(len(xyz), 4)
-    quats[:, 0] = 1
-    return Gaussians(xyz.contiguous(), quats, sigma.log()[:, None].repeat(1, 3), torch.logit(opacity.clamp(0.005, 0.99)), sh)
+    return Gaussians(xyz, quats, sigma.log(), torch.logit(opacity.clamp(0.005, 0.99)), sh)
 
 
 def _spacing(camera: Cameras, z: Tensor) -> Tensor:
@@ -149,7 +153,8 @@ def _photo_layer(camera: Cameras, image: Tensor, prior: DepthMap, dense: Tensor,
     trust = torch.where(prior.valid, prior.confidence, 0.0)[pick]
     opacity = config.faint_opacity + (config.opacity - config.faint_opacity) * trust
     sigma = _spacing(camera, dense[pick]) * config.size / rate**0.5
-    return Layer(xyz, image[pick], opacity, sigma)
+    quats, stretch = surface_discs(camera, dense, config.thickness, config.tilt)
+    return Layer(xyz, image[pick], opacity, quats[pick], sigma[:, None] * stretch[pick])
 
 
 def _behind_layer(camera: Cameras, image: Tensor, dense: Tensor, inside: Tensor, config: SeedConfig) -> Layer:
@@ -162,8 +167,7 @@ def _behind_layer(camera: Cameras, image: Tensor, dense: Tensor, inside: Tensor,
     front = dense < far * (1 - EDGE)
     known = (inside & ~front & (dense > 0)).float()
     if not bool(front.any()) or not bool(known.any()):
-        empty = torch.zeros(0)
-        return Layer(torch.zeros(0, 3), torch.zeros(0, 3), empty, empty)
+        return Layer.of_balls(torch.zeros(0, 3), torch.zeros(0, 3), config.surround_opacity, torch.zeros(0))
     filled = push_pull(torch.cat([image, 1 / dense.clamp_min(1e-6)[..., None]], -1), known)
     z = 1 / filled[..., 3].clamp_min(1e-9)
     stride = 2
@@ -172,7 +176,7 @@ def _behind_layer(camera: Cameras, image: Tensor, dense: Tensor, inside: Tensor,
     pick = front & grid & inside & (z > dense * (1 + EDGE / 2))
     xyz = camera.unproject_depth(z[None])[0][pick]
     sigma = _spacing(camera, z[pick]) * config.size * stride
-    return Layer(xyz, filled[..., :3][pick], torch.full((len(xyz),), config.surround_opacity), sigma)
+    return Layer.of_balls(xyz, filled[..., :3][pick], config.surround_opacity, sigma)
 
 
 def _ring(cameras: Cameras, image: Tensor, dense: Tensor, i: int, config: SeedConfig) -> Layer:
@@ -195,4 +199,4 @@ def _ring(cameras: Cameras, image: Tensor, dense: Tensor, i: int, config: SeedCo
             there = dense[j][y.clamp(0, h - 1), x.clamp(0, w - 1)]
             free &= ~(shown & (zj[0] < there * 1.05))
     sigma = _spacing(camera, z) * config.size * RING_STRIDE
-    return Layer(xyz[free], rgb[free], torch.full((int(free.sum()),), config.surround_opacity), sigma[free])
+    return Layer.of_balls(xyz[free], rgb[free], config.surround_opacity, sigma[free])

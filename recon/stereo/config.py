@@ -44,14 +44,14 @@ class StereoConfig:
     plane_step_px: float = 0.75
     max_sources: int = 4
     noise: float = 0.004
-    second_weight: float = 0.2
-    unknown_cost: float = 0.6
+    second_weight: float = 0.1
+    unknown_cost: float = 0.8
     p1: int = 12
     p2: int = 90
     p2_min: int = 25
     p2_colour: float = 12.0
     paths: int = 8
-    refine_rounds: int = 1
+    refine_rounds: int = 3
     heal_rounds: int = 2
     heal_patch: float = 0.002
     heal_trust: float = 2.0
