@@ -30,6 +30,7 @@ __all__ = [
     "load_benchmark",
     "load_holdout",
     "load_protocol",
+    "load_validation",
     "pose_free",
     "present",
     "protocol_for",
@@ -41,6 +42,7 @@ __all__ = [
 ]
 
 SPLITS = Path(__file__).parent / "splits"
+VALIDATED_ON = 9  # so many training photos of a scene are asked for at most when settings are chosen
 PoseMode = Literal["given", "sim3_aligned", "test_time_optimized"]
 
 
@@ -197,7 +199,7 @@ class Dataset:
 
 
 DATASETS: dict[str, Dataset] = {
-    "llff": Dataset(_every_eighth, (3, 6, 9), (8, 4), format="llff"),
+    "llff": Dataset(_every_eighth, (3, 6, 9, 12), (8, 4), format="llff"),
     "dtu": Dataset(_dtu, (3, 6, 9), (0,), (400, 300), "object", metrics("white", mask_psnr=True), "dtu"),
     # its folders hold poses_bounds.npy as well; the tables use the COLMAP files
     "mipnerf360": Dataset(_every_eighth, (12, 24), (4, 8), format="colmap"),
@@ -332,6 +334,13 @@ def load_benchmark(dataset: str, path: Path, views: int, downscale: int | None =
         want = f"{protocol.size[0]}x{protocol.size[1]}"
         raise CaptureError(f"{path}: photos come out {size[0]}x{size[1]}, but {protocol.id} of {protocol.scene} is defined at {want}; use the data set's own photos.")
     return capture, replace(protocol, size=size)
+
+
+def load_validation(dataset: str, path: Path, views: int, downscale: int | None = None) -> tuple[Capture, EvalProtocol]:
+    """The capture at the protocol's size, and `validation` on the training photos of its largest protocol up to VALIDATED_ON."""
+    most = max((v for v in _dataset(dataset, DATASETS[dataset].views[0], downscale)[0].views if v <= VALIDATED_ON), default=0)
+    capture, protocol = load_benchmark(dataset, path, most, downscale)
+    return capture, validation(protocol, views)
 
 
 def load_holdout(path: Path, every: int, views: int | None, options: LoadOptions) -> tuple[Capture, EvalProtocol]:

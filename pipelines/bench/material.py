@@ -13,7 +13,7 @@ from ...recon.camera import Cameras
 from ...recon.capture import Capture
 from ..config import to_jsonable
 from ..evaluate import held_out, training_capture
-from ..protocols import EvalProtocol, load_benchmark, load_holdout, pose_free, present
+from ..protocols import EvalProtocol, load_benchmark, load_holdout, load_validation, pose_free, present
 from .plan import Job, Place
 
 __all__ = ["Material", "identity", "job_name", "load_material", "photo_digests"]
@@ -47,7 +47,8 @@ def load_material(place: Place) -> Material:
         side = place.max_side if place.max_side is not None or place.downscale is not None else HOLDOUT_SIDE
         capture, protocol = load_holdout(path, place.every, place.views or None, LoadOptions(max_side=side, downscale=place.downscale))
     else:
-        capture, protocol = load_benchmark(place.dataset, path, place.views, place.downscale)
+        load = load_validation if place.validation else load_benchmark
+        capture, protocol = load(place.dataset, path, place.views, place.downscale)
     protocol = replace(protocol, scene=place.scene)
     if place.poses != "given":
         protocol = pose_free(protocol, place.poses)

@@ -27,7 +27,7 @@ JOB_SCHEMA: dict[str, Any] = strict_object(
         "place": strict_object(
             {
                 "dataset": _TEXT, "scene": _TEXT, "views": _COUNT, "poses": _TEXT, "downscale": _MAYBE, "max_side": _MAYBE, "every": _COUNT,
-                "split": {"type": ["string", "null"]},
+                "split": {"type": ["string", "null"]}, "validation": {"type": "boolean"},
             }
         ),  # fmt: skip
         "seed": _COUNT,
@@ -62,7 +62,8 @@ JOB_SCHEMA: dict[str, Any] = strict_object(
         **ORIGIN_SCHEMA,
     }
 )
-JOB_SCHEMA["required"].remove("blame")  # records of older versions lack it
+JOB_SCHEMA["required"].remove("blame")  # records of older versions lack these two
+JOB_SCHEMA["properties"]["place"]["required"].remove("validation")
 
 
 @dataclass(frozen=True)

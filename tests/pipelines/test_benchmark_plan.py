@@ -295,3 +295,21 @@ def test_all_that_decides_a_result_is_its_identity(tmp_path: Path) -> None:
     other = replace(material, capture=replace(material.capture, cameras=replace(cameras, cam_from_world=T)))
     assert identity(jobs[0], other, digests) != ids[0], "another camera"
     assert load_capture(tmp_path / "table").names == ("v0.png", "v1.png", "v2.png", "v3.png")
+
+
+def test_validation_reads_no_test_photo(shared_data: Path) -> None:
+    place = Place("llff", "fern", str(shared_data / "llff_fern"), 3, validation=True)
+    material = load_material(place)
+    _, nine = load_benchmark("llff", shared_data / "llff_fern", 9)
+    used = {*material.protocol.train, *material.protocol.test}
+    assert len(material.protocol.train) == 3
+    assert used == set(nine.train)
+    assert not used & set(nine.test)
+    assert "validation" in place.title
+    assert "validation" in material.protocol.id
+
+
+def test_validation_is_for_protocols_with_names(data: Path) -> None:
+    holdout_file = 'methods = ["handful"]\ndata = "captures"\n[[benchmarks]]\ndataset = "holdout"\nscenes = ["table"]\nviews = [0]\nvalidation = true\n'
+    with pytest.raises(ConfigError, match="validation is for data sets whose training photos a protocol names"):
+        read_plan(_write(data, holdout_file))

@@ -47,6 +47,7 @@ def test_what_is_promised_is_stored():
     for views in (3, 6, 9):
         assert {("llff", s, f"llff-{views}") for s in ("fern", "flower", "fortress", "horns")} <= have
         assert {("dtu", s, f"dtu-{views}") for s in ("scan24", "scan37")} <= have
+    assert {("llff", s, "llff-12") for s in ("fern", "flower", "fortress", "horns")} <= have
     assert {("llff", s, f"llff-{v}-quarter") for s in ("fern", "flower", "fortress", "horns") for v in (3, 9)} <= have
     assert ("blender", "lego", "blender-8") in have
 
@@ -100,7 +101,7 @@ def test_names_in_natural_order_decide_not_the_order_given():
 def test_asking_for_what_is_not_defined_says_what_is():
     with pytest.raises(ConfigError, match="no benchmark 'lff'; choose one of llff, dtu, mipnerf360, blender"):
         protocol_for("lff", [], 3)
-    with pytest.raises(ConfigError, match="defined for 3, 6, 9 training views, not 4"):
+    with pytest.raises(ConfigError, match="defined for 3, 6, 9, 12 training views, not 4"):
         protocol_for("llff", ["a"], 4)
     with pytest.raises(ConfigError, match="defined at 1/8, 1/4, not at 1/2"):
         protocol_for("llff", ["a"], 3, downscale=2)
