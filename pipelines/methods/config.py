@@ -104,7 +104,7 @@ class TermsConfig:
         rank: of two nearby pixels, the one nearer in the prior should be rendered nearer; continuity: neighbours on one surface in the prior stay so.
     """
 
-    ssim: float = 0.6
+    ssim: float = 0.4
     smooth: float = 0.3
     depth: float = 1.0
     depth_final: float = 0.2

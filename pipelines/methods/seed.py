@@ -106,6 +106,8 @@ def _thinned(layers: list[Layer], budget: int) -> list[Layer]:
     rate = min(1.0, budget / max(1, sum(len(layer.xyz) for layer in layers)))
     if rate == 1.0:
         return layers
+    if rate == 0.0:
+        return []
     rng = torch.Generator().manual_seed(0)
     return [layer.keep(torch.rand(len(layer.xyz), generator=rng) < rate, grow=1 / rate**0.5) for layer in layers]
 

@@ -72,5 +72,13 @@ def test_without_guesses_only_what_was_measured_is_seeded():
     assert len(seed_gaussians(capture, maps, config)) == sum(int(m.valid.sum()) for m in maps)
 
 
+def test_the_extra_budget_bounds_what_no_photo_shows():
+    capture, maps = two_photos(valid_near=True)
+    shown = len(seed_gaussians(capture, maps, SeedConfig(surround=0.0, behind=0.0)))
+    assert len(seed_gaussians(capture, maps, SeedConfig(extra=0))) == shown, "no budget, no splats"
+    some = len(seed_gaussians(capture, maps, SeedConfig(extra=400))) - shown
+    assert 300 < some < 500, "a random share of about the budget"
+
+
 def test_what_was_measured_stays_however_near():
     assert nearest(*two_photos(valid_near=True)) < 0.8
