@@ -88,6 +88,8 @@ def _set(config: Any, names: list[str], raw: str, full: str) -> Any:
         value = json.loads(raw)
     except json.JSONDecodeError:
         value = float(raw) if hint is float and re.fullmatch(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?", raw) else raw  # .5 and 5. are no JSON
+    if isinstance(value, str) and value and typing.get_args(hint)[:1] == (str,) and typing.get_origin(hint) is tuple:
+        value = [v.strip() for v in value.split(",")]  # a list of names needs no brackets on a command line
     return replace(config, **{names[0]: _coerce(hint, value, full)})
 
 

@@ -215,7 +215,7 @@ class Reconstruction:
 
     def _start(self, capture: Capture) -> Iterator[Event]:
         require_priors(self.job.settings)
-        initializer = get_initializer("auto", capture)
+        initializer = get_initializer("auto", self.job.settings.init, capture)
         init = yield from _with_progress(lambda progress: initializer.run(capture, self.job.seed, progress))
         yield StageProgress("measuring depth", 0.0)
         return measure(init, self.job.settings, capture.cameras is None, self.job.seed, self.device)
@@ -257,7 +257,7 @@ def train_capture(
     """Cameras (when missing), depth, seed and optimisation in memory: what the evaluator calls."""
     check_settings(config)
     require_priors(config)
-    init = get_initializer("auto", capture).run(capture, seed, None)
+    init = get_initializer("auto", config.init, capture).run(capture, seed, None)
     start = measure(init, config, capture.cameras is None, seed, device or torch.device("cpu"))
     run = SplatMethod(config).start(start)
     for event in run.events():

@@ -30,6 +30,10 @@ def require_priors(config: SplatConfig) -> None:
         _depth_prior(config.guide_prior, config, cpu)
     if config.terms.flow > 0:
         get_prior("flow", config.flow_prior)
+    for name in config.init.matchers:
+        get_prior("match", name)
+    if config.init.pointmap is not None:
+        get_prior("pointmap", config.init.pointmap)
 
 
 def measure(init: InitState, config: SplatConfig, estimated_cameras: bool, seed: int, device: torch.device) -> Start:

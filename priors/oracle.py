@@ -19,9 +19,10 @@ from ..recon.capture import View
 from ..recon.depth import DepthMap
 from ..recon.errors import ConfigError
 from ..recon.matches import FlowField, Matches
+from ..recon.pointmaps import PointMaps
 from ..recon.points import PointCloud
 
-__all__ = ["OracleDepth", "OracleFlow", "OracleMatches"]
+__all__ = ["OracleDepth", "OracleFlow", "OracleMatches", "OraclePointMaps"]
 
 
 def _find(names: tuple[str, ...], view: View) -> int:
@@ -152,3 +153,25 @@ class OracleMatches(OracleFlow):
         wrong = torch.rand(len(at), generator=rng) < self.outliers
         anywhere = torch.rand(len(at), 2, generator=rng) * torch.tensor([w, h])
         return Matches(uv0, torch.where(wrong[:, None], anywhere, uv1), torch.ones(len(at)))
+
+
+@dataclass(frozen=True)
+class OraclePointMaps(_Oracle):
+    """True points and cameras.
+
+    Attributes:
+        cameras: one per name; frame and scale of `depth`.
+        blind: tell no cameras, as some networks do.
+    """
+
+    cameras: Cameras | None = None
+    blind: bool = False
+
+    def predict(self, views: Sequence[View]) -> PointMaps:
+        if self.cameras is None:
+            raise ConfigError("An oracle for point maps needs `cameras`, one per photo.")
+        pick = [_find(self.names, v) for v in views]
+        depth, cameras = self.depth[pick], self.cameras[pick]
+        valid = depth > 0
+        xyz = cameras.unproject_depth(torch.where(valid, depth, 1.0))
+        return PointMaps(torch.where(valid[..., None], xyz, 0.0), valid.float(), valid, None if self.blind else cameras)

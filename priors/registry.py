@@ -42,6 +42,7 @@ PRIORS: dict[str, dict[str, str]] = {
         "depth-anything-3": "pointmap_da3:DepthAnything3Points",
         "vggt": "pointmap_vggt:Vggt",
         "mapanything": "pointmap_mapanything:MapAnything",
+        "oracle": "oracle:OraclePointMaps",
     },
 }
 
@@ -57,6 +58,9 @@ def get_prior(kind: str, name: str, device: torch.device | None = None, **option
     cls = getattr(import_module(f".{module}", __package__), attr)
     if device is not None and "device" in signature(cls).parameters:
         options["device"] = str(device)
+    wanting = [p.name for p in signature(cls).parameters.values() if p.default is p.empty and p.name not in options]
+    if wanting:
+        raise ConfigError(f"The {kind} prior {name} cannot be had by its name alone: it is given {' and '.join(wanting)} from Python (it is for tests).")
     prior = cls(**options)
     for package, how in getattr(prior, "packages", {}).items():
         if find_spec(package) is None:

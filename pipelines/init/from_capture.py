@@ -12,6 +12,7 @@ from ...priors.registry import get_prior
 from ...recon.camera import Cameras
 from ...recon.capture import Capture
 from ...recon.errors import CaptureError
+from .config import InitConfig
 from .gauge import point_cloud, relative_baseline, reprojection_px
 from .geometry import Rig
 from .model import Model, evaluate
@@ -47,6 +48,10 @@ class FromCapture:
         """`matchers` replaces those named in the settings (tests)."""
         self.config = config or FromCaptureConfig()
         self._matchers = matchers
+
+    @classmethod
+    def named(cls, config: InitConfig) -> FromCapture:
+        return cls(FromCaptureConfig(matchers=config.matchers))
 
     def run(self, capture: Capture, seed: int = 0, progress: Progress | None = None) -> InitState:
         """Raises CaptureError when the capture has no cameras, one photo, or when nothing in the photos fits the cameras and no points came with them.

@@ -11,6 +11,7 @@ import numpy as np
 from ...priors.registry import get_prior
 from ...recon.capture import Capture, Unplaced
 from ...recon.errors import CaptureError
+from .config import InitConfig
 from .evidence import believed
 from .gauge import cameras_of, level, point_cloud, relative_baseline, reprojection_px
 from .model import Model
@@ -52,6 +53,10 @@ class FromMatches:
         """`matchers` replaces those named in the settings (tests)."""
         self.config = config or FromMatchesConfig()
         self._matchers = matchers
+
+    @classmethod
+    def named(cls, config: InitConfig) -> FromMatches:
+        return cls(FromMatchesConfig(matchers=config.matchers))
 
     def run(self, capture: Capture, seed: int = 0, progress: Progress | None = None) -> InitState:
         """Raises CaptureError when fewer than two photos can be placed; the message says what to photograph instead.

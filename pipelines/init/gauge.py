@@ -13,7 +13,7 @@ from ...recon.points import PointCloud
 from .geometry import Rig, project, triangulation_angles
 from .model import Model
 
-__all__ = ["MEDIAN_DEPTH", "cameras_of", "level", "point_cloud", "relative_baseline", "reprojection_px"]
+__all__ = ["MEDIAN_DEPTH", "cameras_of", "level", "level_cameras", "point_cloud", "relative_baseline", "reprojection_px"]
 
 MEDIAN_DEPTH = 3.0
 
@@ -25,13 +25,7 @@ def level(model: Model) -> Model:
     first photo's), the origin is the median point, and the median depth of the points is `MEDIAN_DEPTH` units.
     """
     rig, placed = model.rig, np.flatnonzero(model.rig.placed)
-    down = _unit(rig.R[placed, 1].mean(0), rig.R[placed[0], 1])
-    forward = rig.R[placed, 2].mean(0)
-    if np.linalg.norm(forward - (forward @ down) * down) < 0.2:  # photos all around: no common direction
-        forward = rig.R[placed[0], 2]
-    z = forward - (forward @ down) * down
-    z = _unit(z, np.cross(rig.R[placed[0], 0], down))
-    world = np.stack([np.cross(down, z), down, z])  # rows: new axes in the old world
+    world = _upright(rig.R[placed])
     has = np.isfinite(model.points).all(1)
     origin = np.median(model.points[has], 0) if has.any() else rig.centers[placed].mean(0)
     _, depth = project(rig, model.tracks.view[model.good], model.points[model.tracks.track[model.good]])
@@ -39,6 +33,30 @@ def level(model: Model) -> Model:
     R = rig.R @ world.T
     t = (rig.t + np.einsum("vij,j->vi", rig.R, origin)) * scale
     return Model(replace(rig, R=R, t=t), model.tracks, (model.points - origin) @ world.T * scale, model.good, model.score)
+
+
+def level_cameras(cameras: Cameras, points: PointCloud) -> tuple[Cameras, PointCloud]:
+    """`level` for cameras and points of any similar frame. Points that a camera does not see have no part in the median depth."""
+    R, t = cameras.cam_from_world[:, :3, :3].double(), cameras.cam_from_world[:, :3, 3].double()
+    world = torch.from_numpy(_upright(R.numpy()))
+    xyz = points.xyz.double()
+    origin = xyz.median(0).values
+    uv, depth = cameras.project(points.xyz)
+    seen = (depth > 0) & (uv >= 0).all(-1) & (uv < torch.tensor([cameras.width, cameras.height])).all(-1)
+    scale = MEDIAN_DEPTH / float(depth[seen].median()) if bool(seen.any()) else 1.0
+    T = torch.eye(4, dtype=torch.float64).repeat(len(cameras), 1, 1)
+    T[:, :3, :3], T[:, :3, 3] = R @ world.T, (t + R @ origin) * scale
+    return replace(cameras, cam_from_world=T.float()).validate(), replace(points, xyz=((xyz - origin) @ world.T * scale).float())
+
+
+def _upright(R: np.ndarray) -> np.ndarray:
+    """New axes (rows) in the old world, from the rotations of the placed cameras."""
+    down = _unit(R[:, 1].mean(0), R[0, 1])
+    forward = R[:, 2].mean(0)
+    if np.linalg.norm(forward - (forward @ down) * down) < 0.2:  # photos all around: no common direction
+        forward = R[0, 2]
+    z = _unit(forward - (forward @ down) * down, np.cross(R[0, 0], down))
+    return np.stack([np.cross(down, z), down, z])
 
 
 def cameras_of(rig: Rig, size: tuple[int, int]) -> Cameras:

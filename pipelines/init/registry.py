@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from importlib import import_module
-from typing import Any
 
 from ...recon.capture import Capture
 from ...recon.errors import ConfigError
+from .config import InitConfig
 from .protocol import Initializer
 
 __all__ = ["INITIALIZERS", "get_initializer"]
@@ -14,17 +14,19 @@ __all__ = ["INITIALIZERS", "get_initializer"]
 INITIALIZERS: dict[str, str] = {
     "given": "from_capture:FromCapture",
     "matches": "from_matches:FromMatches",
+    "pointmap": "from_pointmap:FromPointMap",
 }
 
 
-def get_initializer(name: str, capture: Capture | None = None, **options: Any) -> Initializer:
-    """Builds an initialiser; "auto" is "given" where the capture has cameras and "matches" where it has none.
+def get_initializer(name: str, config: InitConfig | None = None, capture: Capture | None = None) -> Initializer:
+    """Builds an initialiser. "auto" is "given" where the capture has cameras; else "pointmap" where the settings name one, and "matches" where they do not.
 
-    Raises ConfigError for a name that is not there.
+    Raises ConfigError for a name that is not there, BackendUnavailable for a prior that cannot work here.
     """
+    config = config or InitConfig()
     if name == "auto":
-        name = "given" if capture is not None and capture.cameras is not None else "matches"
+        name = "given" if capture is not None and capture.cameras is not None else "pointmap" if config.pointmap is not None else "matches"
     if name not in INITIALIZERS:
         raise ConfigError(f"There is no initialiser {name!r}; choose one of auto, {', '.join(INITIALIZERS)}.")
     module, attr = INITIALIZERS[name].split(":")
-    return getattr(import_module(f".{module}", __package__), attr)(**options)
+    return getattr(import_module(f".{module}", __package__), attr).named(config)

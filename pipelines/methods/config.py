@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from ...recon.errors import ConfigError
+from ..init.config import InitConfig
 
 __all__ = ["MotionConfig", "OptimConfig", "RefineConfig", "SeedConfig", "SplatConfig", "TermsConfig", "check_settings"]
 
@@ -172,7 +173,7 @@ class MotionConfig:
 
 @dataclass(frozen=True)
 class SplatConfig:
-    """A Gaussian splatting method: seed, optimiser, loss terms, refinement.
+    """A Gaussian splatting method: cameras, seed, optimiser, loss terms, refinement.
 
     Attributes:
         background: behind everything, for captures that are not objects on white: the mean colour of what is far ("far"), or black.
@@ -192,6 +193,7 @@ class SplatConfig:
     guide_prior: str | None = None
     motion: MotionConfig = field(default_factory=MotionConfig)
     fields: int = 1
+    init: InitConfig = field(default_factory=InitConfig)
 
 
 def check_settings(config: SplatConfig) -> None:
@@ -202,6 +204,8 @@ def check_settings(config: SplatConfig) -> None:
         "refine.co_prune_every": config.refine.co_prune_every, "refine.unpool_neighbours": config.refine.unpool_neighbours,
         "motion.channels": config.motion.channels,
     }  # fmt: skip
+    if not config.init.matchers:
+        raise ConfigError("init.matchers names no match prior; without matches nothing is known of where things are.")
     for name, value in counts.items():
         if value is not None and value < 1:
             raise ConfigError(f"{name} must be at least 1, got {value}.")

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 from handful.pipelines.config import from_jsonable, load_config, override, to_jsonable
+from handful.pipelines.init.config import InitConfig
 from handful.pipelines.methods import METHODS, method_config
 from handful.pipelines.methods.config import SplatConfig, check_settings
 from handful.recon.errors import ConfigError
@@ -29,6 +30,9 @@ def test_override() -> None:
     config = override(SplatConfig(), ["optim.steps=7", "terms.smooth=0", "seed.sh_degree=2", "depth_prior=oracle", "seed.merge=false"])
     assert (config.optim.steps, config.terms.smooth, config.seed.sh_degree, config.depth_prior, config.seed.merge) == (7, 0.0, 2, "oracle", False)
     assert override(config, ["seed.sh_degree=null"]).seed.sh_degree is None
+    for text in ("disk-lightglue, sift", '["disk-lightglue", "sift"]'):
+        assert override(config, [f"init.matchers={text}"]).init.matchers == ("disk-lightglue", "sift")
+    assert override(config, ["init.matchers=sift", "init.pointmap=vggt"]).init == InitConfig(("sift",), "vggt")
     assert override(config, ["terms.ssim=.25"]).terms.ssim == 0.25 and override(config, ["terms.ssim=1."]).terms.ssim == 1.0
 
 
@@ -44,6 +48,7 @@ def test_override() -> None:
         ("terms.ssim=nan", "expected float"),
         ("depth_prior.x=1", "has no parts"),
         ("seed.merge=1", "expected bool"),
+        ("init.matchers=3", "expected"),
     ],
 )
 def test_bad_override(text: str, message: str) -> None:
@@ -87,6 +92,7 @@ def test_gaussians_follow_the_number_of_pixels(pixels: int, budget: int):
         (["terms.pseudo_every=0"], "terms.pseudo_every must be at least 1"),
         (["terms.virtual_every=-1"], "terms.virtual_every"),
         (["refine.densify_every=0"], "refine.densify_every"),
+        (["init.matchers=[]"], "init.matchers names no match prior"),
         (["motion.reach=0"], "motion.reach must be more than 0"),
         (["motion.kind=decoder", "refine.unpool_gap=0.1"], "none can be added"),
     ],
