@@ -15,7 +15,7 @@ from ..priors.weights import load_lpips
 from ..recon.camera import Cameras
 from ..recon.capture import Capture
 from ..recon.errors import BackendUnavailable, CaptureError, ShapeError
-from ..recon.lpips import Lpips
+from ..recon.lpips import SMALLEST, Lpips
 from ..recon.metrics import composite, psnr, quantize_8bit, ssim
 from .protocols import EvalProtocol, MetricSpec, resolve
 
@@ -84,16 +84,25 @@ class EvalReport:
         return self.mean("lpips_alex")
 
 
-def available_lpips(protocol: EvalProtocol, device: torch.device | str = "cpu") -> tuple[dict[str, Lpips], tuple[str, ...]]:
-    """The LPIPS networks that the protocol asks for and this machine has, by column, and a sentence for each that it lacks."""
+def available_lpips(
+    protocol: EvalProtocol, device: torch.device | str = "cpu", size: tuple[int, int] | None = None
+) -> tuple[dict[str, Lpips], tuple[str, ...]]:
+    """The LPIPS networks that the protocol asks for, this machine has, and that see anything of photos of this (width, height), by column; a sentence for each
+    other one."""
     nets: dict[str, Lpips] = {}
     notes: list[str] = []
     for spec in protocol.metrics:
-        if spec.net is not None:
-            try:
-                nets[spec.key] = load_lpips(spec.net, device)
-            except BackendUnavailable as e:
-                notes.append(f"{spec.key} is left out. {e}")
+        if spec.net is None:
+            continue
+        try:
+            net = load_lpips(spec.net, device)
+        except BackendUnavailable as e:
+            notes.append(f"{spec.key} is left out. {e}")
+            continue
+        if size is not None and min(size) < SMALLEST[spec.net]:
+            notes.append(f"{spec.key} is left out: its network needs {SMALLEST[spec.net]} pixels a side, and the photos are {size[0]}x{size[1]}.")
+        else:
+            nets[spec.key] = net
     return nets, tuple(notes)
 
 
@@ -138,7 +147,7 @@ def score_views(
         raise ShapeError(f"Scores need a render per photo of the same size; got {tuple(renders.shape)} for {len(names)} photos {tuple(truths.shape)}.")
     notes: tuple[str, ...] = ()
     if nets is None:
-        nets, notes = available_lpips(protocol, renders.device)
+        nets, notes = available_lpips(protocol, renders.device, (truths.shape[2], truths.shape[1]))
     if not torch.isfinite(renders).all():
         notes += ("Some rendered pixels are not finite and were scored as black.",)
         renders = torch.where(torch.isfinite(renders), renders, torch.zeros((), device=renders.device))

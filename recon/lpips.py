@@ -16,7 +16,7 @@ from torch.nn import functional as F
 
 from .errors import ShapeError
 
-__all__ = ["ALEX", "VGG", "Lpips", "LpipsNet", "lpips_keys"]
+__all__ = ["ALEX", "SMALLEST", "VGG", "Lpips", "LpipsNet", "lpips_keys"]
 
 
 @dataclass(frozen=True)
@@ -57,7 +57,7 @@ ALEX = (
 )
 LpipsNet = Literal["vgg", "alex"]
 _LAYERS: dict[str, tuple[_Conv, ...]] = {"vgg": VGG, "alex": ALEX}
-_SMALLEST = {"vgg": 16, "alex": 63}  # pixels a side that every layer still sees something of
+SMALLEST = {"vgg": 16, "alex": 63}  # pixels a side that every layer still sees something of
 
 # ImageNet's mean and deviation, for images in [-1, 1]
 _SHIFT = (-0.030, -0.088, -0.188)
@@ -116,6 +116,6 @@ class Lpips:
         """Distance per view, images in [0, 1], one view at a time (a 504x378 pair holds about 0.4 GB in the VGG)."""
         if a.ndim != 4 or a.shape[-1] != 3 or a.shape != b.shape:
             raise ShapeError(f"LPIPS compares two stacks of images of one shape (V, H, W, 3); got {tuple(a.shape)} and {tuple(b.shape)}.")
-        if min(a.shape[1:3]) < _SMALLEST[self.net]:
-            raise ShapeError(f"LPIPS ({self.net}) needs images of at least {_SMALLEST[self.net]} pixels a side; got {a.shape[2]}x{a.shape[1]}.")
+        if min(a.shape[1:3]) < SMALLEST[self.net]:
+            raise ShapeError(f"LPIPS ({self.net}) needs images of at least {SMALLEST[self.net]} pixels a side; got {a.shape[2]}x{a.shape[1]}.")
         return torch.stack([self._distance(torch.stack([x, y]).float()) for x, y in zip(a, b, strict=True)])

@@ -12,6 +12,7 @@ from .common import CommonOptions, Console, duration
 
 if TYPE_CHECKING:
     from ...recon.capture import Capture
+    from ..bench.plan import Place
     from ..evaluate import EvalReport
     from ..methods.config import SplatConfig
     from ..protocols import EvalProtocol
@@ -30,14 +31,17 @@ class Evaluate(CommonOptions):
       handful evaluate llff data/fern --views 3
       handful evaluate llff data/fern --views 3 --seeds 0 1 2 -o results/fern
       handful evaluate dtu data/scan24 --views 3 --method 3dgs
+      handful evaluate holdout out/ --every 4
     """
 
-    dataset: tyro.conf.Positional[Literal["llff", "dtu", "mipnerf360", "blender"]]
-    """Name of the benchmark."""
+    dataset: tyro.conf.Positional[Literal["llff", "dtu", "mipnerf360", "blender", "holdout"]]
+    """Name of the benchmark; holdout is for photos of your own, with cameras (such as the folder that reconstruct writes)."""
     directory: tyro.conf.Positional[Path]
     """The capture's folder."""
-    views: int = 3
-    """Number of training photos: 3, 6 or 9 (mipnerf360: 12 or 24, blender: 8)."""
+    views: int | None = None
+    """Number of training photos: 3, 6 or 9, llff also 12 (mipnerf360: 12 or 24, blender: 8); default 3, or 12, or 8. holdout: default all that do not test."""
+    every: int | None = None
+    """holdout: of the sorted photos every so many one is for the test, the first among them (default 8)."""
     downscale: int | None = None
     """Factor the photos are reduced by (default: the benchmark's usual one)."""
     poses: Literal["given", "sim3_aligned", "test_time_optimized"] = "given"
@@ -56,9 +60,9 @@ class Evaluate(CommonOptions):
     def run(self) -> dict[str, Any]:
         from ...data.atomic import ensure_folder
         from ...recon.errors import ConfigError
+        from ..bench.material import load_material
         from ..config import override
         from ..methods import method_config
-        from ..protocols import load_benchmark, pose_free
         from ..results import EvalResults, SeedResult
         from .reconstruct import check_device
 
@@ -68,9 +72,8 @@ class Evaluate(CommonOptions):
         if self.out is not None:
             ensure_folder(self.out)  # before the work, not after it
         config = override(method_config(self.method), self.set)
-        capture, protocol = load_benchmark(self.dataset, self.directory, self.views, self.downscale)
-        if self.poses != "given":
-            protocol = pose_free(protocol, self.poses)
+        material = load_material(self.place())
+        capture, protocol = material.capture, material.protocol
         console, runs = self.console, []
         for seed in self.seeds:
             report, seconds = evaluate_once(capture, protocol, config, seed, self.device, console)
@@ -82,6 +85,20 @@ class Evaluate(CommonOptions):
         if self.out is not None:
             write_outputs(self.out, results, console)
         return results.summary()
+
+    def place(self) -> Place:
+        """Raises ConfigError for options that do not go together."""
+        from ...recon.errors import ConfigError
+        from ..bench.plan import Place
+        from ..protocols import DATASETS, scene_name
+
+        if self.dataset != "holdout" and self.every is not None:
+            raise ConfigError(f"--every is for holdout; {self.dataset} has test photos of its own.")
+        views = self.views if self.views is not None else DATASETS[self.dataset].views[0] if self.dataset != "holdout" else 0
+        if self.views is not None and self.views < 2:
+            raise ConfigError(f"--views must be 2 or more, got {self.views}.")
+        scene = scene_name(self.dataset, self.directory)
+        return Place(self.dataset, scene, str(self.directory), views, self.poses, self.downscale, every=8 if self.every is None else self.every)
 
 
 def evaluate_once(

@@ -17,6 +17,8 @@ from handful.pipelines.cli.main import COMMANDS, _run
 from handful.pipelines.results import check_results
 from handful.recon.errors import CaptureError
 
+from .bench_captures import TINY, write_capture
+
 
 @pytest.mark.parametrize("name", COMMANDS)
 def test_help_has_examples(name: str, capsys: pytest.CaptureFixture[str]) -> None:
@@ -109,6 +111,18 @@ def test_evaluate(shared_data: Path, tmp_path: Path, capsys: pytest.CaptureFixtu
     assert (tmp_path / "out" / "report.html").stat().st_size > 10_000 and (tmp_path / "out" / "pictures.png").is_file()
     assert _run(["evaluate", "llff", str(shared_data / "llff_fern"), "--views", "5"]) == 2
     assert "3, 6, 9" in capsys.readouterr().err
+
+
+def test_evaluate_photos_of_ones_own(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """`holdout` is the benchmark's: the same names train and test. Options that do not go together are refused before any work."""
+    table = write_capture(tmp_path / "table")
+    assert _run(["evaluate", "holdout", str(table), "--every", "3", "--set", *TINY, "-o", str(tmp_path / "out")]) == 0
+    results = json.loads((tmp_path / "out" / "results.json").read_text())
+    check_results(results)
+    assert [[Path(n).name for n in results["protocol"][part]] for part in ("test", "train")] == [["v0.png", "v3.png"], ["v1.png", "v2.png", "v4.png", "v5.png"]]
+    capsys.readouterr()
+    assert "--every is for holdout" in refused(capsys, "evaluate", "llff", tmp_path, "--every", "4")
+    assert "--views must be 2 or more" in refused(capsys, "evaluate", "holdout", table, "--views", "1")
 
 
 def test_what_the_library_logs_is_a_note_said_once(capsys: pytest.CaptureFixture[str]) -> None:

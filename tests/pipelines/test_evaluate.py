@@ -99,6 +99,15 @@ def test_missing_weights_leave_columns_out_and_say_so(photos, monkeypatch):
     assert report.lpips_vgg is None and report.notes == notes
 
 
+def test_photos_too_small_for_a_network_are_scored_without_it(monkeypatch):
+    from handful.pipelines import evaluate
+
+    monkeypatch.setattr(evaluate, "load_lpips", lambda net, device: net)
+    assert available_lpips(PROTOCOL, size=(64, 63))[0] == {"lpips_vgg": "vgg", "lpips_alex": "alex"}
+    nets, notes = available_lpips(PROTOCOL, size=(64, 12))
+    assert nets == {} and [n.split(" is ")[0] for n in notes] == ["lpips_vgg", "lpips_alex"] and "63 pixels a side, and the photos are 64x12" in notes[1]
+
+
 def test_networks_fill_their_own_column(photos):
     report = score_views(("t0", "t1"), photos, photos, None, PROTOCOL, {"lpips_alex": lambda a, b: torch.tensor([0.25])})  # pyright: ignore
     assert report.lpips_alex == 0.25 and report.lpips_vgg is None
