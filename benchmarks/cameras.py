@@ -20,13 +20,12 @@ from ..data.protocol import LoadOptions
 from ..data.pycolmap_bridge import reference_cameras
 from ..data.registry import load_capture
 from ..pipelines.init.registry import get_initializer
-from ..pipelines.poses import pose_errors
+from ..pipelines.poses import pose_errors, turn_errors
 from ..pipelines.results import commit, machine
 from ..recon.camera import Cameras as CameraSet
 from ..recon.errors import CaptureError
-from ..recon.se3 import rotation_angle
 
-__all__ = ["Cameras", "main"]
+__all__ = ["Cameras", "main", "reference", "stacked"]
 
 # capture folder, numbers of evenly spaced photos (index int(i * n / k) of the sorted names)
 CASES: dict[str, tuple[int, ...]] = {
@@ -88,20 +87,16 @@ def measure(path: Path, count: int, seed: int) -> dict[str, Any]:
         known = [k for k, n in enumerate(init.capture.names) if n in judge]
         row |= {"judge": "colmap on all photos"}
         if len(known) >= 2:
-            row |= _errors(found[known], _stacked([judge[init.capture.names[k]] for k in known]))
+            row |= _errors(found[known], stacked([judge[init.capture.names[k]] for k in known]))
     return row
 
 
 def _errors(found: CameraSet, given: CameraSet | None) -> dict[str, float]:
     assert given is not None
     errors = pose_errors(found, given)
-    R, S = found.cam_from_world[:, :3, :3].double(), given.cam_from_world[:, :3, :3].double()
-    # rotations between two photos need no alignment of the whole, in which one wrong camera bends all others
-    pairs = [(i, j) for i in range(len(found)) for j in range(i)]
-    turns = [float(torch.rad2deg(rotation_angle((R[i] @ R[j].T @ S[j] @ S[i].T)[None]))) for i, j in pairs]
     return {
         "rotation_deg": float(errors.rotation_deg.mean()),
-        "worst_pair_deg": max(turns),
+        "worst_pair_deg": float(turn_errors(found, given).max()),
         "center_percent": float(errors.center.mean()),
         "focal_percent": float(errors.focal.mean()),
     }
@@ -128,7 +123,8 @@ def reference(path: Path, names: tuple[str, ...], width: int, height: int) -> di
     return cameras
 
 
-def _stacked(cameras: list[CameraSet]) -> CameraSet:
+def stacked(cameras: list[CameraSet]) -> CameraSet:
+    """Single cameras of one size as one set."""
     first = cameras[0]
     return CameraSet(torch.cat([c.cam_from_world for c in cameras]), torch.cat([c.K for c in cameras]), first.width, first.height)
 

@@ -23,12 +23,12 @@ from ..data.protocol import LoadOptions
 from ..data.registry import load_capture
 from ..pipelines.cli.common import Console
 from ..pipelines.init.registry import get_initializer
+from ..pipelines.poses import turn_errors
 from ..pipelines.results import commit, machine
 from ..recon.camera import Cameras
 from ..recon.capture import Capture
 from ..recon.errors import CaptureError
-from ..recon.se3 import rotation_angle
-from .cameras import reference
+from .cameras import reference, stacked
 
 __all__ = ["CAPTURES", "Handfuls", "draw", "main", "summary"]
 
@@ -137,11 +137,9 @@ def _place(capture: Capture, truth: dict[int, Cameras], picked: list[int], seed:
     found = state.capture.cameras
     assert found is not None
     at = [names.index(n) for n in state.capture.names]
-    F = found.cam_from_world[:, :3, :3].double()
+    off = turn_errors(found, stacked([truth[picked[i]] for i in at])).numpy()
     for k, n in enumerate(state.capture.names):
-        others = [q for q in range(len(at)) if q != k]
-        off = [float(torch.rad2deg(rotation_angle((F[k] @ F[q].T @ R[at[q]] @ R[at[k]].T)[None]))) for q in others]
-        row["right" if np.median(off) <= RIGHT else "wrong"].append(n)
+        row["right" if np.median(np.delete(off[k], k)) <= RIGHT else "wrong"].append(n)
     return row | {"focal_percent": round(100 * float(found.K[:, 0, 0].mean() / truth[picked[0]].K[0, 0, 0] - 1), 1)}
 
 

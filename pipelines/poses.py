@@ -14,7 +14,7 @@ from ..recon.gaussians import Gaussians
 from ..recon.raster.protocol import Rasterizer, RasterOptions
 from ..recon.se3 import Similarity, align_cameras, rotation_angle, se3_exp
 
-__all__ = ["PoseErrors", "map_cameras", "optimise_test_cameras", "pose_errors"]
+__all__ = ["PoseErrors", "map_cameras", "optimise_test_cameras", "pose_errors", "turn_errors"]
 
 
 @dataclass(frozen=True)
@@ -42,6 +42,13 @@ def pose_errors(estimated: Cameras, given: Cameras) -> PoseErrors:
     # relative to the image, so that estimates at another resolution compare
     focal = (a.K[:, 0, 0] / a.width) / (b.K[:, 0, 0] / b.width) - 1
     return PoseErrors(torch.rad2deg(turn), 100 * away / extent, 100 * focal)
+
+
+def turn_errors(estimated: Cameras, given: Cameras) -> Float[Tensor, "V V"]:
+    """Degrees by which the rotation from each photo to each other is wrong. Needs no alignment of the whole, in which one wrong camera bends all others."""
+    F, R = estimated.cam_from_world[:, :3, :3].double(), given.cam_from_world[:, :3, :3].double()
+    between = [T[:, None] @ T.transpose(1, 2)[None] for T in (F, R)]
+    return torch.rad2deg(rotation_angle(between[0] @ between[1].transpose(2, 3)))
 
 
 def map_cameras(test: Cameras, given_train: Cameras, estimated_train: Cameras) -> Cameras:

@@ -10,6 +10,7 @@ import torch
 from ...recon.camera import Cameras
 from ...recon.capture import Capture
 from ...recon.points import PointCloud
+from ...recon.se3 import Similarity
 from .geometry import Rig, project, triangulation_angles
 from .model import Model
 
@@ -37,16 +38,13 @@ def level(model: Model) -> Model:
 
 def level_cameras(cameras: Cameras, points: PointCloud) -> tuple[Cameras, PointCloud]:
     """`level` for cameras and points of any similar frame. Points that a camera does not see have no part in the median depth."""
-    R, t = cameras.cam_from_world[:, :3, :3].double(), cameras.cam_from_world[:, :3, 3].double()
-    world = torch.from_numpy(_upright(R.numpy()))
-    xyz = points.xyz.double()
-    origin = xyz.median(0).values
+    world = torch.from_numpy(_upright(cameras.cam_from_world[:, :3, :3].double().numpy()))
     uv, depth = cameras.project(points.xyz)
     seen = (depth > 0) & (uv >= 0).all(-1) & (uv < torch.tensor([cameras.width, cameras.height])).all(-1)
-    scale = MEDIAN_DEPTH / float(depth[seen].median()) if bool(seen.any()) else 1.0
-    T = torch.eye(4, dtype=torch.float64).repeat(len(cameras), 1, 1)
-    T[:, :3, :3], T[:, :3, 3] = R @ world.T, (t + R @ origin) * scale
-    return replace(cameras, cam_from_world=T.float()).validate(), replace(points, xyz=((xyz - origin) @ world.T * scale).float())
+    scale = MEDIAN_DEPTH / depth[seen].double().median() if bool(seen.any()) else torch.ones((), dtype=torch.float64)
+    frame = Similarity(scale, world, -scale * (world @ points.xyz.double().median(0).values))
+    levelled = frame.apply_to_cameras(cameras.to(dtype=torch.float64)).to(dtype=torch.float32)
+    return levelled.validate(), replace(points, xyz=frame.apply(points.xyz.double()).float())
 
 
 def _upright(R: np.ndarray) -> np.ndarray:

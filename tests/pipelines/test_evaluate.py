@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 import torch
 from handful.pipelines.evaluate import available_lpips, evaluate_scene, held_out, score_views, training_capture
-from handful.pipelines.poses import map_cameras, optimise_test_cameras, pose_errors
+from handful.pipelines.poses import map_cameras, optimise_test_cameras, pose_errors, turn_errors
 from handful.pipelines.protocols import EvalProtocol, metrics, pose_free
 from handful.recon.camera import Cameras
 from handful.recon.capture import ArrayImage, Capture, View
@@ -170,6 +170,9 @@ def test_pose_errors_are_in_degrees_and_percent():
     errors = pose_errors(replace(given, cam_from_world=turned, K=K).resized(128, 96), given)
     assert errors.rotation_deg[0] == pytest.approx(5 * 4 / 5, abs=0.1), "the mean rotation takes its share"
     assert errors.focal.tolist() == pytest.approx([10.0] * 5)
+    turns = turn_errors(replace(given, cam_from_world=turned), given)
+    assert turns[0, 1:].tolist() == pytest.approx([5.0] * 4, abs=1e-6) and turns[1:, 0].tolist() == pytest.approx([5.0] * 4, abs=1e-6)
+    assert float(turns[1:, 1:].max()) < 1e-5, "one wrong camera does not touch what the others say of each other"
 
 
 @pytest.mark.parametrize("backend", ["cpu", "reference"])
