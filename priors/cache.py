@@ -11,6 +11,7 @@ import hashlib
 import os
 import tempfile
 from collections.abc import Sequence
+from importlib.metadata import packages_distributions, version
 from pathlib import Path
 
 import torch
@@ -57,6 +58,9 @@ def _key(prior: DepthPrior, views: Sequence[View], cameras: Cameras | None, poin
             h.update(f"\0{f.name}={_said(getattr(prior, f.name))}".encode())
     for name in getattr(prior, "weights", ()):
         h.update(weights_digest(name).encode())
+    for package in sorted(getattr(prior, "packages", {})):  # another version of the network's package may answer otherwise
+        for distribution in sorted(packages_distributions().get(package, ())):
+            h.update(f"\0{distribution} {version(distribution)}".encode())
     for view in views:
         h.update(view.image.digest().encode())
     tensors = [] if cameras is None else [cameras.cam_from_world, cameras.K]

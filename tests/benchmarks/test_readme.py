@@ -1,37 +1,56 @@
-"""The README's table says what the stored results say."""
+"""The README's tables say what the stored results say."""
 
 from __future__ import annotations
 
 import json
 from pathlib import Path
+from statistics import median
+from typing import Any
 
 import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
-SCENES = ("fern", "flower", "fortress", "horns")
+RESULTS = ROOT / "benchmarks/results"
+TABLES = {  # folder of results: scenes and seeds that it must have
+    "llff-3-gain": (("fern", "flower", "fortress", "horns"), [0, 1, 2]),
+    "dtu-3-gain": (("scan24", "scan37"), [0, 1, 2]),
+}
+METRICS = ("psnr", "ssim", "lpips_vgg")
 
 
-@pytest.mark.parametrize("scene", [*SCENES, "mean"])
-def test_gain_over_3dgs(scene: str) -> None:
-    rows = json.loads((ROOT / "benchmarks/results/llff-3-gain/results.json").read_text())["rows"]
+def rows(name: str) -> list[dict[str, Any]]:
+    return json.loads((RESULTS / name / "results.json").read_text())["rows"]
+
+
+def told(name: str, scene: str) -> list[str]:
+    """Cells of the scene's line in the first table behind the link to the results."""
     lines = (ROOT / "README.md").read_text().splitlines()
-    head = next(i for i, line in enumerate(lines) if line.startswith("| scene | PSNR: 3dgs |"))
-    told = next(line for line in lines[head:] if line.startswith(f"| {scene} |")).replace("*", "").split("|")[2:8]
+    link = next(i for i, line in enumerate(lines) if f"benchmarks/results/{name}/results.json" in line)
+    head = next(i for i, line in enumerate(lines) if i > link and line.startswith("| scene | PSNR: 3dgs |"))
+    return [c.strip() for c in next(line for line in lines[head:] if line.startswith(f"| {scene} |")).replace("*", "").split("|")[2:-1]]
+
+
+@pytest.mark.parametrize("name, scene", [(name, scene) for name, (scenes, _) in TABLES.items() for scene in (*scenes, "mean")])
+def test_scores(name: str, scene: str) -> None:
     stored = []
-    for metric in ("psnr", "ssim", "lpips_vgg"):
+    for metric in METRICS:
         for label in ("3dgs", "handful"):
-            values = [r[metric]["mean"] for r in rows if r["label"] == label and scene in (r["scene"], "mean")]
+            values = [r[metric]["mean"] for r in rows(name) if r["label"] == label and scene in (r["scene"], "mean")]
             stored.append(sum(values) / len(values))
-    for text, value in zip((t.split("±")[0] for t in told), stored, strict=True):
-        digits = len(text.strip().split(".")[1])
-        assert abs(float(text) - value) <= 0.5001 * 10**-digits, (scene, told, stored)
+    for text, value in zip((t.split("±")[0].strip() for t in told(name, scene)[:6]), stored, strict=True):
+        digits = len(text.split(".")[1])
+        assert abs(float(text) - value) <= 0.5001 * 10**-digits, (scene, told(name, scene), stored)
 
 
-def test_the_table_has_three_seeds_and_their_spread() -> None:
-    rows = json.loads((ROOT / "benchmarks/results/llff-3-gain/results.json").read_text())["rows"]
-    assert all(r["seeds"] == [0, 1, 2] for r in rows) and {r["scene"] for r in rows} == set(SCENES)
-    for scene in SCENES:
-        line = next(line for line in (ROOT / "README.md").read_text().splitlines() if line.startswith(f"| {scene} |"))
-        told = [float(cell.split("±")[1]) for cell in line.split("|")[2:4]]
-        stored = [next(r for r in rows if (r["scene"], r["label"]) == (scene, label))["psnr"]["std"] for label in ("3dgs", "handful")]
-        assert told == pytest.approx(stored, abs=0.0051)
+@pytest.mark.parametrize("name", TABLES)
+def test_seeds_spread_and_seconds(name: str) -> None:
+    scenes, seeds = TABLES[name]
+    assert all(r["seeds"] == seeds for r in rows(name)) and {r["scene"] for r in rows(name)} == set(scenes)
+    jobs = [json.loads(p.read_text()) for p in sorted((RESULTS / name / "jobs").glob("*.json"))]
+    for scene in scenes:
+        cells = told(name, scene)
+        for cell, label in zip(cells, ("3dgs", "handful"), strict=False):
+            spread = next(r for r in rows(name) if (r["scene"], r["label"]) == (scene, label))["psnr"]["std"]
+            assert (spread is None) == ("±" not in cell) and (spread is None or float(cell.split("±")[1]) == pytest.approx(spread, abs=0.0051))
+        seconds = [j["training"]["seconds"] for j in jobs if (j["protocol"]["scene"], j["label"]) == (scene, "handful")]
+        assert float(cells[6]) == pytest.approx(median(seconds), abs=0.51), (scene, seconds)

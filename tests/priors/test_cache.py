@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from typing import ClassVar
 
 import pytest
 import torch
@@ -69,6 +70,20 @@ def test_everything_the_result_depends_on_asks_anew(home, monkeypatch):
     assert len(keys) == 7
     monkeypatch.setattr(cache, "weights_digest", lambda name: "e" * 64)
     assert cache._key(Counting(), [view(0.1)], None, None) not in keys
+
+
+def test_another_version_of_the_networks_package_asks_anew(home, monkeypatch):
+    @dataclass
+    class Packaged(Counting):
+        packages: ClassVar[dict[str, str]] = {"PIL": "pip install Pillow", "absent": "pip install absent"}
+
+    prior = Packaged()
+    cache.predict_depth(prior, [view(0.1)], None, None)
+    cache.predict_depth(prior, [view(0.1)], None, None)
+    assert len(prior.asked) == 1
+    monkeypatch.setattr(cache, "version", lambda distribution: "999")
+    cache.predict_depth(prior, [view(0.1)], None, None)
+    assert len(prior.asked) == 2
 
 
 def test_a_prior_without_weights_is_not_kept(home):
