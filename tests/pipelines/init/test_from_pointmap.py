@@ -2,18 +2,27 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 
 import pytest
 import torch
+from handful.data.atomic import write_bytes
+from handful.data.image_io import encode_png
+from handful.pipelines.config import override
 from handful.pipelines.init.config import InitConfig
 from handful.pipelines.init.from_capture import FromCapture
 from handful.pipelines.init.from_matches import FromMatches
 from handful.pipelines.init.from_pointmap import FromPointMap
 from handful.pipelines.init.gauge import MEDIAN_DEPTH
 from handful.pipelines.init.registry import get_initializer
+from handful.pipelines.job import Reconstruction, ReconstructJob
+from handful.pipelines.methods import method_config
 from handful.pipelines.poses import pose_errors
+from handful.pipelines.scene_folder import load_scene
+from handful.priors import oracle
 from handful.priors.oracle import OraclePointMaps
+from handful.priors.registry import PRIORS
 from handful.recon.camera import Cameras
 from handful.recon.capture import ArrayImage, View
 from handful.recon.errors import CaptureError, ConfigError, ShapeError
@@ -92,3 +101,29 @@ def test_settings_choose_the_initialiser(photos):
         assert kind.named(named).config.matchers == named.matchers
     with pytest.raises(ConfigError, match="choose one of auto, given, matches, pointmap"):
         get_initializer("guess")
+
+
+def test_a_scene_from_photos_that_a_network_places(photos, tmp_path, monkeypatch):
+    """The whole job, by the settings alone; the cameras are corrected in it, since nobody gave them."""
+    for view in photos.capture.views:
+        write_bytes(tmp_path / "photos" / view.name, encode_png(view.image.load()))
+    monkeypatch.setattr(oracle, "Toy", lambda: network(photos), raising=False)
+    monkeypatch.setitem(PRIORS["pointmap"], "toy", "oracle:Toy")
+    settings = ["init.pointmap=toy", "init.matchers=sift", "optim.steps=4", "seed.budget=1000", "seed.extra=100"]
+    job = ReconstructJob(tmp_path / "photos", tmp_path / "out", config=override(method_config("handful"), settings))
+    work = Reconstruction(job)
+    list(work.events())
+    work.finish()
+    metrics = json.loads((tmp_path / "out" / "metrics.json").read_text())
+    assert (metrics["cameras"]["method"], metrics["registered"], metrics["cameras"]["focal_source"]) == ("oracle", 3, "estimated")
+    e = pose_errors(load_scene(tmp_path / "out").scene.cameras, photos.cameras)
+    assert float(e.rotation_deg.max()) < 0.5 and 0 < float(e.center.max()) < 3
+
+
+def test_a_network_that_is_not_here_is_told_before_any_work(photos, tmp_path):
+    for view in photos.capture.views:
+        write_bytes(tmp_path / "photos" / view.name, encode_png(view.image.load()))
+    job = ReconstructJob(tmp_path / "photos", tmp_path / "out", config=override(method_config("handful"), ["init.pointmap=oracle"]))
+    with pytest.raises(ConfigError, match="cannot be had by its name alone"):
+        list(Reconstruction(job).events())
+    assert not (tmp_path / "out").exists()
