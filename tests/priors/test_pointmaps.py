@@ -142,7 +142,7 @@ def test_missing_packages_and_weights_are_told(no_weights, monkeypatch, name, mo
     monkeypatch.setitem(sys.modules, module, None)
     with pytest.raises(BackendUnavailable, match=f"pointmap prior {name} needs the package {module}; run `pip install "):
         get_prior("pointmap", name)
-    assert set(PRIORS["pointmap"]) == {"depth-anything-3", "vggt", "mapanything"}
+    assert set(PRIORS["pointmap"]) - {"oracle"} == {"depth-anything-3", "vggt", "mapanything"}
 
 
 def test_weights_that_commerce_may_not_use_are_no_default_and_need_consent(no_weights, monkeypatch):
