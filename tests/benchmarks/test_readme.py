@@ -23,11 +23,11 @@ def rows(name: str) -> list[dict[str, Any]]:
     return json.loads((RESULTS / name / "results.json").read_text())["rows"]
 
 
-def told(name: str, scene: str) -> list[str]:
-    """Cells of the scene's line in the first table behind the link to the results."""
+def told(name: str, scene: str, head_begins: str = "| scene | PSNR: 3dgs |") -> list[str]:
+    """Cells of the scene's line in the first such table behind the link to the results."""
     lines = (ROOT / "README.md").read_text().splitlines()
     link = next(i for i, line in enumerate(lines) if f"benchmarks/results/{name}/results.json" in line)
-    head = next(i for i, line in enumerate(lines) if i > link and line.startswith("| scene | PSNR: 3dgs |"))
+    head = next(i for i, line in enumerate(lines) if i > link and line.startswith(head_begins))
     return [c.strip() for c in next(line for line in lines[head:] if line.startswith(f"| {scene} |")).replace("*", "").split("|")[2:-1]]
 
 
@@ -55,3 +55,13 @@ def test_seeds_spread_and_seconds(name: str) -> None:
             assert (spread is None) == ("±" not in cell) and (spread is None or float(cell.split("±")[1]) == pytest.approx(spread, abs=0.0051))
         seconds = [j["training"]["seconds"] for j in jobs if (j["protocol"]["scene"], j["label"]) == (scene, "handful")]
         assert float(cells[6]) == pytest.approx(median(seconds), abs=0.51), (scene, seconds)
+
+
+@pytest.mark.parametrize("scene", ["fern", "flower", "horns"])
+def test_without_cameras(scene: str) -> None:
+    stored = {(r["protocol"], r["scene"]): r for r in rows("posefree")}
+    protocols = ("llff-3", "llff-3-posefree-tto", "llff-6", "llff-6-posefree-tto")
+    assert len(stored) == 12 and all(r["seeds"] == [0] for r in stored.values())
+    *scores, seconds = map(float, told("posefree", scene, "| scene | PSNR, 3 photos: given |"))
+    assert scores == pytest.approx([stored[p, scene]["psnr"]["mean"] for p in protocols], abs=0.00501)
+    assert seconds == pytest.approx(stored["llff-3-posefree-tto", scene]["seconds"]["mean"], abs=0.51)
