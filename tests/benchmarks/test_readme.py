@@ -14,6 +14,7 @@ RESULTS = ROOT / "benchmarks/results"
 TABLES = {  # folder of results: scenes and seeds that it must have
     "llff-3-gain": (("fern", "flower", "fortress", "horns"), [0, 1, 2]),
     "llff-6-gain": (("fern", "flower", "fortress", "horns"), [0]),
+    "llff-9-gain": (("fern", "flower", "fortress", "horns"), [0]),
     "dtu-3-gain": (("scan24", "scan37"), [0, 1, 2]),
 }
 METRICS = ("psnr", "ssim", "lpips_vgg")
