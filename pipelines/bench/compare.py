@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -106,8 +106,16 @@ def compare(a: Sequence[Run], b: Sequence[Run], name_a: str = "A", name_b: str =
         )
     scenes = {key: {m: paired(d[key]) for m, d in by_metric.items() if key in d} for key in by_metric["psnr"]}
     overall = {m: paired([x for values in d.values() for x in values]) for m, d in by_metric.items() if sum(map(len, d.values())) >= 2}
-    across = {m: paired([sum(values) / len(values) for values in d.values()]) for m, d in by_metric.items() if len(d) >= 2}
+    across = {m: paired(means) for m, d in by_metric.items() if len(means := _scene_means(d)) >= 2}
     return Comparison(name_a, name_b, scenes, overall, across)
+
+
+def _scene_means(by_place: Mapping[tuple[str, str], Sequence[float]]) -> list[float]:
+    """One mean per scene: a scene under several protocols (views, sizes) is still one scene, and says no more about others."""
+    scenes: dict[str, list[float]] = {}
+    for (_, scene), values in by_place.items():
+        scenes.setdefault(scene, []).append(sum(values) / len(values))
+    return [sum(means) / len(means) for means in scenes.values()]
 
 
 def number(value: float, metric: str) -> str:

@@ -63,6 +63,7 @@ def run_plan(plan: Plan, out: Path, command: str, say: Progress, at_a_time: int 
             bases.append(base_record(job, material, digests, origin))
     if not jobs:
         raise ConfigError(troubles[0])
+    _refuse_twins(bases)
     with claim_folder(out):
         write_list(out, _listing(plan, command, bases, troubles))
         todo = [i for i, base in enumerate(bases) if read_done(out, base["name"], base["identity"]) is None]
@@ -74,6 +75,7 @@ def run_plan(plan: Plan, out: Path, command: str, say: Progress, at_a_time: int 
         failed = 0
         for count, output in enumerate(_outputs(tasks, out, at_a_time, ray_address, say), 1):
             keep(out, output)
+            write_summary(read_listed(out))  # each time: a run that is stopped leaves a summary of what it did
             record = output.record
             if record["status"] == "failed":
                 failed += 1
@@ -81,6 +83,20 @@ def run_plan(plan: Plan, out: Path, command: str, say: Progress, at_a_time: int 
             say(f"[{count + skipped}/{len(jobs)}] {record['name']}: {_result(record)}", True)
         write_summary(read_listed(out))
     return Outcome(len(todo) - failed, skipped, tuple(troubles))
+
+
+def _refuse_twins(bases: Sequence[dict[str, Any]]) -> None:
+    """Tables tell runs apart by protocol, scene, method and seed: two places that read alike there would be pooled as repetitions of one."""
+    seen: set[tuple[str, str, str, int]] = set()
+    for base in bases:
+        protocol, scene = base["protocol"]["id"], base["protocol"]["scene"]
+        key = (protocol, scene, base["label"], base["seed"])
+        if key in seen:
+            raise ConfigError(
+                f"The benchmark's file has {scene} with {protocol} twice (two folders of one name, or one at two sizes); "
+                "tables could not tell them apart, so put the second into a file of its own."
+            )
+        seen.add(key)
 
 
 def _outputs(tasks: Sequence[Task], out: Path, at_a_time: int, ray_address: str | None, say: Progress) -> Iterator[JobOutput]:

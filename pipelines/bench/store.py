@@ -80,7 +80,8 @@ def is_benchmark(folder: Path) -> bool:
 @contextmanager
 def claim_folder(out: Path) -> Iterator[None]:
     """Makes the folder and keeps a second run out of it, until the block or the process ends in whatever way."""
-    foreign = out.is_dir() and not is_benchmark(out) and any(p.name not in ("lock", "running") for p in out.iterdir())
+    # a run that was killed while it wrote its first file leaves the beginning of that file
+    foreign = out.is_dir() and not is_benchmark(out) and any(p.name not in ("lock", "running") and not p.name.startswith(".benchmark.json.") for p in out.iterdir())
     if foreign:
         raise ConfigError(f"{out} holds files that no benchmark wrote; choose another folder with -o.")
     ensure_folder(out)

@@ -69,6 +69,8 @@ class Evaluate(CommonOptions):
         check_device(self.device)
         if not self.seeds:
             raise ConfigError("--seeds needs at least one number.")
+        if len(set(self.seeds)) != len(self.seeds):
+            raise ConfigError(f"--seeds must name each seed once, got {' '.join(map(str, self.seeds))}.")
         if self.out is not None:
             ensure_folder(self.out)  # before the work, not after it
         config = override(method_config(self.method), self.set)

@@ -87,6 +87,13 @@ def test_pairs_are_formed_by_protocol_scene_and_seed() -> None:
     assert sentence(c.overall["lpips_vgg"], "lpips_vgg").startswith("B is better by 0.0500 LPIPS-VGG"), "less LPIPS is better"
 
 
+def test_a_scene_under_two_protocols_is_one_scene() -> None:
+    a, b = ([_run_of("m", 0, 20.0 + x, scene, id=p) for p in ("llff-3", "llff-6") for scene, x in zip(("fern", "horns"), gains, strict=True)] for gains in ((0, 0), (1, 3)))
+    c = compare(a, b)
+    assert len(c.scenes) == 4 and c.overall["psnr"].pairs == 4
+    assert c.across["psnr"].pairs == 2 and c.across["psnr"].mean == pytest.approx(2)
+
+
 def test_a_verdict_needs_an_interval_without_zero() -> None:
     a = [_run_of("m", s, 20.0) for s in range(4)]
     unsure = compare(a, [_run_of("n", s, 20.0 + x) for s, x in enumerate((0.5, -0.4, 0.3, -0.2))])

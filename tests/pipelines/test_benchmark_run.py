@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -214,6 +215,18 @@ def test_two_runs_do_not_write_into_one_folder(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="files that no benchmark wrote"):
         with claim_folder(tmp_path / "mine"):
             pass
+    (tmp_path / "begun").mkdir()
+    (tmp_path / "begun" / ".benchmark.json.0.partial").write_text("{")  # what a run leaves that was killed while it wrote its first file
+    with claim_folder(tmp_path / "begun"):
+        pass
+
+
+def test_two_places_that_tables_cannot_tell_apart_are_refused(table: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for room in ("kitchen", "garden"):
+        shutil.copytree(table / "table", tmp_path / room / "out")
+    file = write_file(tmp_path / "b.json", benchmarks=[{"dataset": "holdout", "scenes": ["kitchen/out", "garden/out"], "views": [0], "every": 3}])
+    assert _run(["benchmark", "run", str(file), "-o", str(tmp_path / "done")]) == 2
+    assert "tables could not tell them apart" in capsys.readouterr().err and not (tmp_path / "done").exists()
 
 
 def test_records_are_checked(ran: Path, tmp_path: Path) -> None:

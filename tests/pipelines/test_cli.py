@@ -122,6 +122,7 @@ def test_evaluate_photos_of_ones_own(tmp_path: Path, capsys: pytest.CaptureFixtu
     assert [[Path(n).name for n in results["protocol"][part]] for part in ("test", "train")] == [["v0.png", "v3.png"], ["v1.png", "v2.png", "v4.png", "v5.png"]]
     capsys.readouterr()
     assert "--every is for holdout" in refused(capsys, "evaluate", "llff", tmp_path, "--every", "4")
+    assert "--seeds must name each seed once, got 3 3" in refused(capsys, "evaluate", "holdout", table, "--seeds", "3", "3")
     assert "--views must be 2 or more" in refused(capsys, "evaluate", "holdout", table, "--views", "1")
 
 
