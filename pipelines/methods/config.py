@@ -26,6 +26,7 @@ class SeedConfig:
         surround_opacity: opacity of the ring and of the layer behind depth edges.
         behind: width of the band, in percent of the longer side, that continues the background behind each depth edge (0 = none).
         guesses: seed what only one photo shows or nothing confirms, too, from completed depth; without, only what was measured.
+        guess_spacing: how many times further apart, and larger, splats of guessed depth are where another photo looks, too, and vouches for nothing.
         merge: skip pixels that an earlier photo's confident depth already explains.
         sh_degree: highest spherical-harmonic degree; None = by the number of photos (0 up to 5, 1 up to 12, then 2).
     """
@@ -41,6 +42,7 @@ class SeedConfig:
     surround_opacity: float = 0.5
     behind: float = 4.0
     guesses: bool = True
+    guess_spacing: float = 1.0
     merge: bool = True
     sh_degree: int | None = None
 

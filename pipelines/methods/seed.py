@@ -57,13 +57,17 @@ def seed_gaussians(capture: Capture, depth: tuple[DepthMap, ...], config: SeedCo
     keep = [inside[i] & ~_explained(cameras, depth, dense, i) if config.merge else inside[i].clone() for i in range(len(cameras))]
     if not config.guesses:
         keep = [k & d.valid for k, d in zip(keep, depth, strict=True)]
-    rate = min(1.0, config.budget_for(inside.numel()) / max(1, sum(int(k.sum()) for k in keep)))
+    coarse = config.guess_spacing**2
+    doubtful = [~d.valid & _looked_at(cameras, dense, i) for i, d in enumerate(depth)]
+    wanted = sum(int((k & ~o).sum()) + int((k & o).sum()) / coarse for k, o in zip(keep, doubtful, strict=True))
+    rate = min(1.0, config.budget_for(inside.numel()) / max(1, wanted))
     reach = CLEAR * torch.stack([_median_depth(d, z) for d, z in zip(depth, dense, strict=True)])
     shown, extra = [], []
     for i in range(len(cameras)):
         guessed = keep[i] & ~depth[i].valid
         keep[i][guessed] &= ~_in_the_way(cameras[i].unproject_depth(dense[i][None])[0][guessed], cameras, reach)
-        shown.append(_photo_layer(cameras[i], images[i], depth[i], dense[i], keep[i], rate, config))
+        for which, share in ((~doubtful[i], rate), (doubtful[i], rate / coarse)):
+            shown.append(_photo_layer(cameras[i], images[i], depth[i], dense[i], keep[i] & which, share, config))
         if config.behind > 0:
             extra.append(_behind_layer(cameras[i], images[i], dense[i], inside[i], config))
         if config.surround > 0 and masks is None:
@@ -143,6 +147,15 @@ def _explained(cameras: Cameras, depth: tuple[DepthMap, ...], dense: Tensor, i: 
         as_close = z[0] <= 1.1 * dense[i].reshape(-1)
         found |= ok & confident & same & as_close
     return found.reshape(h, w)
+
+
+def _looked_at(cameras: Cameras, dense: Float[Tensor, "V H W"], i: int) -> Bool[Tensor, "H W"]:
+    """Pixels of photo i whose place lies within another photo, too, in front of it or hidden there."""
+    h, w = dense.shape[1:]
+    uv, z = cameras.project(cameras[i].unproject_depth(dense[i][None]).reshape(-1, 3))
+    within = (z > 0) & (uv > 0).all(-1) & (uv[..., 0] < w) & (uv[..., 1] < h)
+    within[i] = False
+    return within.any(0).reshape(h, w)
 
 
 def _photo_layer(camera: Cameras, image: Tensor, prior: DepthMap, dense: Tensor, keep: Tensor, rate: float, config: SeedConfig) -> Layer:

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
+import pytest
 import torch
 from handful.pipelines.methods.config import SeedConfig
 from handful.pipelines.methods.seed import CLEAR, seed_gaussians, ways
 from handful.recon.camera import Cameras
 from handful.recon.capture import ArrayImage, Capture, View
 from handful.recon.depth import DepthMap
+from handful.recon.gaussians import Gaussians
 
 SIZE = 48
 
@@ -26,7 +30,7 @@ def two_photos(valid_near: bool, apart: float = 0.5, focal: float = 40.0, z_near
     trusted = valid.clone()
     trusted[20:28, 30:48] = valid_near
     # confidence keeps the block in the completed depth; not being valid makes it a guess
-    maps = (DepthMap(near, valid.float(), trusted, "metric"), DepthMap(z, valid.float(), valid, "metric"))
+    maps = (DepthMap(near, valid.float(), trusted), DepthMap(z, valid.float(), valid))
     return Capture(views, Cameras(T, K, SIZE, SIZE)), maps
 
 
@@ -82,3 +86,31 @@ def test_the_extra_budget_bounds_what_no_photo_shows():
 
 def test_what_was_measured_stays_however_near():
     assert nearest(*two_photos(valid_near=True)) < 0.8
+
+
+def test_guesses_where_others_look_are_fewer_and_larger_and_what_was_measured_gets_their_room():
+    capture, maps = two_photos(valid_near=True, apart=0.02)  # hardly apart: each shows almost all that the other shows
+    half = maps[0].valid.clone()
+    half[:, : SIZE // 2] = False  # nothing vouches for the left half of both photos
+    maps = tuple(replace(m, valid=half, confidence=half.float()) for m in maps)
+    plain = replace(SeedConfig(), budget=600, surround=0.0, behind=0.0, merge=False, thickness=1.0)
+    fine, coarse = (seed_gaussians(capture, maps, replace(plain, guess_spacing=spacing)) for spacing in (1.0, 4.0))
+
+    def parts(g: Gaussians) -> tuple[tuple[int, float], tuple[int, float]]:
+        """Count and size of the guessed, which are faint, and of the measured."""
+        guessed = g.logit_opacities.sigmoid() < 0.3
+        return tuple((int(w.sum()), float(g.log_scales.exp()[w].median())) for w in (guessed, ~guessed))  # pyright: ignore[reportReturnType]
+
+    (few, large), (measured, small) = parts(coarse)
+    (many, usual), (fewer, wider) = parts(fine)
+    assert 0.8 < large / small / 4 < 1.2 and 0.8 < usual / wider < 1.2
+    assert few * 16 == pytest.approx(measured, rel=0.2) and many == pytest.approx(fewer, rel=0.1)
+    assert few + measured == pytest.approx(600, rel=0.05) and many + fewer == pytest.approx(600, rel=0.05)
+
+
+def test_guesses_where_nobody_else_looks_stay_fine():
+    capture, maps = two_photos(valid_near=True, apart=3.3, z_near=3.0)  # a wall 3 away: each shows less than a twelfth of what the other shows
+    maps = tuple(replace(m, valid=torch.zeros_like(m.valid)) for m in maps)
+    plain = replace(SeedConfig(), budget=10_000, surround=0.0, behind=0.0, thickness=1.0)
+    fine, coarse = (seed_gaussians(capture, maps, replace(plain, guess_spacing=spacing)) for spacing in (1.0, 4.0))
+    assert 0.85 * len(fine) < len(coarse) < len(fine) and coarse.log_scales.median() == fine.log_scales.median()
