@@ -206,6 +206,7 @@ def _check(file: BenchmarkFile, path: Path) -> None:
         need(bool(b.views) and bool(b.poses), f"{b.dataset} needs views and poses")
         need(bool(b.scenes) or b.dataset == "spare", f"{b.dataset} needs scenes")
         need(b.max_side is None or b.dataset in ("spare", "holdout"), f"the size of {b.dataset} is its protocol's; max_side is for spare and holdout")
+        need(b.downscale is None or b.dataset != "spare", "the photos of spare are made smaller with max_side, not with downscale")
         need(b.every == 8 or b.dataset == "holdout", "every is for holdout; the other data sets have their own test photos")
         need(b.split is None or b.dataset == "spare", "split is for spare")
         need(not b.validation or b.dataset not in ("spare", "holdout"), "validation is for data sets whose training photos a protocol names")

@@ -113,6 +113,7 @@ set = ["terms.depth=0", "terms.smooth=0"]
         (("views = [3, 9]", "views = [3, 3]"), "names llff fern, 3 views twice"),
         (("views = [3, 9]", "views = []"), "llff needs views and poses"),
         (("downscale = 4", "max_side = 100"), "the size of llff is its protocol's"),
+        (('dataset = "llff"', 'dataset = "spare"'), "with max_side, not with downscale"),
         (('title = "try"', "title = try"), "not valid TOML"),
         (('method = "handful"', 'method = "nerf"'), "no method 'nerf'"),
     ],
