@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import functools
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from .errors import CheckpointError, ShapeError
+from .errors import BackendUnavailable, CheckpointError, ShapeError
 from .kernels import native_or_none
 
 __all__ = ["SparseAdam", "decay_opacity"]
@@ -22,6 +23,24 @@ def _native_for(*tensors: Tensor | None):
         if t is not None and (t.device.type != "cpu" or t.dtype not in (torch.float32, torch.bool) or not t.is_contiguous()):
             return None
     return native_or_none()
+
+
+@functools.cache
+def _gsplat_adam() -> Callable[..., None] | None:
+    from .raster.cuda_gsplat import load_kernels
+
+    try:
+        return load_kernels().adam
+    except BackendUnavailable:
+        return None
+
+
+def _gsplat_for(*tensors: Tensor | None) -> Callable[..., None] | None:
+    """gsplat's fused step where it can work on these tensors in place, else None."""
+    for t in tensors:
+        if t is not None and (t.device.type != "cuda" or t.dtype not in (torch.float32, torch.bool) or not t.is_contiguous() or t.numel() == 0):
+            return None
+    return _gsplat_adam()
 
 
 class SparseAdam:
@@ -84,15 +103,25 @@ class SparseAdam:
         grad = p.grad.contiguous()
         native = _native_for(p, grad, g["exp_avg"], g["exp_avg_sq"], rows)
         if native is None:
-            self._step_torch(g, grad, rows)
+            fused = _gsplat_for(p, grad, g["exp_avg"], g["exp_avg_sq"], rows)
+            self._step_torch(g, grad, rows) if fused is None else self._step_gsplat(fused, g, grad, rows)
             return
         columns = g["column_lr"]
         lr = [float(g["lr"])] if columns is None else (columns.flatten().double() * float(g["lr"])).tolist()
         state = (g["exp_avg"], g["exp_avg_sq"])
         native.adam_step(p.detach(), grad, *state, rows, lr, *self.betas, self.eps, self.steps, torch.get_num_threads())
 
+    def _step_gsplat(self, fused: Callable[..., None], g: dict[str, Any], grad: Tensor, rows: Bool[Tensor, "N"] | None) -> None:
+        """gsplat's kernel corrects no bias and knows one rate: the correction goes into rate and eps, the columns' rates are applied to the step it made."""
+        b1, b2 = self.betas
+        p, columns, root = g["param"].detach(), g["column_lr"], math.sqrt(1 - b2**self.steps)
+        before = None if columns is None else p.clone()
+        fused(p, grad, g["exp_avg"], g["exp_avg_sq"], rows, g["lr"] * root / (1 - b1**self.steps), b1, b2, self.eps * root)
+        if before is not None and columns is not None:
+            p.copy_(torch.lerp(before, p, columns.expand_as(p)))
+
     def _step_torch(self, g: dict[str, Any], grad: Tensor, rows: Bool[Tensor, "N"] | None) -> None:
-        """The same in plain torch: the twin for the tests, and for a GPU."""
+        """The same in plain torch: the twin for the tests, and for what the kernels cannot take."""
         p, m, v = g["param"], g["exp_avg"], g["exp_avg_sq"]
         b1, b2 = self.betas
         m1 = torch.lerp(grad, m, b1)

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
-from torch.nn.functional import max_pool2d
 
 from ...recon.camera import Cameras, pixel_centers
 from ...recon.capture import Capture
@@ -16,6 +15,7 @@ from ...recon.depth_fill import complete_depth
 from ...recon.fill import beyond_borders, push_pull
 from ...recon.gaussians import Gaussians
 from ...recon.sh import sh_dc_from_rgb
+from ...recon.windows import window_max
 from .config import SeedConfig
 from .surface import surface_discs
 
@@ -178,7 +178,7 @@ def _behind_layer(camera: Cameras, image: Tensor, dense: Tensor, inside: Tensor,
     band = max(1, round(config.behind / 100 * max(h, w)))
     far = dense
     for _ in range(2):  # two passes make the square window rounder and reach across the blurred edge itself
-        far = max_pool2d(far[None, None], band // 2 * 2 + 1, stride=1, padding=band // 2)[0, 0]
+        far = window_max(far, band // 2)
     front = dense < far * (1 - EDGE)
     known = (inside & ~front & (dense > 0)).float()
     if not bool(front.any()) or not bool(known.any()):

@@ -10,6 +10,7 @@ from functools import partial
 from typing import Any
 
 import torch
+from jaxtyping import Float
 from torch import Tensor
 
 from ...recon.camera import Cameras
@@ -153,7 +154,7 @@ class SplatRun:
         """Render, loss, gradients, and the field's step on photo i."""
         optim, progress = self.config.optim, self.step / self.steps
         drop = self._dropout()
-        keep = (torch.rand(len(field), generator=self.rng) >= drop).float().to(self.device) if drop > 0 else None
+        keep = self._kept(len(field), drop) if drop > 0 else None
         normal = self.config.terms.surface > 0
         options = RasterOptions(background=self.background, opacity_scale=keep, camera_grads=self.corrections.active, normal=normal)
         gaussians = field.gaussians()
@@ -181,6 +182,13 @@ class SplatRun:
         total.backward()
         field.step(torch.stack(seen).any(0), out.aux.visible[0], self._lr_means(progress), optim.opacity_decay, progress)
         return out, total.detach()
+
+    def _kept(self, n: int, drop: float) -> Float[Tensor, "N"]:
+        """1 for each Gaussian that this step draws, else 0."""
+        rng = self.rng
+        if self.device.type != "cpu":  # there the CPU would draw, and send, for as long as the rest of the step takes; the seed is drawn here, so state() is whole
+            rng = torch.Generator(self.device).manual_seed(int(torch.randint(2**62, (), generator=self.rng)))
+        return (torch.rand(n, generator=rng, device=self.device) >= drop).float()
 
     def _rivals(self, field: Field, options: RasterOptions) -> tuple[Callable[[Cameras], RenderOutput], ...]:
         """Draw the other fields, without gradients."""

@@ -33,13 +33,14 @@ FAR_PLANE = 1e30
 
 @dataclass(frozen=True)
 class Kernels:
-    """The five functions of gsplat used, by its own signatures; tests put its pure-torch ones here and so run this file without a GPU."""
+    """The functions of gsplat used, by its own signatures; tests put its pure-torch ones here and so run this file without a GPU."""
 
     fully_fused_projection: Callable[..., Any]
     spherical_harmonics: Callable[..., Any]
     isect_tiles: Callable[..., Any]
     isect_offset_encode: Callable[..., Any]
     rasterize_to_pixels: Callable[..., Any]
+    adam: Callable[..., Any]
 
 
 def load_kernels() -> Kernels:
@@ -54,6 +55,7 @@ def load_kernels() -> Kernels:
     logging.getLogger(__name__).info("loading gsplat's CUDA kernels (the first time they are compiled: some minutes)")
     try:
         from gsplat.cuda._backend import _C  # pyright: ignore[reportAttributeAccessIssue]
+        from gsplat.cuda._wrapper import adam
     except Exception as e:  # a failed compilation surfaces as any of RuntimeError, OSError, ImportError
         raise BackendUnavailable(
             f"gsplat could not compile its CUDA kernels ({str(e).splitlines()[0] if str(e) else type(e).__name__})."
@@ -68,6 +70,7 @@ def load_kernels() -> Kernels:
         gsplat.isect_tiles,
         gsplat.isect_offset_encode,
         gsplat.rasterize_to_pixels,
+        adam,
     )
 
 
@@ -84,15 +87,16 @@ def _intrinsics_as_motion(K: Float[Tensor, "V 3 3"]) -> Float[Tensor, "V 3 3"]:
     return torch.stack(rows, -1).unflatten(-1, (3, 3))
 
 
+@torch.no_grad()
 def _usable(g: Gaussians) -> Bool[Tensor, "N"]:
-    ok = (
-        (torch.linalg.vector_norm(g.quats_wxyz, dim=-1) > 1e-12)
-        & (g.log_scales < LARGEST_LOG_SCALE).all(-1)
-        & (g.means.abs() < LARGEST_MEAN).all(-1)
+    """Few launches: at these sizes they, not the numbers, are what a step on a GPU waits for."""
+    rows = torch.cat([g.quats_wxyz, g.log_scales, g.logit_opacities[:, None], g.sh.flatten(1)], 1)
+    return (
+        ((rows * 0).sum(-1) == 0)  # finite: nan and inf times 0 are nan
+        & (torch.linalg.vector_norm(g.quats_wxyz, dim=-1) > 1e-12)
+        & (g.log_scales.amax(-1) < LARGEST_LOG_SCALE)
+        & (g.means.abs().amax(-1) < LARGEST_MEAN)
     )
-    for t in (g.quats_wxyz, g.log_scales, g.logit_opacities[:, None], g.sh.flatten(1)):
-        ok &= torch.isfinite(t).all(-1)
-    return ok
 
 
 def _harmless(g: Gaussians, ok: Bool[Tensor, "N"]) -> Gaussians:
@@ -144,15 +148,18 @@ class GsplatRasterizer:
         if v == 0 or n == 0:
             return self._empty(gaussians, w2c, K, size, options)
         ok = _usable(gaussians)
-        g = _harmless(gaussians, ok)
+        all_ok = bool(ok.all())
+        g = gaussians if all_ok else _harmless(gaussians, ok)
         R, t = w2c[:, :3, :3], w2c[:, :3, 3]
-        opacity = torch.where(ok, g.opacities * (1.0 if options.opacity_scale is None else options.opacity_scale.float()), 0.0)
+        opacity = g.opacities if options.opacity_scale is None else g.opacities * options.opacity_scale.float()
+        opacity = opacity if all_ok else torch.where(ok, opacity, 0.0)
         view = torch.cat([_intrinsics_as_motion(K) @ w2c[:, :3], w2c[:, 3:]], 1) if K.requires_grad else w2c
         radii, means2d, z, conics, compensation = self._k.fully_fused_projection(
             g.means, None, g.quats_wxyz, g.scales, view.contiguous(), K.detach().contiguous(), *size,
             eps2d=COVARIANCE_BLUR, near_plane=options.near, far_plane=FAR_PLANE, calc_compensations=options.antialiased, opacities=opacity.detach().contiguous(),
         )  # fmt: skip
-        # gsplat leaves the rows it culls uninitialised
+        # gsplat leaves the rows it culls uninitialised. With radius 0 they are in no tile's list, so nothing below reads them; what a caller sees, and what
+        # would be multiplied with a gradient, is set to 0
         seen = (radii > 0).all(-1) & ok
         radii = torch.where(seen[..., None], radii, 0)
         means2d = torch.where(seen[..., None], means2d, 0.0)
@@ -163,16 +170,14 @@ class GsplatRasterizer:
         center = -(R.transpose(1, 2) @ t[..., None])[..., 0]
         degree = gaussians.sh_degree if options.sh_degree is None else min(options.sh_degree, gaussians.sh_degree)
         sh = g.sh[:, : sh_coefficients(degree)].expand(v, n, -1, 3)
-        direction = torch.where(seen[..., None], g.means - center[:, None], 1.0)
-        rgb = (0.5 + self._k.spherical_harmonics(degree, direction, sh, masks=seen)).clamp_min(0)
-        columns = [torch.where(seen[..., None], rgb, 0.0), torch.where(seen, z, 0.0)[..., None]]
+        rgb = (0.5 + self._k.spherical_harmonics(degree, g.means - center[:, None], sh, masks=seen)).clamp_min(0)
+        columns = [rgb, z[..., None]]
         if options.normal:
             columns.append(_normals(g, R, g.means @ R.transpose(1, 2) + t[:, None]))
 
         tiles = [-(-s // TILE_SIZE) for s in size]
-        _, ids, flat = self._k.isect_tiles(means2d.detach(), radii, torch.where(seen, z.detach(), 1.0), TILE_SIZE, *tiles)
+        _, ids, flat = self._k.isect_tiles(means2d.detach(), radii, z.detach(), TILE_SIZE, *tiles)
         offsets = self._k.isect_offset_encode(ids, v, *tiles).reshape(v, tiles[1], tiles[0])
-        conics = torch.where(seen[..., None], conics, 0.0)
         image, alpha = self._k.rasterize_to_pixels(means2d, conics, torch.cat(columns, -1), opacity, *size, TILE_SIZE, offsets, flat)
         return self._output(image, alpha[..., 0], RenderAux(means2d, radii.amax(-1).to(means2d.dtype), seen), options)
 

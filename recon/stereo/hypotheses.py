@@ -5,9 +5,9 @@ from __future__ import annotations
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
-from torch.nn import functional as F
 
 from ..camera import Cameras
+from ..windows import window_max
 
 __all__ = ["anchors", "large_planes", "plane_maps", "point_maps"]
 
@@ -113,8 +113,7 @@ def anchors(
     """
     near = point_maps(xyz, cameras, i, reach=1)[..., 0]
     known = torch.where(valid & (depth > 0), 1.0 / depth.clamp(min=1e-9), torch.zeros_like(depth))
-    size = 2 * reach + 1
-    front = F.max_pool2d(torch.maximum(near, known)[None, None], size, 1, reach)[0, 0]
-    covered = F.max_pool2d(valid[None, None].float(), 5, 1, 2)[0, 0] > 0
+    front = window_max(torch.maximum(near, known), reach)
+    covered = window_max(valid.float(), 2) > 0
     keep = (near > 0.8 * front) & (near > 0) & ~covered
     return torch.where(keep, 1.0 / near.clamp(min=1e-12), torch.zeros_like(near))

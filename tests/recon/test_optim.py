@@ -12,14 +12,17 @@ from handful.recon.errors import CheckpointError, ShapeError
 from handful.recon.kernels import native_or_none
 from handful.recon.optim import SparseAdam, decay_opacity
 
+from .raster.gsplat_on_cpu import adam
+
 SHAPES = {"means": (307, 3), "logits": (307,), "sh": (307, 4, 3), "cameras": (5, 6)}
 LR = {"means": 1e-2, "logits": 5e-2, "sh": 3e-3, "cameras": 1e-3}
 
 
-@pytest.fixture(params=["native", "torch"])
+@pytest.fixture(params=["native", "torch", "gsplat"])
 def backend(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
-    if request.param == "torch":
+    if request.param in ("torch", "gsplat"):
         monkeypatch.setattr(optim, "native_or_none", lambda: None)
+        monkeypatch.setattr(optim, "_gsplat_for", lambda *_: adam if request.param == "gsplat" else None)
     elif native_or_none() is None:
         pytest.skip("needs compiled kernels")
     yield request.param
@@ -33,7 +36,7 @@ def params(seed: int = 0) -> dict[str, torch.Tensor]:
 def give_gradients(p: dict[str, torch.Tensor], step: int) -> None:
     g = torch.Generator().manual_seed(100 + step)
     for t in p.values():
-        t.grad = torch.randn(t.shape, generator=g) * 10 ** torch.randint(-6, 2, t.shape, generator=g)
+        t.grad = (torch.randn(t.shape, generator=g) * 10 ** torch.randint(-6, 2, t.shape, generator=g)).to(t.device)
 
 
 def test_all_visible_is_adam(backend: str) -> None:
@@ -77,6 +80,28 @@ def test_native_equals_its_twin(monkeypatch: pytest.MonkeyPatch) -> None:
         with monkeypatch.context() as m:
             m.setattr(optim, "native_or_none", lambda: None)
             slow.step(visible)
+    for k in a:
+        assert torch.allclose(a[k], b[k], rtol=1e-5, atol=1e-6), k
+        assert torch.allclose(fast.groups[k]["exp_avg"], slow.groups[k]["exp_avg"], rtol=1e-4, atol=1e-6), k
+
+
+@pytest.mark.parametrize("real", [False, True], ids=["formulas", "gpu"])
+def test_gsplat_step_equals_its_twin(monkeypatch: pytest.MonkeyPatch, device: torch.device, real: bool) -> None:
+    if real and device.type != "cuda":
+        pytest.skip("needs CUDA")
+    on = device if real else torch.device("cpu")
+    columns = {"sh": torch.tensor([1.0, 0.05, 0.05, 0.5], device=on)[:, None].expand(4, 3).contiguous()}
+    a, b = ({k: v.detach().to(on).requires_grad_() for k, v in params().items()} for _ in range(2))
+    fast, slow = SparseAdam(a, LR, column_lr=columns), SparseAdam(b, LR, column_lr=columns)
+    kernel = optim._gsplat_adam() if real else adam
+    assert kernel is not None
+    monkeypatch.setattr(optim, "native_or_none", lambda: None)
+    for step in range(6):
+        visible = (torch.rand(307) > 0.4).to(on)
+        for p, opt, used in ((a, fast, kernel), (b, slow, None)):
+            give_gradients(p, step)
+            monkeypatch.setattr(optim, "_gsplat_for", lambda *_, used=used: used)
+            opt.step(visible)
     for k in a:
         assert torch.allclose(a[k], b[k], rtol=1e-5, atol=1e-6), k
         assert torch.allclose(fast.groups[k]["exp_avg"], slow.groups[k]["exp_avg"], rtol=1e-4, atol=1e-6), k

@@ -54,6 +54,16 @@ def composite(
         return accumulate(means2d, conics, opacities, colors, gaussians, pixels, images, width, height)
 
 
+def adam(
+    p: Tensor, grad: Tensor, m: Tensor, v: Tensor, valid: Tensor | None, lr: float, b1: float, b2: float, eps: float
+) -> None:
+    """gsplat's CUDA kernel (cuda/csrc/AdamCUDA.cu) by its formulas, without a GPU."""
+    rows = torch.ones(len(p), dtype=torch.bool) if valid is None else valid
+    m[rows] = b1 * m[rows] + (1 - b1) * grad[rows]
+    v[rows] = b2 * v[rows] + (1 - b2) * grad[rows] * grad[rows]
+    p[rows] += -lr * m[rows] / (v[rows].sqrt() + eps)
+
+
 def project(means, covars, quats, scales, viewmats, Ks, width, height, eps2d, near_plane, far_plane, calc_compensations, opacities):
     from gsplat.cuda._torch_impl import _fully_fused_projection, _quat_scale_to_covar_preci
 
@@ -74,4 +84,4 @@ def make() -> GsplatRasterizer:
     pytest.importorskip("nerfacc", reason="needs nerfacc")
     from gsplat.cuda._torch_impl import _isect_offset_encode, _isect_tiles
 
-    return GsplatRasterizer(Kernels(project, harmonics, _isect_tiles, _isect_offset_encode, composite), frozenset({"cpu"}))
+    return GsplatRasterizer(Kernels(project, harmonics, _isect_tiles, _isect_offset_encode, composite, adam), frozenset({"cpu"}))
