@@ -133,6 +133,7 @@ class GsplatRasterizer:
                 "nondeterministic gradients": "sums of atomics differ in the last bits from run to run",
                 "TRANSMITTANCE_MIN": "stops at T <= 1e-4, not T < 1e-4",
                 "NEAR_PLANE": "draws z == near too",
+                "gradients behind nearly opaque pixels": "start from 1 - alpha, whose rounding leaves them off by up to 3e-4",
                 "extreme values": f"a Gaussian with a log scale above {LARGEST_LOG_SCALE:g} or a coordinate beyond {LARGEST_MEAN:g} is skipped",
                 "determinants": "of 2D covariances are differences: very thin ellipses lose digits in float32",
                 "antialiased": "its gradient is off by 1e-6 / factor where the factor on the opacity is small",

@@ -145,6 +145,8 @@ def test_golden_images_and_slopes(raster: Rasterizer, device: torch.device, name
     for k in IMAGES:
         assert relative_error(getattr(out, k), torch.tensor(data[k])) < tolerance(raster) / 5, k
     sum((getattr(out, k) * torch.tensor(v, dtype=torch.float32, device=device)).sum() for k, v in w.items()).backward()  # pyright: ignore
+    # gsplat's backward starts from 1 - alpha, which is rounded: 2e-4 of the sum where pixels are nearly opaque (opaque, degree2), 1e-5 elsewhere
+    slack = tolerance(raster) if raster.name == "gsplat" else 3e-5
     for key, mine in zip(Scene.inputs, INPUTS, strict=True):
         if mine in raster.caps.grads:
             grad = fresh[mine].grad
@@ -152,7 +154,7 @@ def test_golden_images_and_slopes(raster: Rasterizer, device: torch.device, name
             direction = data[f"direction_{key}"].astype(np.float64)
             got = (direction * grad.double().cpu().numpy()).sum(axis=tuple(range(1, direction.ndim)))
             size = np.abs(direction * grad.double().cpu().numpy()).sum(axis=tuple(range(1, direction.ndim)))
-            assert (np.abs(got - data[f"slope_{key}"]) < 1e-4 * np.abs(data[f"slope_{key}"]) + 3e-5 * size).all(), key
+            assert (np.abs(got - data[f"slope_{key}"]) < 1e-4 * np.abs(data[f"slope_{key}"]) + slack * size).all(), key
 
 
 # ---- the seam -------------------------------------------------------------------------------------------------------------------------------
