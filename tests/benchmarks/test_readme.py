@@ -44,6 +44,16 @@ def test_scores(name: str, scene: str) -> None:
         assert abs(float(text) - value) <= 0.5001 * 10**-digits, (scene, told(name, scene), stored)
 
 
+@pytest.mark.parametrize("scene", ("fern", "flower", "fortress"))
+def test_on_a_gpu(scene: str) -> None:
+    cells = told("llff-3-gpu", scene, "| scene, on a GPU |")
+    by_label = {r["label"]: r for r in rows("llff-3-gpu") if r["scene"] == scene}
+    stored = [by_label[label][metric]["mean"] for metric in ("psnr", "ssim") for label in ("3dgs", "handful")]
+    assert [float(c) for c in cells[:4]] == [pytest.approx(v, abs=0.5001 * 10**-d) for v, d in zip(stored, (2, 2, 3, 3), strict=True)]
+    (job,) = (j for p in (RESULTS / "llff-3-gpu/jobs").glob("*.json") if (j := json.loads(p.read_text()))["label"] == "handful" and scene in p.name)
+    assert job["machine"]["gpu"] != "none" and float(cells[4]) == pytest.approx(job["training"]["seconds"], abs=0.51)
+
+
 @pytest.mark.parametrize("name", TABLES)
 def test_seeds_spread_and_seconds(name: str) -> None:
     scenes, seeds = TABLES[name]
