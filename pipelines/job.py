@@ -138,15 +138,8 @@ class Reconstruction:
                 take_back(self._lock, self.job.out, new)
                 raise
         self.init = start.init
-        for item in start.init.report.unplaced:
-            if any(item.reason.rstrip(".") in text for text in capture.warnings):
-                continue  # said above
-            yield Warned(f"{item.name} is left out: {item.reason}")
-        if start.init.report.focal_loose:
-            yield Warned(
-                "The photos hardly tell their focal length, so depth may be stretched or squeezed; photos as they came from the camera (with EXIF), or a few more "
-                "from other sides, would help."
-            )
+        for text in start.init.report.warnings(capture.warnings):
+            yield Warned(text)
         yield StageProgress("seeding", 0.0)
         self.run = SplatMethod(self.job.settings).start(start, max_seconds=self.job.max_seconds)
         if self.state_path.exists():

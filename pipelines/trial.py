@@ -38,12 +38,14 @@ class Trial:
         cameras: of the test photos in the scene's world; None where the given ones are.
         seconds: from photos to scene, scoring excluded.
         depth: what was measured of each training photo, in the scene's order.
+        notes: a sentence for each training photo that found no place, and what else the cameras' search has to say.
     """
 
     scene: SplatScene
     cameras: Cameras | None
     seconds: float
     depth: tuple[DepthMap, ...] = ()
+    notes: tuple[str, ...] = ()
 
 
 def torch_device(name: str) -> torch.device:
@@ -77,14 +79,15 @@ def train_trial(
     foreign = set(scene.names) - set(train.names)
     if foreign:
         raise CaptureError(f"The method trained on {min(foreign)!r}, which is no training photo of {protocol.id}; such a score means nothing.")
+    notes = start.init.report.warnings()
     if protocol.poses == "given":
-        return Trial(scene, None, seconds, start.depth)
+        return Trial(scene, None, seconds, start.depth, notes)
     test, given = held_out(capture, protocol), capture.select(scene.names)
     assert test.cameras is not None and given.cameras is not None, "held_out and the protocol demand given cameras"
     cameras = map_cameras(test.cameras, given.cameras, scene.cameras.to("cpu"))
     if protocol.poses == "test_time_optimized":
         cameras = optimise_test_cameras(scene.gaussians, scene.rasterizer, test.images().to(device), cameras.to(device), background=scene.background)
-    return Trial(scene, cameras, seconds, start.depth)
+    return Trial(scene, cameras, seconds, start.depth, notes)
 
 
 # -- no test photo trains ----------------------------------------------------------------------------------------------

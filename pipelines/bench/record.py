@@ -47,7 +47,7 @@ JOB_SCHEMA: dict[str, Any] = strict_object(
                         "other_cores": _MAYBE,  # mean number of cores that other programs kept busy meanwhile; null where it is unknown
                         "threads": _COUNT,
                         "peak_memory_mb": _NUMBER,  # of the process, when training ended; scoring excluded
-                        "peak_gpu_mb": _MAYBE,
+                        "peak_gpu_mb": _MAYBE,  # of the device, likewise
                         "gaussians": _COUNT,
                         "curve": {"type": "array", "items": {"type": "array", "items": _NUMBER, "minItems": 3, "maxItems": 3}},
                     }

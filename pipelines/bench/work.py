@@ -81,7 +81,7 @@ def perform(job: Job, expected: str, alone: bool, on_event: Callable[[Event], No
         "other_cores": watch.other_cores,
         "threads": torch.get_num_threads(),
         "peak_memory_mb": watch.peak_memory_mb,
-        "peak_gpu_mb": round(torch.cuda.max_memory_allocated(device) / 1e6, 1) if device.type == "cuda" else None,
+        "peak_gpu_mb": watch.peak_gpu_mb,
         "gaussians": len(trial.scene.gaussians),
         "curve": watch.curve(),
     }
@@ -97,7 +97,7 @@ def perform(job: Job, expected: str, alone: bool, on_event: Callable[[Event], No
             "training": training,
             "pictures": _pictures(record["name"], report, drawn, job.pictures, files),
             "submission": _submission(record, trial, material, files),
-            "notes": list(report.notes if report is not None else ("The data set keeps its test photos to itself: nothing is scored here.",)),
+            "notes": list(trial.notes) + list(report.notes if report is not None else ("The data set keeps its test photos to itself: nothing is scored here.",)),
             "blame": _blame(trial, material, report, drawn),
         },
         files,
@@ -199,6 +199,7 @@ class _Watch:
         self.began = _Clock.read()
         self.other_cores: float | None = None
         self.peak_memory_mb = 0.0
+        self.peak_gpu_mb: float | None = None
 
     def see(self, event: Event) -> None:
         if isinstance(event, StepDone) and event.loss is not None and event.psnr is not None:
@@ -210,6 +211,8 @@ class _Watch:
     def stop(self) -> None:
         end = _Clock.read()
         self.peak_memory_mb = _peak_memory_mb()
+        if torch.cuda.is_initialized():  # a run on the CPU does not wake it
+            self.peak_gpu_mb = round(torch.cuda.max_memory_allocated() / 1e6, 1)
         if end.machine is not None and self.began.machine is not None:
             others = (end.machine - self.began.machine) - (end.own - self.began.own)
             self.other_cores = round(max(0.0, others) / max(end.wall - self.began.wall, 1e-3), 2)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -112,7 +112,8 @@ def evaluate_once(
     from .reconstruct import report as say
 
     trial = train_trial(capture, protocol, config, seed, torch_device(device), lambda event: say(event, console))
-    return evaluate_scene(lambda c: trial.scene.render(c).color, capture, protocol, trial.cameras), trial.seconds
+    report = evaluate_scene(lambda c: trial.scene.render(c).color, capture, protocol, trial.cameras)
+    return replace(report, notes=trial.notes + report.notes), trial.seconds
 
 
 def one_line(report: EvalReport) -> str:

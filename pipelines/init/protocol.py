@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -39,6 +39,17 @@ class CameraReport:
     points: int
     unplaced: tuple[Unplaced, ...] = ()
     focal_loose: bool = False
+
+    def warnings(self, said: Iterable[str] = ()) -> tuple[str, ...]:
+        """A sentence for each photo that is left out, but for reasons told in `said`, and for what the photos did not tell."""
+        said = tuple(said)
+        left_out = [f"{u.name} is left out: {u.reason}" for u in self.unplaced if not any(u.reason.rstrip(".") in text for text in said)]
+        if self.focal_loose:
+            left_out.append(
+                "The photos hardly tell their focal length, so depth may be stretched or squeezed; photos as they came from the camera (with EXIF), or a few more "
+                "from other sides, would help."
+            )
+        return tuple(left_out)
 
 
 @dataclass(frozen=True)

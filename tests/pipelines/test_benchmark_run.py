@@ -9,18 +9,23 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from handful.pipelines import trial
 from handful.pipelines.bench import runner
 from handful.pipelines.bench.isolated import Task, run_task
+from handful.pipelines.bench.material import identity, load_material, photo_digests
 from handful.pipelines.bench.plan import read_plan
 from handful.pipelines.bench.record import JOB_SCHEMA, JobOutput, check_record, failed_record
 from handful.pipelines.bench.store import claim_folder, keep, read_done, read_listed, read_record
+from handful.pipelines.bench.work import perform
 from handful.pipelines.cli.main import _run
 from handful.pipelines.results import read_results
+from handful.recon.capture import Unplaced
 from handful.recon.errors import CheckpointError, ConfigError
 from PIL import Image
 
@@ -87,6 +92,22 @@ def test_the_stored_picture_is_what_was_scored(ran: Path) -> None:
     render, truth = (np.asarray(Image.open(ran / picture[k])).astype(float) / 255 for k in ("render", "truth"))
     view = next(v for v in r["views"] if v["name"] == picture["view"])
     assert -10 * np.log10(((render - truth) ** 2).mean()) == pytest.approx(view["psnr"], abs=1e-3)
+
+
+def test_photos_that_found_no_place_are_named(table: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    plan = read_plan(write_file(tmp_path / "b.json"), table)
+    job = plan.jobs(plan.places[0])[0]
+    material = load_material(job.place)
+    trains = trial.train_capture
+
+    def one_is_left_out(*args: Any) -> Any:
+        scene, start = trains(*args)
+        report = replace(start.init.report, unplaced=(Unplaced("v4.png", "it shares too little with the others."),), focal_loose=True)
+        return scene, replace(start, init=replace(start.init, report=report))
+
+    monkeypatch.setattr(trial, "train_capture", one_is_left_out)
+    notes = perform(job, identity(job, material, photo_digests(material)), alone=True).record["notes"]
+    assert notes[0] == "v4.png is left out: it shares too little with the others." and "focal length" in notes[1]
 
 
 def test_what_is_done_is_skipped_and_a_changed_setting_is_not(ran: Path, table: Path, monkeypatch: pytest.MonkeyPatch, capsys) -> None:
