@@ -42,7 +42,7 @@ class SeedConfig:
     surround_opacity: float = 0.5
     behind: float = 4.0
     guesses: bool = True
-    guess_spacing: float = 1.0
+    guess_spacing: float = 3.0
     merge: bool = True
     sh_degree: int | None = None
 
