@@ -78,10 +78,12 @@ def _protocol(protocol: str, records: Sequence[Record], labels: Sequence[str]) -
     scenes = list(dict.fromkeys(r["protocol"]["scene"] for r in records))
     first = records[0]["protocol"]
     poses = {"given": "cameras are given", "sim3_aligned": "no cameras; test cameras aligned", "test_time_optimized": "no cameras; test cameras aligned and optimised"}
-    size = f", {first['size'][0]} x {first['size'][1]} pixels" if first["size"] else ""
+    photos = _range([len(r["protocol"]["train"]) for r in records])
+    sizes = list(dict.fromkeys(tuple(r["protocol"]["size"]) for r in records if r["protocol"]["size"]))
+    size = f", {' or '.join(f'{w} x {h}' for w, h in sizes)} pixels" if sizes else ""
     parts = [
         f'<h2 id="{escape(protocol)}">{escape(protocol)}</h2>',
-        f'<p class="soft">{len(first["train"])} training photos{size}; {poses[first["poses"]]}. Mean &plusmn; standard deviation over seeds; the best mean of a group is bold.</p>',
+        f'<p class="soft">{photos} training photos{size}; {poses[first["poses"]]}. Mean &plusmn; standard deviation over seeds; the best mean of a group is bold.</p>',
         _scores(records, scenes, labels),
         _differences(records, labels),
         worst_views(records, labels),
@@ -89,6 +91,10 @@ def _protocol(protocol: str, records: Sequence[Record], labels: Sequence[str]) -
     for scene in scenes:
         parts.append(_scene(scene, [r for r in records if r["protocol"]["scene"] == scene], labels))
     return "".join(parts)
+
+
+def _range(values: Sequence[int]) -> str:
+    return f"{min(values)}" if min(values) == max(values) else f"{min(values)} to {max(values)}"
 
 
 def _scores(records: Sequence[Record], scenes: Sequence[str], labels: Sequence[str]) -> str:

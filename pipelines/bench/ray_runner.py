@@ -39,17 +39,15 @@ def run_on_ray(tasks: Sequence[Task], address: str, per_node: int, say: Callable
     """Yields outputs as they come.
 
     Args:
-        address: of the cluster, "auto" for the one this machine is part of, "local" for one of this machine alone.
+        address: of the cluster, "auto" for the one this machine is part of, "local" for a new one of this machine alone, also beside one that runs.
         per_node: jobs at a time on one machine; they share its cores evenly. Times are not comparable and marked so (`timed_alone`).
     """
     ray = _ray()
     mine = not ray.is_initialized()
     if mine:
         try:
-            ray.init(
-                address=None if address == "local" else address, include_dashboard=False if address == "local" else None,
-                configure_logging=False, log_to_driver=False,
-            )  # fmt: skip
+            dashboard = False if address == "local" else None
+            ray.init(address=address, include_dashboard=dashboard, configure_logging=False, log_to_driver=False)
         except (ConnectionError, ValueError, RuntimeError) as e:
             raise ConfigError(f"No Ray cluster answers at {address!r} ({str(e).splitlines()[0][:150] if str(e) else type(e).__name__}).") from e
     try:

@@ -191,6 +191,16 @@ def test_the_worst_views_come_with_where_their_error_lies(tmp_path: Path) -> Non
     assert because({k: {"area": 0.25, "error": 0.0} for k in ("outside", "hidden", "unmeasured", "measured")}) == "There is next to no error."
 
 
+def test_scenes_of_another_size_and_number_of_photos_are_told(tmp_path: Path) -> None:
+    make_benchmark(tmp_path, ("base", "new"))
+    assert "<p class=\"soft\">3 training photos, 64 x 48 pixels;" in write_report(read_listed(tmp_path)).read_text()
+    for path in (tmp_path / "jobs").glob("horns*.json"):
+        record = json.loads(path.read_text())
+        record["protocol"] |= {"train": ["a", "b"], "size": [32, 24]}
+        write_json(path, record)
+    assert "<p class=\"soft\">2 to 3 training photos, 64 x 48 or 32 x 24 pixels;" in write_report(read_listed(tmp_path)).read_text()
+
+
 def test_a_view_that_one_method_did_not_keep_shows_no_other_in_its_place(tmp_path: Path) -> None:
     make_benchmark(tmp_path, ("base", "new"))
     for path in (tmp_path / "jobs").glob("*.json"):
