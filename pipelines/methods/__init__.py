@@ -18,6 +18,7 @@ BASELINE = SplatConfig(
     refine=RefineConfig(densify_pull=2e-4),
     background="black",
 )
+DENSE = replace(BASELINE.seed, guesses=True, guess_spacing=1.0)  # as the papers do, and as docs/methods.md scores them: every pixel alike
 
 METHODS: dict[str, SplatConfig] = {  # docs/methods.md says what of each paper is here
     # the default: stereo seed, opacity decay, dropout, smooth depth that agrees with the stereo, covered photos
@@ -28,7 +29,7 @@ METHODS: dict[str, SplatConfig] = {  # docs/methods.md says what of each paper i
     # dense start, opacity decay instead of densification, consistency with a shifted camera in the last third
     "binocular": replace(
         BASELINE,
-        seed=replace(BASELINE.seed, guesses=True),
+        seed=DENSE,
         optim=replace(BASELINE.optim, opacity_decay=0.995),
         terms=replace(PLAIN_TERMS, virtual=1.0, virtual_every=1, virtual_from=2 / 3),
         refine=RefineConfig(),
@@ -44,7 +45,7 @@ METHODS: dict[str, SplatConfig] = {  # docs/methods.md says what of each paper i
     # a Gaussian per pixel and photo; those of a photo move together along their rays, and meet those of the others where the flow says
     "coherentgs": replace(
         BASELINE,
-        seed=replace(BASELINE.seed, guesses=True, merge=False, budget=1_000_000),
+        seed=replace(DENSE, merge=False, budget=1_000_000),
         optim=replace(BASELINE.optim, lr_means=4.8e-6),
         terms=replace(PLAIN_TERMS, motion_variation=5.0, flow=1.0),
         refine=RefineConfig(),
@@ -53,7 +54,7 @@ METHODS: dict[str, SplatConfig] = {  # docs/methods.md says what of each paper i
     # cameras and Gaussians together, from dense points; what the depth is sure of moves little
     "instantsplat": replace(
         BASELINE,
-        seed=replace(BASELINE.seed, guesses=True),
+        seed=DENSE,
         optim=replace(BASELINE.optim, pace=3.0),
         terms=replace(PLAIN_TERMS, camera=10.0),
         refine=RefineConfig(),
