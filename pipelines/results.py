@@ -224,18 +224,13 @@ SCHEMA: dict[str, Any] = strict_object(
 
 
 def check_schema(data: dict[str, Any], schema: dict[str, Any], where: str, what: str) -> None:
-    """Raises ConfigError, one sentence naming the place, when `data` is no `what`.
-
-    The whole schema where jsonschema is installed (extra `eval`); without it, the keys alone.
-    """
+    """Raises ConfigError, one sentence naming the place, when `data` is no `what`."""
     missing = [k for k in schema["required"] if k not in data]
     unknown = [k for k in data if k not in schema["properties"]]
     if missing or unknown:
         raise ConfigError(f"{where} is no {what} of Handful: {'it lacks ' + missing[0] if missing else 'it has the unknown key ' + unknown[0]}.")
-    try:
-        from jsonschema import Draft202012Validator
-    except ImportError:
-        return
+    from jsonschema import Draft202012Validator  # here: it loads slowly, and most commands check nothing
+
     error = next(iter(sorted(Draft202012Validator(schema).iter_errors(data), key=lambda e: list(map(str, e.path)))), None)
     if error is not None:
         raise ConfigError(f"{where} is no {what} of Handful: at {'/'.join(map(str, error.path)) or 'the top'}, {error.message[:200]}.")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 import re
 import resource
@@ -158,11 +159,13 @@ def _pictures(name: str, report: EvalReport | None, drawn: list[tuple[Tensor, Te
 
 
 def _submission(record: dict[str, Any], trial: Trial, material: Material, files: dict[str, bytes]) -> list[str]:
-    """Renders every test view for those who hold the truth, named as they want it; the folder is what has to be zipped."""
+    """Renders every test view for those who hold the truth, named as they want it; the folder is what has to be zipped. It is one for all scenes, and
+    another when settings change: pictures of two settings must not mix."""
     if not material.submit or material.hidden is None:
         return []
     label = re.sub(r"[^A-Za-z0-9.]+", "-", record["label"]).strip("-") or "method"
-    root = f"submission/{material.protocol.id}-{label}-seed{record['seed']}"
+    settings = hashlib.sha256(json.dumps([record["method"], record["settings"], record["device"]], sort_keys=True).encode()).hexdigest()
+    root = f"submission/{material.protocol.id}-{label}-seed{record['seed']}-{settings[:8]}"
     paths = []
     for i, name in enumerate(material.submit):
         files[f"{root}/{name}"] = encode_png(trial.scene.render(material.hidden[i]).color[0].cpu().nan_to_num(0.0))

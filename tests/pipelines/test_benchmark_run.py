@@ -306,10 +306,14 @@ def test_spare_writes_what_has_to_be_submitted(tmp_path: Path, monkeypatch: pyte
     monkeypatch.setenv("HANDFUL_WEIGHTS", str(tmp_path / "none"))
     file = write_file(tmp_path / "b.json", methods=[{"label": "ours", "set": [*TINY[1:], "optim.steps=40"]}], benchmarks=[{"dataset": "spare", "views": [3]}], data="spare")
     assert _run(["benchmark", "run", str(file), "-o", str(tmp_path / "out")]) == 0
-    folder = tmp_path / "out" / "submission" / "spare-3-ours-seed0"
+    (folder,) = (tmp_path / "out" / "submission").glob("spare-3-ours-seed0-*")
     assert [p.relative_to(folder).as_posix() for p in folder.rglob("*.png")] == ["scan63/rect_004_3_r5000.png"]
     picture = torch.from_numpy(np.array(Image.open(folder / "scan63" / "rect_004_3_r5000.png"))).float() / 255
     truth = render_truth(scene, cameras[3].resized(100, 75), supersample=1).images[0]
     small = torch.nn.functional.interpolate(picture.permute(2, 0, 1)[None], (75, 100), mode="area")[0].permute(1, 2, 0)
     assert picture.shape == (1200, 1600, 3) and float(-10 * (small - truth).square().mean().log10()) > 15, "the view that was asked for"
-    assert read_listed(tmp_path / "out").done[0]["scores"] is None and "spare-3-ours-seed0" in (tmp_path / "out" / "report.html").read_text()
+    assert read_listed(tmp_path / "out").done[0]["scores"] is None and folder.name in (tmp_path / "out" / "report.html").read_text()
+    # other settings under the same name: pictures of the two do not mix
+    write_file(file, methods=[{"label": "ours", "set": [*TINY[1:], "optim.steps=41"]}], benchmarks=[{"dataset": "spare", "views": [3]}], data="spare")
+    assert _run(["benchmark", "run", str(file), "-o", str(tmp_path / "out")]) == 0
+    assert len(list((tmp_path / "out" / "submission").glob("spare-3-ours-seed0-*/scan63/*.png"))) == 2
