@@ -71,10 +71,10 @@ class OptimConfig:
     lr_means: float = 4.8e-5
     lr_decay: float = 0.01
     lr_quats: float = 1e-3
-    lr_scales: float = 5e-3
+    lr_scales: float = 2e-2
     lr_opacities: float = 3e-2
-    lr_sh: float = 2e-2
-    opacity_decay: float = 0.995
+    lr_sh: float = 1e-2
+    opacity_decay: float = 0.99
     dropout: float = 0.2
     dropout_rises: bool = False
     lr_camera: float = 2e-4
@@ -109,8 +109,8 @@ class TermsConfig:
 
     ssim: float = 0.4
     smooth: float = 0.3
-    depth: float = 1.0
-    depth_final: float = 0.2
+    depth: float = 0.3
+    depth_final: float = 0.05
     opaque: float = 0.01
     virtual: float = 0.0
     virtual_every: int = 2
