@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 from ...recon.errors import ConfigError
@@ -58,7 +58,8 @@ class OptimConfig:
     Attributes:
         steps: optimisation steps with one photo each. None = by the photos, see steps_for.
         lr_means .. lr_sh: learning rates; lr_means decays exponentially to lr_means * lr_decay.
-        opacity_decay: opacity of every visible Gaussian is multiplied by this after each step (Han et al. 2024, Binocular3DGS, 3.2).
+        opacity_decay: opacity of every visible Gaussian is multiplied by this after each step (Han et al. 2024, Binocular3DGS, 3.2). None = by the photos,
+            see decay_for.
         dropout: share of Gaussians left out of each training render (Chen et al. 2025, Co-Adaptation; opacity is scaled by 1 - dropout when rendering).
         dropout_rises: the share grows evenly from 0 to `dropout` over the run (Park et al. 2025, DropGaussian, 3.2).
         lr_camera: learning rate of the camera corrections (radians and median depths), only for estimated cameras.
@@ -74,13 +75,17 @@ class OptimConfig:
     lr_scales: float = 2e-2
     lr_opacities: float = 3e-2
     lr_sh: float = 1e-2
-    opacity_decay: float = 0.99
+    opacity_decay: float | None = None
     dropout: float = 0.2
     dropout_rises: bool = False
     lr_camera: float = 2e-4
     pace: float = 1.0
     move_given_cameras: bool = False
     lr_uncertainty: float = 2e-2
+
+    def decay_for(self, photos: int) -> float:
+        """As set; else .99 up to three photos, and as much over the whole run when more photos mean more steps."""
+        return self.opacity_decay if self.opacity_decay is not None else 1 - 10 / replace(self, steps=None).steps_for(photos)
 
     def steps_for(self, photos: int) -> int:
         """As set; else 1000 up to three photos, then 1000 more for every three, but 2000 at most."""

@@ -180,7 +180,7 @@ class SplatRun:
         losses = [loss for term in TERMS if (loss := term(context, self.config.terms)) is not None]
         total = torch.stack(losses).sum()
         total.backward()
-        field.step(torch.stack(seen).any(0), out.aux.visible[0], self._lr_means(progress), optim.opacity_decay, progress)
+        field.step(torch.stack(seen).any(0), out.aux.visible[0], self._lr_means(progress), optim.decay_for(len(self.names)), progress)
         return out, total.detach()
 
     def _kept(self, n: int, drop: float) -> Float[Tensor, "N"]:

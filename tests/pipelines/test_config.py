@@ -79,6 +79,14 @@ def test_steps_follow_the_number_of_photos(photos: int, steps: int):
     assert override(SplatConfig(), ["optim.steps=7"]).optim.steps_for(photos) == 7
 
 
+@pytest.mark.parametrize("photos, decay", [(2, 0.99), (3, 0.99), (6, 0.995), (25, 0.995)])
+def test_opacities_fade_as_much_over_a_longer_run(photos: int, decay: float):
+    assert SplatConfig().optim.decay_for(photos) == pytest.approx(decay)
+    assert override(SplatConfig(), ["optim.steps=7"]).optim.decay_for(photos) == pytest.approx(decay), "who wants fewer steps wants no other scene"
+    assert override(SplatConfig(), ["optim.opacity_decay=1"]).optim.decay_for(photos) == 1
+    assert method_config("3dgs").optim.decay_for(photos) == 1
+
+
 @pytest.mark.parametrize("pixels, budget", [(1000, 320_000), (3 * 504 * 378, 320_060), (6 * 504 * 378, 640_000), (10**8, 640_000)])
 def test_gaussians_follow_the_number_of_pixels(pixels: int, budget: int):
     assert SplatConfig().seed.budget_for(pixels) == budget
