@@ -10,7 +10,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
 SCENES = ("fern", "horns")
-TABLES = ("methods", "ablation")  # folders of results
+TABLES = ("methods", "ablation", "ablation-add")  # folders of results
 
 
 def rows(name: str) -> list[dict[str, Any]]:
