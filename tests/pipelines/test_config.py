@@ -82,7 +82,7 @@ def test_steps_follow_the_number_of_photos(photos: int, steps: int):
 @pytest.mark.parametrize("photos, decay", [(2, 0.99), (3, 0.99), (6, 0.995), (25, 0.995)])
 def test_opacities_fade_as_much_over_a_longer_run(photos: int, decay: float):
     assert SplatConfig().optim.decay_for(photos) == pytest.approx(decay)
-    assert override(SplatConfig(), ["optim.steps=7"]).optim.decay_for(photos) == pytest.approx(decay), "who wants fewer steps wants no other scene"
+    assert override(SplatConfig(), ["optim.steps=7"]).optim.decay_for(photos) == pytest.approx(decay), "a run cut short keeps its pace"
     assert override(SplatConfig(), ["optim.opacity_decay=1"]).optim.decay_for(photos) == 1
     assert method_config("3dgs").optim.decay_for(photos) == 1
 
