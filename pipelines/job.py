@@ -247,11 +247,11 @@ def reconstruct(
 def train_capture(
     capture: Capture, config: SplatConfig, seed: int = 0, device: torch.device | None = None, on_event: Callable[[Event], None] | None = None
 ) -> tuple[SplatScene, Start]:
-    """Cameras (when missing), depth, seed and optimisation in memory: what the evaluator calls."""
+    """Cameras (when missing), depth, seed and optimisation in memory: what the evaluator calls, and times, so nothing comes from a cache."""
     check_settings(config)
     require_priors(config)
     init = get_initializer("auto", config.init, capture).run(capture, seed, None)
-    start = measure(init, config, capture.cameras is None, seed, device or torch.device("cpu"))
+    start = measure(init, config, capture.cameras is None, seed, device or torch.device("cpu"), anew=True)
     run = SplatMethod(config).start(start)
     for event in run.events():
         if on_event:

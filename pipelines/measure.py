@@ -36,15 +36,18 @@ def require_priors(config: SplatConfig) -> None:
         get_prior("pointmap", config.init.pointmap)
 
 
-def measure(init: InitState, config: SplatConfig, estimated_cameras: bool, seed: int, device: torch.device) -> Start:
+def measure(
+    init: InitState, config: SplatConfig, estimated_cameras: bool, seed: int, device: torch.device, anew: bool = False
+) -> Start:
+    """Asks the priors. With `anew` none answers from the cache: the time is then what a first run takes."""
     views, cameras = init.capture.views, init.capture.cameras
-    depth = predict_depth(_depth_prior(config.depth_prior, config, device), views, cameras, init.points)
+    depth = predict_depth(_depth_prior(config.depth_prior, config, device), views, cameras, init.points, anew)
     guide: list[DepthMap] = []
     if config.guide_prior is not None:
         prior = _depth_prior(config.guide_prior, config, device)
         # what a network says of each photo alone: beside cameras it would hand on what stereo measured, which the method has already
         alone = isinstance(prior, RelativeDepth)
-        guide = predict_depth(prior, views, None if alone else cameras, None if alone else init.points)
+        guide = predict_depth(prior, views, None if alone else cameras, None if alone else init.points, anew)
     flow = _flow(init, config.flow_prior, device) if config.terms.flow > 0 else {}
     return Start(init, tuple(depth), estimated_cameras, seed, device, tuple(guide), flow)
 

@@ -38,12 +38,18 @@ def cache_bytes() -> int:
     return sum(p.stat().st_size for p in results_dir().glob("*.safetensors"))
 
 
-def predict_depth(prior: DepthPrior, views: Sequence[View], cameras: Cameras | None, points: PointCloud | None) -> list[DepthMap]:
-    """`prior.predict`, from the cache where it has been asked the same before. A cache that cannot be read or written is no error."""
+def predict_depth(
+    prior: DepthPrior, views: Sequence[View], cameras: Cameras | None, points: PointCloud | None, anew: bool = False
+) -> list[DepthMap]:
+    """`prior.predict`, from the cache where it has been asked the same before. A cache that cannot be read or written is no error.
+
+    Args:
+        anew: ask the prior in any case, so that the time this takes is that of a first run.
+    """
     if not getattr(prior, "weights", ()):
         return prior.predict(views, cameras, points)
     path = results_dir() / f"{_key(prior, views, cameras, points)}.safetensors"
-    kept = _read(path)
+    kept = None if anew else _read(path)
     if kept is not None:
         return kept
     maps = prior.predict(views, cameras, points)

@@ -6,7 +6,9 @@ from dataclasses import dataclass
 
 import pytest
 import torch
+from handful.pipelines import measure as module
 from handful.pipelines.config import override
+from handful.pipelines.job import train_capture
 from handful.pipelines.measure import measure, require_priors
 from handful.pipelines.methods import method_config
 from handful.priors import registry
@@ -49,6 +51,16 @@ def test_networks_work_on_the_device_of_the_run(small_start, ramp):
     config = override(method_config("fsgs"), ["guide_prior=ramp"])
     here, there = (measure(small_start.init, config, False, 0, torch.device(d)).guide[0].depth for d in ("cpu", "meta"))
     assert torch.allclose(there, here + 0.5)
+
+
+def test_what_is_timed_asks_the_priors_anew(small_start, monkeypatch):
+    asked = []
+    real = module.predict_depth
+    monkeypatch.setattr(module, "predict_depth", lambda prior, views, cameras, points, anew=False: asked.append(anew) or real(prior, views, cameras, points))
+    config = override(method_config("fsgs"), ["optim.steps=1", "guide_prior=stereo"])
+    train_capture(small_start.init.capture, config)
+    measure(small_start.init, config, False, 0, CPU)
+    assert asked == [True, True, False, False]
 
 
 def test_a_prior_that_cannot_work_says_so_first():

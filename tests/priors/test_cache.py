@@ -56,6 +56,15 @@ def test_the_same_question_is_answered_from_the_cache(home):
         assert (a.normal is None) == (b.normal is None) and (a.normal is None or b.normal is None or torch.equal(a.normal, b.normal))
 
 
+def test_who_measures_time_asks_in_any_case(home):
+    prior = Counting()
+    for _ in range(2):
+        cache.predict_depth(prior, [view(0.1)], None, None, anew=True)
+    assert prior.asked == [1, 1]
+    cache.predict_depth(prior, [view(0.1)], None, None)
+    assert prior.asked == [1, 1], "what was asked anew is kept all the same"
+
+
 def test_everything_the_result_depends_on_asks_anew(home, monkeypatch):
     cameras = Cameras(torch.eye(4)[None], torch.eye(3)[None], 6, 4)
     moved = replace(cameras, cam_from_world=cameras.cam_from_world + torch.tensor([0.0, 0, 0, 1e-4]))
