@@ -9,7 +9,7 @@ import os
 import warnings as python_warnings
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
@@ -22,6 +22,7 @@ from ..recon.depth import DepthMap
 from ..recon.errors import CaptureError, ConfigError
 from ..recon.points import PointCloud
 from .decode import PhotoHeader, probe_photo
+from .files import readable
 from .image_io import FileImage, resize_depth
 from .protocol import LoadOptions
 from .undistort import Lens, LensWarp
@@ -101,9 +102,10 @@ def assemble(
         white: alpha is composited on white instead of becoming a mask.
     """
     _check(options)
-    shots = [shots[i] for i in subset_indices(len(shots), options.max_photos)]
+    shots = [replace(shots[i], name=readable(shots[i].name)) for i in subset_indices(len(shots), options.max_photos)]
     if not shots:
         raise CaptureError(f"The {source} capture has no photo that is there{_first_reason(unplaced)}.")
+    _refuse_twins(shots, source)
     notes, left_out = list(warnings), list(unplaced)
     shots, headers = _readable(shots, left_out, notes)
     if drop_duplicates:
@@ -144,6 +146,18 @@ def assemble(
         source=source,
         warnings=tuple(notes),
     )
+
+
+def _refuse_twins(shots: Sequence[Shot], source: str) -> None:
+    """A photo is known by its name from here on, and a size is divided by. Raises CaptureError."""
+    seen: dict[str, Path] = {}
+    for shot in shots:
+        if shot.name in seen:
+            raise CaptureError(f"Two photos of the {source} capture are named {shot.name} ({seen[shot.name]} and {shot.file}); rename one of them.")
+        seen[shot.name] = shot.file
+        if shot.camera is not None and shot.camera.size is not None and min(shot.camera.size) < 1:
+            w, h = shot.camera.size
+            raise CaptureError(f"The camera of {shot.name} is for a photo of {w} x {h} pixels, which there is none of; write the size of the photo.")
 
 
 def _check(options: LoadOptions) -> None:

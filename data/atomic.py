@@ -23,7 +23,7 @@ from typing import IO, Any
 from ..recon.errors import HandfulError
 
 __all__ = [
-    "atomic_file", "atomic_folder", "beside", "clear_leftovers", "ensure_folder", "ensure_place", "write_bytes", "write_json", "write_text", "writing",
+    "atomic_file", "atomic_folder", "beside", "clear_leftovers", "ensure_folder", "ensure_place", "is_leftover", "write_bytes", "write_json", "write_text", "writing",
 ]  # fmt: skip
 
 _MACHINE = f"{zlib.crc32(platform.node().encode()):08x}"
@@ -57,8 +57,14 @@ def writing(path: str | Path) -> Iterator[None]:
 
 def beside(path: Path, kind: str = "partial") -> Path:
     """A hidden name next to `path` that no other process uses; it tells who writes, so that what a killed run leaves can be cleared."""
+    path = path if path.name else path.resolve()  # "." has a name, too
     short = os.fsdecode(os.fsencode(path.name)[:200])  # file systems count bytes
     return path.with_name(f".{short}.{_MACHINE}-{os.getpid()}-{uuid.uuid4().hex[:8]}.{kind}")
+
+
+def is_leftover(name: str) -> bool:
+    """Whether a file of this name is what a killed run left half written."""
+    return _PARTIAL.fullmatch(name) is not None
 
 
 def clear_leftovers(folder: Path, folders_too: bool = False) -> None:

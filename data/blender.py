@@ -1,6 +1,7 @@
 """Blender captures (the NeRF synthetic scenes, Mildenhall et al. 2020): transforms_train.json, transforms_test.json, RGBA or white renders.
 
-`camera_angle_x` is the horizontal field of view, the matrices are camera-to-world in OpenGL axes, the principal point is the centre.
+`camera_angle_x` is the horizontal field of view, the matrices are camera-to-world in OpenGL axes, the principal point is the centre, unless the file has
+the keys of instant-ngp for focal length, centre and distortion.
 """
 
 from __future__ import annotations
@@ -14,12 +15,13 @@ from .assemble import GivenCamera, Shot, assemble
 from .axes import cam_from_world_of_opengl
 from .decode import stored_size
 from .files import find_by_stem, inside, natural_key, read_json
-from .nerfstudio_json import focal_of_angle, frames_of, matrix_of
+from .nerfstudio_json import focal_of_angle, frame_camera, frames_of, matrix_of
 from .protocol import LoadOptions
 
 __all__ = ["Blender"]
 
 PARTS = ("train", "val", "test")
+FULLY_SAID = frozenset("fl_x fl_y cx cy k1 k2 k3 k4 p1 p2 w h camera_model is_fisheye".split())  # a file with any of these (instant-ngp) says more than an angle
 
 
 class Blender:
@@ -63,12 +65,17 @@ def _read_part(root: Path, part: str, shots: list[Shot], unplaced: list[Unplaced
         relative = frame["file_path"].removeprefix("./")
         photo = inside(root, relative, file)
         found = photo if photo.is_file() else find_by_stem(photo)
-        name = f"{part}/{Path(relative).name}"
+        folder = Path(part) / Path(relative.removeprefix(f"{part}/")).parent
+        name = (folder / Path(relative).name).as_posix()
         if found is None:
             unplaced.append(Unplaced(name, f"{file.name} names it, but there is no such file"))
             continue
         what = f"{relative} in {file}"
+        name = (folder / found.name).as_posix()
+        if FULLY_SAID & (data.keys() | frame.keys()):
+            shots.append(Shot(name, found, frame_camera(frame, data, what, found)))
+            continue
         size = stored_size(found) or (1, 1)  # a broken photo is reported by assemble, together with all others
         focal = focal_of_angle(data.get("camera_angle_x"), size[0], what)
         T = cam_from_world_of_opengl(matrix_of(frame, what), what)
-        shots.append(Shot(f"{part}/{found.name}", found, GivenCamera(T, focal, focal, size=size)))
+        shots.append(Shot(name, found, GivenCamera(T, focal, focal, size=size)))

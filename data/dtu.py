@@ -40,7 +40,8 @@ class Dtu:
         if file is None or folder is None:
             raise CaptureError(f"{path} lacks cameras_sphere.npz or the folder image/ with the photos.")
         arrays = load_npz(file)
-        numbers = sorted(int(m[1]) for k in arrays if (m := re.fullmatch(r"world_mat_(\d+)", k)))
+        keys = {int(m[1]): k for k in arrays if (m := re.fullmatch(r"world_mat_(\d+)", k))}
+        numbers = sorted(keys)
         photos = list_photos(folder)
         if not numbers or not photos:
             raise CaptureError(f"{file} holds no world_mat_0, so it has no cameras." if photos else f"{folder} holds no photos.")
@@ -49,7 +50,7 @@ class Dtu:
             if number is None:
                 unplaced.append(Unplaced(photo.name, f"{file.name} has no camera for it"))
                 continue
-            shots.append(Shot(photo.name, photo, _camera(arrays[f"world_mat_{number}"], photo, file), _mask(root, photo, number)))
+            shots.append(Shot(photo.name, photo, _camera(arrays[keys[number]], photo, file), _mask(root, photo, number)))
         return assemble(shots, options, self.name, unplaced=unplaced)
 
 

@@ -9,7 +9,7 @@ __all__ = ["exif_focal_px", "exif_orientation"]
 
 ORIENTATION, EXIF_IFD = 0x0112, 0x8769
 FOCAL_LENGTH, FOCAL_LENGTH_35MM = 0x920A, 0xA405
-PIXEL_X, PLANE_X_RESOLUTION, PLANE_UNIT = 0xA002, 0xA20E, 0xA210
+PIXEL_X, PIXEL_Y, PLANE_X_RESOLUTION, PLANE_UNIT = 0xA002, 0xA003, 0xA20E, 0xA210
 # diagonal of the 36 x 24 mm frame. CIPA DCG-001 defines the 35 mm equivalent by the diagonal, and phones follow it: fern's
 # camera (28 mm equivalent, 4032x3024) has 3260 px by bundle adjustment, 3261 px by the diagonal and 3136 px by the longer side.
 FRAME_DIAGONAL_MM = math.hypot(36.0, 24.0)
@@ -46,7 +46,7 @@ def exif_focal_px(exif: Any, width: int, height: int) -> float | None:
         focal = equivalent / FRAME_DIAGONAL_MM * math.hypot(width, height)
     elif mm is not None and per_unit is not None:
         unit = UNIT_MM.get(ifd.get(PLANE_UNIT, 2), 25.4)
-        taken = _number(ifd.get(PIXEL_X)) or max(width, height)  # the pitch is that of the photo as taken
+        taken = max(_number(ifd.get(side)) or 0 for side in (PIXEL_X, PIXEL_Y)) or max(width, height)  # the pitch is that of the photo as taken
         focal = mm / unit * per_unit * max(width, height) / taken
     if focal is None or not 0.2 <= focal / max(width, height) <= 20.0:
         return None

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import zipfile
 from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -14,9 +15,10 @@ import numpy as np
 from ..recon.errors import CaptureError
 from .decode import PHOTO_SUFFIXES, is_photo
 
-__all__ = ["common_parent", "find_by_stem", "find_mask", "inside", "list_photos", "load_npy", "load_npz", "natural_key", "read_json", "read_text", "view_name"]
+__all__ = ["common_parent", "find_by_stem", "find_mask", "inside", "list_photos", "load_npy", "load_npz", "natural_key", "read_json", "read_text", "readable"]
 
 MASK_FOLDERS = ("masks", "mask")
+MOST_ARRAYS = 200_000_000  # bytes of all arrays in a file of cameras
 
 
 def natural_key(name: str) -> list[tuple[int, int, str]]:
@@ -41,13 +43,13 @@ def list_photos(folder: Path) -> list[Path]:
     return sorted(found, key=lambda p: natural_key(p.name))
 
 
-def view_name(file: Path) -> str:
-    """The file's name as text that every format can hold: bytes that are no UTF-8 (old archives) are read as Latin-1."""
+def readable(name: str) -> str:
+    """A file's name as text that every format can hold: bytes that are no UTF-8 (old archives) are read as Latin-1."""
     try:
-        file.name.encode("utf-8")
+        name.encode("utf-8")
     except UnicodeEncodeError:
-        return os.fsencode(file.name).decode("latin-1")
-    return file.name
+        return os.fsencode(name).decode("latin-1")
+    return name
 
 
 def find_mask(folders: Sequence[Path], name: str) -> Path | None:
@@ -140,7 +142,14 @@ def load_npy(file: Path) -> np.ndarray:
 def load_npz(file: Path) -> dict[str, np.ndarray]:
     """All arrays of numbers in the file, float64 where they are floats; never a pickle."""
     try:
+        with zipfile.ZipFile(file) as z:
+            size = sum(entry.file_size for entry in z.infolist())
+        if size > MOST_ARRAYS:
+            raise CaptureError(f"{file} unpacks to {size / 1e9:.1f} GB; cameras need a few kilobytes, so it is not read.")
         with np.load(file, allow_pickle=False) as z:
-            return {k: np.asarray(z[k], np.float64) for k in z.files if z[k].dtype.kind in "fiu"}
+            arrays = {k: z[k] for k in z.files}
+        return {k: np.asarray(a, np.float64) for k, a in arrays.items() if a.dtype.kind in "fiu"}
+    except CaptureError:
+        raise
     except Exception as e:  # numpy and zipfile raise many kinds of errors on broken files
         raise CaptureError(f"{file} is not a readable .npz file ({str(e).splitlines()[0][:100] if str(e) else type(e).__name__}).") from e

@@ -81,13 +81,22 @@ class FileImage:
                 )
             given = resize(given, self.fit)
             mask = given if mask is None else mask * given
+        return self._placed(mask)
+
+    def load_extent(self) -> Float[Tensor, "H W"] | None:
+        """1 where the lens drew a picture, 0 in padding and where undistortion found nothing; None = everywhere."""
+        return self._placed(None)
+
+    def _placed(self, mask: np.ndarray | None) -> Float[Tensor, "H W"] | None:
+        """A mask of the photo as stored (None: ones), undistorted and on the canvas; None when it leaves nothing out."""
         if self.warp is not None:
             mask = warp_mask(mask, self.warp)
-        if mask is None:
-            if self.fit == self.size:
-                return None
+        if mask is None and self.fit != self.size:
             mask = np.ones((self.fit[1], self.fit[0]), np.float32)
-        return torch.from_numpy(self._on_canvas(mask))
+        if mask is None:
+            return None
+        placed = self._on_canvas(mask)
+        return None if placed.min() >= 1 else torch.from_numpy(placed)
 
     def _on_canvas(self, a: np.ndarray) -> np.ndarray:
         if self.fit == self.size:

@@ -8,11 +8,11 @@ from ..recon.capture import Capture
 from ..recon.errors import CaptureError
 from .assemble import Shot, assemble
 from .decode import is_photo
-from .files import MASK_FOLDERS, find_mask, list_photos, natural_key, view_name
+from .files import MASK_FOLDERS, find_mask, list_photos, natural_key
 from .protocol import LoadOptions
 from .video import VIDEO_SUFFIXES
 
-__all__ = ["ImagesFolder"]
+__all__ = ["ImagesFolder", "photo_folder"]
 
 PHOTO_FOLDERS = ("images", "photos", "rgb", "input")
 RAW_SUFFIXES = frozenset(".dng .cr2 .cr3 .nef .arw .raf .orf .rw2 .pef".split())
@@ -27,20 +27,21 @@ class ImagesFolder:
         """Photos and no camera file: a specific format always wins over the plain folder."""
         from .registry import specific_adapters
 
-        return _photo_folder(path) is not None and not any(a.recognises(path) for a in specific_adapters(self.name))
+        return photo_folder(path) is not None and not any(a.recognises(path) for a in specific_adapters(self.name))
 
     def load(self, path: Path, options: LoadOptions) -> Capture:
-        folder = _photo_folder(path)
+        folder = photo_folder(path)
         if folder is None and not path.is_dir():
             raise CaptureError(single_photo(path) or f"{path} is not a folder of photos.")
         if folder is None:
             raise CaptureError(photo_trouble(path) or f"The folder {path} holds no photos (.jpg, .png, .tif, .webp, .heic) and no images/ folder with some.")
         masks = [p / m for p in dict.fromkeys((folder, path, folder.parent if folder.name in PHOTO_FOLDERS else folder)) for m in MASK_FOLDERS]
-        shots = [Shot(view_name(p), p, mask_file=find_mask(masks, p.name)) for p in list_photos(folder)]
+        shots = [Shot(p.name, p, mask_file=find_mask(masks, p.name)) for p in list_photos(folder)]
         return assemble(shots, options, self.name, drop_duplicates=True, exif_upright=True)
 
 
-def _photo_folder(path: Path) -> Path | None:
+def photo_folder(path: Path) -> Path | None:
+    """Where the photos lie: `path` itself or its images/ (photos/, rgb/, input/); None when there are none."""
     if not path.is_dir():
         return None
     return next((f for f in (path, *(path / n for n in PHOTO_FOLDERS)) if list_photos(f)), None)

@@ -14,7 +14,6 @@ from ..recon.capture import Capture
 from ..recon.errors import CaptureError
 from .assemble import Shot, assemble
 from .ffmpeg import ffmpeg_exe
-from .files import list_photos
 from .protocol import LoadOptions
 
 __all__ = ["VIDEO_SUFFIXES", "Video", "choose_frames"]
@@ -32,7 +31,9 @@ class Video:
     def recognises(self, path: Path) -> bool:
         if path.is_file():
             return path.suffix.lower() in VIDEO_SUFFIXES
-        return path.is_dir() and not list_photos(path) and not list_photos(path / "images") and len(_videos(path)) == 1
+        from .images_folder import photo_folder
+
+        return path.is_dir() and photo_folder(path) is None and len(_videos(path)) == 1
 
     def load(self, path: Path, options: LoadOptions) -> Capture:
         file = path if path.is_file() else next(iter(_videos(path)), None)

@@ -114,13 +114,15 @@ def _regions(image: Tensor, mask: Tensor | None, spec: MetricSpec) -> Tensor:
     return composite(image, mask)
 
 
-def _score(spec: MetricSpec, render: Tensor, truth: Tensor, mask: Tensor | None, nets: Mapping[str, Lpips]) -> float | None:
-    """One metric of one view (tensors with a leading 1)."""
+def _score(
+    spec: MetricSpec, render: Tensor, truth: Tensor, mask: Tensor | None, extent: Tensor | None, nets: Mapping[str, Lpips]
+) -> float | None:
+    """One metric of one view (tensors with a leading 1). A mask covers the extent, too."""
     a, b = _regions(render, mask, spec), _regions(truth, mask, spec)
     if spec.name == "psnr":
         if spec.region == "mask" and mask is None:
             raise CaptureError("The protocol takes PSNR inside masks, but the capture has none; add the data set's mask folder.")
-        value = float(psnr(a, b, mask if spec.region == "mask" else None)[0])
+        value = float(psnr(a, b, mask if spec.region == "mask" else extent)[0])
         if math.isnan(value):
             raise CaptureError("A test photo's mask is empty, so nothing of it can be scored; restore its mask.")
         return min(value, PSNR_CAP)
@@ -137,10 +139,12 @@ def score_views(
     masks: Float[Tensor, "V H W"] | None,
     protocol: EvalProtocol,
     nets: Mapping[str, Lpips] | None = None,
+    extents: Float[Tensor, "V H W"] | None = None,
 ) -> EvalReport:
     """Scores renders against photos; `nets` are LPIPS networks by column (None: those this machine has, with a note for the others).
 
-    Masks are cut at one half: a pixel counts or it does not. Pixels of a render that are not finite are scored as black. Raises ShapeError where
+    Beyond `extents` (padding of photos of mixed sizes, corners that a lens left out) there is no truth: PSNR leaves it out, and for the other metrics, which
+    look at windows, render and photo are alike there. Masks and extents are cut at one half: a pixel counts or it does not. Pixels of a render that are not finite are scored as black. Raises ShapeError where
     sizes differ, CaptureError where the protocol needs masks and there are none.
     """
     if renders.shape != truths.shape or len(names) != len(truths):
@@ -154,12 +158,16 @@ def score_views(
     if protocol.quantize_8bit:
         renders, truths = quantize_8bit(renders), quantize_8bit(truths)  # a photo resized here would have been saved and read, too
     shown = renders.clamp(0, 1)
+    extents = None if extents is None else (extents > 0.5).to(shown)
+    if extents is not None:
+        shown = torch.where(extents[..., None] > 0, shown, truths)
     masks = None if masks is None or protocol.mask == "none" else (masks > 0.5).float()
     views = []
     with torch.no_grad():
         for i, name in enumerate(names):
             mask = None if masks is None else masks[i : i + 1]
-            values = {s.key: _score(s, shown[i : i + 1], truths[i : i + 1], mask, nets) for s in protocol.metrics}
+            extent = None if extents is None else extents[i : i + 1]
+            values = {s.key: _score(s, shown[i : i + 1], truths[i : i + 1], mask, extent, nets) for s in protocol.metrics}
             views.append(ViewScore(name, values.get("psnr") or 0.0, values.get("ssim") or 0.0, values.get("lpips_vgg"), values.get("lpips_alex")))
     pictures = Pictures(tuple(names), shown, truths, masks)
     if masks is not None:
@@ -214,4 +222,4 @@ def evaluate_scene(
         raise CaptureError(f"{protocol.id} is scored at cameras mapped into the scene's world; pass them (pose-free scenes have a world of their own).")
     used = cameras or test.cameras
     assert used is not None, "held_out checks this"
-    return score_views(test.names, render_views(render, used), test.images(), test.masks(), protocol, nets)
+    return score_views(test.names, render_views(render, used), test.images(), test.masks(), protocol, nets, test.extents())

@@ -40,11 +40,12 @@ class Warned:
 
 @dataclass(frozen=True)
 class Finished:
-    """The optimisation ended; `early` when it was stopped by the user or by its time limit."""
+    """The optimisation ended; `early` when it was stopped by the user, `limited` when its time limit allowed fewer steps than were planned."""
 
     step: int
     seconds: float
     early: bool
+    limited: bool = False
 
 
 Event = StageProgress | StepDone | Warned | Finished

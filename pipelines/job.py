@@ -33,7 +33,7 @@ from .protocol import Start
 from .scene_folder import SceneFolder, write_scene_folder
 from .start_file import load_start, save_start
 
-__all__ = ["ReconstructJob", "reconstruct", "train_capture"]
+__all__ = ["ReconstructJob", "reconstruct", "torch_device", "train_capture"]
 
 LEAST_SEEN = 0.002  # share of a photo that its mask must leave
 DEFAULT_MAX_SIDE = {"cpu": 640, "cuda": 1600}  # photos are reduced to this longer side unless the user says otherwise
@@ -81,11 +81,6 @@ class ReconstructJob:
     def settings(self) -> SplatConfig:
         return self.config or method_config(self.method)
 
-    def torch_device(self) -> torch.device:
-        if self.device != "auto":
-            return torch.device(self.device)
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-
     def fingerprint(self, capture: Capture) -> str:
         """sha256 over the settings, the seed, and every photo's pixels and camera."""
         h = hashlib.sha256(json.dumps(to_jsonable(self.settings), sort_keys=True).encode())
@@ -95,6 +90,11 @@ class ReconstructJob:
         if capture.cameras is not None:
             h.update(capture.cameras.cam_from_world.double().numpy().tobytes() + capture.cameras.K.double().numpy().tobytes())
         return h.hexdigest()
+
+
+def torch_device(name: str) -> torch.device:
+    """"auto" is a GPU where torch has one."""
+    return torch.device(("cuda" if torch.cuda.is_available() else "cpu") if name == "auto" else name)
 
 
 class Reconstruction:
@@ -108,7 +108,7 @@ class Reconstruction:
         self.warnings: list[str] = []
         self.began = time.monotonic()
         self.overwrite = overwrite
-        self.device = job.torch_device()
+        self.device = torch_device(job.device)
         self._lock: IO[str] | None = None  # on the output folder, from its claim to the end
 
     @property
@@ -171,15 +171,19 @@ class Reconstruction:
         metrics = {
             "photos": report.photos, "registered": report.registered, "gaussians": len(scene.gaussians),
             "seconds": round(time.monotonic() - self.began, 2), "reprojection_px": report.reprojection_px,
-            "train_psnr": train_psnr(scene, self.init.capture), "steps": self.run.step, "finished": self.run.step >= self.run.steps,
+            "train_psnr": train_psnr(scene, self.init.capture), "steps": self.run.step, "finished": self.run.step >= self.run.planned,
             "cameras": to_jsonable(report), "method": self.job.method, "seed": self.job.seed,
             "optimisation_seconds": round(self.run.elapsed, 2), "warnings": self.warnings,
         }  # fmt: skip
         folder = write_scene_folder(self.job.out, scene, self.init, self.job.settings, metrics)
+        self.close()
+        return folder
+
+    def close(self) -> None:
+        """Lets go of the output folder, whatever has become of the run; `finish` does so itself."""
         if self._lock is not None:
             self._lock.close()
             self._lock = None
-        return folder
 
     # -- stages --------------------------------------------------------------------------------------------------
 
@@ -220,11 +224,11 @@ class Reconstruction:
 
 
 def reconstruct(
-    photos: str | Path, out: str | Path | None = None, on_event: Callable[[Event], None] | None = None, **options: Any
+    photos: str | Path, out: str | Path | None = None, on_event: Callable[[Event], None] | None = None, overwrite: bool = False, **options: Any
 ) -> SplatScene:
     """Photos to scene in one call; `options` are the fields of ReconstructJob.
 
-    Without `out` nothing is kept on disk. Raises CaptureError when the photos cannot be used.
+    Without `out` nothing is kept on disk; with `overwrite` another job's scene there may be replaced. Raises CaptureError when the photos cannot be used.
 
     Example:
         >>> scene = reconstruct("photos/", max_seconds=60)
@@ -234,12 +238,15 @@ def reconstruct(
 
     with tempfile.TemporaryDirectory() as scratch:
         job = ReconstructJob(Path(photos), Path(out) if out is not None else Path(scratch) / "out", **options)
-        work = Reconstruction(job)
-        for event in work.events():
-            if on_event:
-                on_event(event)
-        if out is not None:
-            work.finish()
+        work = Reconstruction(job, overwrite)
+        try:
+            for event in work.events():
+                if on_event:
+                    on_event(event)
+            if out is not None:
+                work.finish()
+        finally:
+            work.close()
         assert work.run is not None
         return work.run.snapshot()
 

@@ -61,7 +61,7 @@ def _flow(init: InitState, name: str, device: torch.device) -> dict[tuple[int, i
     """From each photo to its nearest others."""
     cameras, views = init.capture.cameras, init.capture.views
     assert cameras is not None, "measuring follows the initialiser, which gives every view a camera"
-    near = torch.cdist(cameras.centers, cameras.centers).argsort(1).tolist()
+    near = cameras.distances.argsort(1).tolist()
     pairs = [(i, j) for i, row in enumerate(near) for j in [j for j in row if j != i][:NEIGHBOURS]]
     fields = get_prior("flow", name, device).predict([(views[i], views[j]) for i, j in pairs])
     return dict(zip(pairs, fields, strict=True))

@@ -7,7 +7,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import IO
 
-from ..data.atomic import clear_leftovers, ensure_folder, writing
+from ..data.atomic import clear_leftovers, ensure_folder, is_leftover, writing
 from ..data.files import list_photos
 from ..data.scene_mark import is_scene_folder
 from ..recon.errors import CaptureError, CheckpointError
@@ -49,10 +49,10 @@ def take_back(lock: IO[str], out: Path, new: bool) -> None:
     """Undoes a claim of a job that left nothing: its lock and folders go (`new`: the output folder too), but none that holds something else."""
     with suppress(OSError):
         (out / LOCK).unlink()
+    lock.close()  # before its folder goes: some network disks keep a removed file's place while it is open
     for folder in (out / "checkpoint", out) if new else (out / "checkpoint",):
         with suppress(OSError):  # not empty
             folder.rmdir()
-    lock.close()
 
 
 def _lock(out: Path) -> IO[str]:
@@ -99,13 +99,14 @@ def _refuse_foreign(out: Path, photos: Path, ours: bool) -> None:
         raise CaptureError(f"{photos} lies where the scene would be written ({out}); choose another folder with -o.")
     if ours:
         return
-    found = next((name for name in SCENE_FILES if (out / name).exists() and not _holds_only_a_lock(out / name)), None)
+    found = next((name for name in SCENE_FILES if (out / name).exists() and not _holds_nothing(out / name)), None)
     if found is not None:
         raise CaptureError(f"{out} holds {found!r}, which Handful did not write and would replace; choose another folder with -o.")
     if list_photos(out):
         raise CaptureError(f"{out} holds photos, and the scene's own pictures would lie among them; choose another folder with -o.")
 
 
-def _holds_only_a_lock(folder: Path) -> bool:
-    """What a run leaves that is killed before it has anything to keep. It does not make the files beside it ours."""
-    return folder.is_dir() and [folder.name + "/" + p.name for p in folder.iterdir()] == [LOCK]
+def _holds_nothing(folder: Path) -> bool:
+    """What a run leaves that is killed before it has anything to keep: at most its lock and what it had half written. It does not make the files beside it
+    ours."""
+    return folder.is_dir() and all(f"{folder.name}/{p.name}" == LOCK or is_leftover(p.name) for p in folder.iterdir())

@@ -63,8 +63,14 @@ class SceneFolder:
         return self.scene.names
 
     def images(self) -> Float[Tensor, "V H W 3"]:
-        """The photos as used, sRGB in [0, 1]."""
-        return torch.stack([_read_image(self.path / file) for file in image_names(self.names)])
+        """The photos as used, sRGB in [0, 1]. Raises CaptureError where one is missing or of another size than its camera."""
+        files = [self.path / file for file in image_names(self.names)]
+        images = [_read_image(file) for file in files]
+        for file, image in zip(files, images, strict=True):
+            if image.shape[:2] != (self.cameras.height, self.cameras.width):
+                size = f"{image.shape[1]} x {image.shape[0]}"
+                raise CaptureError(f"{file} has {size} pixels, its camera {self.cameras.width} x {self.cameras.height}; restore the scene folder or reconstruct again.")
+        return torch.stack(images)
 
 
 def image_names(view_names: Sequence[str]) -> list[str]:
@@ -92,6 +98,7 @@ def write_scene_folder(out: Path, scene: SplatScene, init: InitState, config: Sp
         staging.mkdir(parents=True)
         try:
             _write_files(staging, scene, init, config, metrics)
+            written = {p.relative_to(staging).as_posix() for p in staging.rglob("*") if p.is_file()}
             files = sorted((p for p in staging.rglob("*") if p.is_file()), key=lambda p: p.name == "scene.ply")
             for file in files:
                 target = out / file.relative_to(staging)
@@ -101,7 +108,7 @@ def write_scene_folder(out: Path, scene: SplatScene, init: InitState, config: Sp
             raise HandfulError(str(e).replace(str(staging), str(out))) from e  # the name that the user knows
         finally:
             shutil.rmtree(staging, ignore_errors=True)
-        for stale in before - _images_of(out):  # photos of the result that was replaced
+        for stale in before - written:  # photos and masks of the result that was replaced
             (out / stale).unlink(missing_ok=True)
     return SceneFolder(out, scene, metrics)
 

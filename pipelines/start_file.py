@@ -63,11 +63,10 @@ def load_start(path: Path, capture: Capture) -> Start:
 
 
 def _packed(depth: tuple[DepthMap, ...], prefix: str) -> dict[str, Tensor]:
+    """Without the normals, which no method reads (`Photos` leaves them out, too)."""
     tensors: dict[str, Tensor] = {}
     for i, d in enumerate(depth):
         tensors |= {f"{prefix}depth.{i}": d.depth, f"{prefix}confidence.{i}": d.confidence, f"{prefix}valid.{i}": d.valid}
-        if d.normal is not None:
-            tensors[f"{prefix}normal.{i}"] = d.normal
     return tensors
 
 
@@ -76,6 +75,6 @@ def _unpacked(tensors: dict[str, Tensor], kinds: list[Literal["metric", "affine"
 
     def one(i: int, kind: Literal["metric", "affine", "affine_inverse"]) -> DepthMap:
         depth, confidence, valid = (tensors[f"{prefix}{name}.{i}"] for name in ("depth", "confidence", "valid"))
-        return DepthMap(depth, confidence, valid.to(torch.bool), tensors.get(f"{prefix}normal.{i}"), kind)
+        return DepthMap(depth, confidence, valid.to(torch.bool), kind=kind)
 
     return tuple(one(i, kind) for i, kind in enumerate(kinds))

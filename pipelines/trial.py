@@ -16,7 +16,7 @@ from ..recon.errors import CaptureError
 from ..recon.scene import SplatScene
 from .evaluate import held_out, training_capture
 from .events import Event
-from .job import train_capture
+from .job import torch_device, train_capture
 from .methods.config import SplatConfig
 from .poses import map_cameras, optimise_test_cameras
 from .protocols import EvalProtocol, present, resolve
@@ -46,11 +46,6 @@ class Trial:
     seconds: float
     depth: tuple[DepthMap, ...] = ()
     notes: tuple[str, ...] = ()
-
-
-def torch_device(name: str) -> torch.device:
-    """"auto" is a GPU where torch has one."""
-    return torch.device(("cuda" if torch.cuda.is_available() else "cpu") if name == "auto" else name)
 
 
 def train_trial(
@@ -86,7 +81,10 @@ def train_trial(
     assert test.cameras is not None and given.cameras is not None, "held_out and the protocol demand given cameras"
     cameras = map_cameras(test.cameras, given.cameras, scene.cameras.to("cpu"))
     if protocol.poses == "test_time_optimized":
-        cameras = optimise_test_cameras(scene.gaussians, scene.rasterizer, test.images().to(device), cameras.to(device), background=scene.background)
+        counts = test.extents() if protocol.mask == "none" else test.masks()
+        cameras = optimise_test_cameras(
+            scene.gaussians, scene.rasterizer, test.images().to(device), cameras.to(device), background=scene.background, masks=counts
+        )
     return Trial(scene, cameras, seconds, start.depth, notes)
 
 

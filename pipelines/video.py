@@ -142,8 +142,12 @@ def _to_uint8(frame: Float[Tensor, "H W 3"]) -> UInt8[np.ndarray, "H W 3"]:
     return (frame.clamp(0, 1) * 255).round().to(torch.uint8).numpy()
 
 
+FRAMES, MARK = "frame_[0-9][0-9][0-9][0-9][0-9].png", ".handful-frames"
+
+
 class PngSink:
-    """frame_00000.png, ... in a folder, or one .png. Frames gather in a hidden folder and are moved at the end; older ones beyond the last go."""
+    """frame_00000.png, ... in a folder, or one .png. Frames gather in a hidden folder and are moved at the end; older ones beyond the last go, where a hidden
+    file says that they are ours. Raises HandfulError for a folder that holds somebody else's pictures of such names."""
 
     def __init__(self, out: Path, width: int, height: int) -> None:
         self.out, self.width, self.height = out, width, height
@@ -164,6 +168,9 @@ class PngSink:
         if not self._single:
             self._new = not self.out.exists()
             ensure_folder(self.out)
+            foreign = None if (self.out / MARK).exists() else next(self.out.glob(FRAMES), None)
+            if foreign is not None:
+                raise HandfulError(f"{self.out} holds {foreign.name}, which Handful did not write and would replace; choose another folder with -o.")
             clear_leftovers(self.out, folders_too=True)
             with writing(self.out):
                 self._gather.mkdir()
@@ -175,9 +182,10 @@ class PngSink:
         try:
             if kind is None:
                 with writing(self.out):
+                    (self.out / MARK).touch()
                     for file in sorted(self._gather.iterdir()):
                         file.replace(self.out / file.name)
-                for old in self.out.glob("frame_[0-9][0-9][0-9][0-9][0-9].png"):
+                for old in self.out.glob(FRAMES):
                     if int(old.stem[6:]) >= self._count:
                         old.unlink(missing_ok=True)
         finally:

@@ -111,7 +111,7 @@ class EpipolarDepth:
         if len(views) < 2:
             raise CaptureError("Depth from flow needs two photos or more of the same scene; add a photo or choose another depth prior.")
         cameras = cameras.to("cpu")
-        near = torch.cdist(cameras.centers, cameras.centers).argsort(1)
+        near = cameras.distances.argsort(1)
         return [self._one(views, cameras, i, [j for j in near[i].tolist() if j != i][: self.max_sources]) for i in range(len(views))]
 
     def _one(self, views: Sequence[View], cameras: Cameras, i: int, sources: list[int]) -> DepthMap:

@@ -62,6 +62,11 @@ class Cameras:
         R, t = self.cam_from_world[:, :3, :3], self.cam_from_world[:, :3, 3]
         return -(R.transpose(1, 2) @ t[..., None])[..., 0]
 
+    @property
+    def distances(self) -> Float[Tensor, "V V"]:
+        """Between the centres; exactly symmetric, with zeros on the diagonal, however many there are and wherever the origin lies."""
+        return torch.cdist(self.centers, self.centers, compute_mode="donot_use_mm_for_euclid_dist")
+
     def to(self, device: torch.device | str | None = None, dtype: torch.dtype | None = None) -> Cameras:
         return replace(self, cam_from_world=self.cam_from_world.to(device=device, dtype=dtype), K=self.K.to(device=device, dtype=dtype))
 

@@ -30,7 +30,11 @@ class ImageSource(Protocol):
         ...
 
     def load_mask(self) -> Float[Tensor, "H W"] | None:
-        """1 where the pixel counts, 0 where it must be ignored (alpha, mask file, padding); None = all count."""
+        """1 where the pixel counts, 0 where it must be ignored (alpha, mask file, and what load_extent leaves out); None = all count."""
+        ...
+
+    def load_extent(self) -> Float[Tensor, "H W"] | None:
+        """1 where the camera took a picture, 0 beyond it (padding to the common size, corners that the lens left out); None = everywhere."""
         ...
 
     def digest(self) -> str:
@@ -40,10 +44,11 @@ class ImageSource(Protocol):
 
 @dataclass(frozen=True)
 class ArrayImage:
-    """An ImageSource held in memory (synthetic scenes, tests)."""
+    """An ImageSource held in memory (synthetic scenes, tests); `mask` covers the extent, too."""
 
     rgb: Float[Tensor, "H W 3"]
     mask: Float[Tensor, "H W"] | None = None
+    extent: Float[Tensor, "H W"] | None = None
 
     @property
     def size(self) -> tuple[int, int]:
@@ -53,14 +58,18 @@ class ArrayImage:
         return self.rgb
 
     def load_mask(self) -> Float[Tensor, "H W"] | None:
-        return self.mask
+        return self.extent if self.mask is None else self.mask
+
+    def load_extent(self) -> Float[Tensor, "H W"] | None:
+        return self.extent
 
     def digest(self) -> str:
         import hashlib
 
         h = hashlib.sha256(self.rgb.contiguous().numpy().tobytes())
-        if self.mask is not None:
-            h.update(self.mask.contiguous().numpy().tobytes())
+        for more in (self.mask, self.extent):
+            if more is not None:
+                h.update(more.contiguous().numpy().tobytes())
         return h.hexdigest()
 
 
@@ -124,11 +133,22 @@ class Capture:
 
     def masks(self) -> Float[Tensor, "V H W"] | None:
         """Masks of every photo, ones where a photo has none; None when no photo has one."""
-        masks = [v.image.load_mask() for v in self.views]
-        if all(m is None for m in masks):
+        return self._stack([v.image.load_mask() for v in self.views])
+
+    def extents(self) -> Float[Tensor, "V H W"] | None:
+        """Where each photo shows anything at all, ones where it fills its picture; None when every photo does."""
+        return self._stack([v.image.load_extent() for v in self.views])
+
+    def is_cut_out(self) -> bool:
+        """Whether masks leave out what a photo does show: then the scene is an object, and what surrounds it is not wanted."""
+        masks, extents = self.masks(), self.extents()
+        return masks is not None and bool(((masks <= 0.5) & ((extents if extents is not None else torch.ones_like(masks)) > 0.5)).any())
+
+    def _stack(self, maps: list[Float[Tensor, "H W"] | None]) -> Float[Tensor, "V H W"] | None:
+        if all(m is None for m in maps):
             return None
         w, h = self.views[0].image.size
-        return torch.stack([torch.ones(h, w) if m is None else m for m in masks])
+        return torch.stack([torch.ones(h, w) if m is None else m for m in maps])
 
     def select(self, names: tuple[str, ...] | list[str]) -> Capture:
         """The sub-capture of the named views in the given order. Points that came with the capture are dropped:

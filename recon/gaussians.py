@@ -68,10 +68,6 @@ class Gaussians:
     def clone(self) -> Gaussians:
         return Gaussians(*(getattr(self, f.name).detach().clone() for f in fields(self)))
 
-    @staticmethod
-    def cat(parts: list[Gaussians]) -> Gaussians:
-        return Gaussians(*(torch.cat([getattr(p, f.name) for p in parts]) for f in fields(Gaussians)))
-
     def validate(self) -> Gaussians:
         """Raises ShapeError unless the shapes fit together. Values may be anything: the rasterizers skip what is not finite."""
         n = self.means.shape[0]

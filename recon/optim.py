@@ -189,7 +189,7 @@ class SparseAdam:
 def decay_opacity(logits: Float[Tensor, "N"], factor: float, visible: Bool[Tensor, "N"] | None = None) -> None:
     """Multiplies the opacities sigmoid(logits) by `factor` in (0, 1], in place, where `visible` (everywhere when None).
 
-    Opacity decay against floaters in sparse views: Han et al. 2024, "Binocular-Guided 3D Gaussian Splatting", section 3.3.
+    Opacity decay against floaters in sparse views: Han et al. 2024, "Binocular-Guided 3D Gaussian Splatting", section 3.2.
     """
     if not 0 < factor <= 1:
         raise ValueError(f"decay_opacity: factor must be in (0, 1], got {factor}")

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import errno
 import io
-import logging
 import signal
 import socket
 import threading
@@ -30,8 +29,6 @@ from .status import LiveInfo, live_text
 
 __all__ = ["SceneServer"]
 
-_log = logging.getLogger(__name__)
-_LOCAL = ("127.0.0.1", "localhost", "::1")
 MIN_INTERVAL = 2.0  # seconds between two live updates; more when one takes long
 LIVE_SHARE = 0.05  # of the training's time that live updates may take
 STATUS_INTERVAL = 0.5
@@ -85,6 +82,7 @@ class SceneServer:
         viser = _import_viser()
         with contextlib.redirect_stdout(io.StringIO()):  # viser prints a table of its own, and a goodbye when it stops
             self._server: Any = viser.ViserServer(host=host, port=_free_port(host, port), label=title, verbose=False)
+        _forbid_sharing(self._server)
         self._host, self._max_splats = host, max_splats
         self._lock = threading.RLock()
         self._closed = threading.Event()
@@ -103,8 +101,6 @@ class SceneServer:
         self._server.on_client_disconnect(self._client_left)
         if announce is not None:
             announce(f"Open {self.url} in your browser.")
-        if host not in _LOCAL:
-            _log.warning("The viewer listens on %s: everyone who can reach this machine can see the scene.", host)
 
     # -- what callers use --------------------------------------------------------------------------------------------------------
 
@@ -260,7 +256,10 @@ class SceneServer:
         if cameras is None or len(cameras) == 0:
             if g is None or len(g) == 0:
                 return
-            center = g.means[torch.isfinite(g.means).all(-1)].median(0).values
+            placed = g.means[torch.isfinite(g.means).all(-1)]
+            if not len(placed):
+                return
+            center = placed.median(0).values
             extent = float((g.means - center).norm(dim=-1).nan_to_num(posinf=0).median()) or 1.0
             self._framing_is_rough = True
             self._frame = ViewFrame(SCENE_DEPTH / (3 * extent), tuple(center.tolist()))
@@ -310,7 +309,7 @@ class SceneServer:
         """Length of a frustum in viewer units: a third of the way to the next photo, within reason."""
         if self._cameras is None or self._frame is None:
             return 1.0
-        d = torch.cdist(self._cameras.centers, self._cameras.centers) * self._frame.scale
+        d = self._cameras.distances * self._frame.scale
         d.fill_diagonal_(float("inf"))
         near = float(d.min(1).values.median()) if len(d) > 1 else SCENE_DEPTH
         return min(max(near / 3, 0.03 * SCENE_DEPTH), 0.08 * SCENE_DEPTH)
@@ -346,6 +345,16 @@ def _import_viser() -> Any:
     except ImportError as e:
         raise BackendUnavailable(f"The viewer needs viser, which cannot be imported ({e}); run `pip install viser`.") from e
     return viser
+
+
+def _forbid_sharing(server: Any) -> None:
+    """viser opens a public tunnel for any page that asks, whether or not the button is shown; here a scene leaves the machine by --host alone."""
+    from viser import _messages
+
+    for name in ("ShareUrlRequest", "ShareUrlDisconnect"):
+        message = getattr(_messages, name, None)
+        if message in server._websock_server._incoming_handlers:
+            server._websock_server.unregister_handler(message)
 
 
 def _free_port(host: str, port: int) -> int:

@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 
 __all__ = ["Demo"]
 
+MARK = ".handful-demo"  # in the folder of photos: they are ours
+
 
 @dataclass(frozen=True, kw_only=True)
 class Demo(CommonOptions):
@@ -83,20 +85,19 @@ class Demo(CommonOptions):
 
 
 def write_photos(folder: Path, truth: DemoCapture) -> Path:
-    """The training photos as a user would have them: PNG files, no cameras. Those of an earlier demo go; a folder with others is refused."""
-    import re
-
+    """The training photos as a user would have them: PNG files, no cameras. Those of an earlier demo go, which a hidden file tells from others; a folder with
+    others is refused."""
     from ...data.atomic import write_bytes
     from ...data.files import list_photos
     from ...data.image_io import encode_png
     from ...recon.errors import CaptureError
 
-    before = list_photos(folder)
-    for photo in before:
-        if not re.fullmatch(r"photo_\d\d\.png", photo.name):
-            raise CaptureError(f"{folder} holds {photo.name}, which is no photo of the demo; choose another folder with -o.")
+    before, mark = list_photos(folder), folder / MARK
+    if before and not mark.exists():
+        raise CaptureError(f"{folder} holds {before[0].name}, which is no photo of the demo; choose another folder with -o.")
     for photo in before:
         photo.unlink()
+    write_bytes(mark, b"")
     for view in truth.photos.views:
         write_bytes((folder / view.name).with_suffix(".png"), encode_png(view.image.load()))
     return folder

@@ -115,6 +115,8 @@ def report(event: Event, console: Console) -> None:
         console.warn(event.text)
     elif isinstance(event, Finished) and event.early:
         console.warn(f"stopped after {event.step} steps; run the same command again to continue, or use the result as it is.")
+    elif isinstance(event, Finished) and event.limited:
+        console.warn(f"the time limit left room for {event.step} steps; the same command with more --max-seconds, or without, goes on from here.")
 
 
 @contextmanager

@@ -153,13 +153,13 @@ class FromMatches:
         report = CameraReport(
             method="+".join(self.config.matchers) if self._matchers is None else "matches",
             registered=len(placed),
-            photos=len(capture),
+            photos=len(capture) + len(capture.unplaced),
             reprojection_px=reprojection_px(model),
             focal_px=float(model.rig.focal[placed].mean()),
             focal_source=source,
             baseline=relative_baseline(model),
             points=len(points),
-            unplaced=unplaced,
+            unplaced=capture.unplaced + unplaced,
             focal_loose=loose,
         )
         return InitState(kept, points, report)

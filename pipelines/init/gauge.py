@@ -94,17 +94,17 @@ def point_cloud(model: Model, capture: Capture) -> PointCloud:
     return PointCloud(as_tensor[0], as_tensor[1].clamp(0, 1), as_tensor[2].clamp(0, 1))
 
 
-def reprojection_px(model: Model) -> float:
-    """Mean distance between agreeing observations and their projected points, pixels."""
+def reprojection_px(model: Model) -> float | None:
+    """Mean distance between agreeing observations and their projected points, pixels; None where nothing agrees."""
     uv, _ = project(model.rig, model.tracks.view[model.good], model.points[model.tracks.track[model.good]])
-    return float(np.linalg.norm(uv - model.tracks.uv[model.good], axis=1).mean()) if model.good.any() else float("nan")
+    return float(np.linalg.norm(uv - model.tracks.uv[model.good], axis=1).mean()) if model.good.any() else None
 
 
-def relative_baseline(model: Model) -> float:
-    """Largest distance between two placed cameras over the median depth of the points."""
+def relative_baseline(model: Model) -> float | None:
+    """Largest distance between two placed cameras over the median depth of the points; None without points."""
     c = model.rig.centers[model.rig.placed]
     _, depth = project(model.rig, model.tracks.view[model.good], model.points[model.tracks.track[model.good]])
-    return float(np.linalg.norm(c[:, None] - c[None], axis=-1).max() / np.median(depth)) if len(depth) else float("nan")
+    return float(np.linalg.norm(c[:, None] - c[None], axis=-1).max() / np.median(depth)) if len(depth) else None
 
 
 def _unit(v: np.ndarray, otherwise: np.ndarray) -> np.ndarray:

@@ -21,10 +21,10 @@ class CameraReport:
     Attributes:
         method: "given" or the matcher and mapper used.
         registered, photos: placed photos of all photos.
-        reprojection_px: mean reprojection error of the triangulated points, pixels.
+        reprojection_px: mean reprojection error of the triangulated points, pixels; None where no match agrees with the cameras.
         focal_px: mean focal length, pixels of the capture's images; focal_source: "given", "exif", "estimated".
         focal_loose: one 1.4 times as long or short would explain the photos as well; the scene may be stretched in depth.
-        baseline: largest distance between two camera centres divided by the median depth of the points.
+        baseline: largest distance between two camera centres divided by the median depth of the points; None without any.
         points: number of triangulated points.
         unplaced: photos left out, each with a reason.
     """
@@ -32,10 +32,10 @@ class CameraReport:
     method: str
     registered: int
     photos: int
-    reprojection_px: float
+    reprojection_px: float | None
     focal_px: float
     focal_source: str
-    baseline: float
+    baseline: float | None
     points: int
     unplaced: tuple[Unplaced, ...] = ()
     focal_loose: bool = False

@@ -1,4 +1,4 @@
-"""Every setting of the Gaussian methods, and the named compositions of them."""
+"""Every setting of the Gaussian methods."""
 
 from __future__ import annotations
 
@@ -216,6 +216,17 @@ def check_settings(config: SplatConfig) -> None:
     for name, value in counts.items():
         if value is not None and value < 1:
             raise ConfigError(f"{name} must be at least 1, got {value}.")
+    seed, optim = config.seed, config.optim
+    ranges = {
+        "seed.size": (seed.size, 1e-3, 100), "seed.guess_spacing": (seed.guess_spacing, 1, 100), "seed.opacity": (seed.opacity, 0, 1),
+        "seed.faint_opacity": (seed.faint_opacity, 0, 1), "seed.surround_opacity": (seed.surround_opacity, 0, 1), "seed.surround": (seed.surround, 0, 4),
+        "seed.behind": (seed.behind, 0, 100), "seed.extra": (seed.extra, 0, 10**9), "seed.budget": (seed.budget, 1, 10**9),
+        "seed.sh_degree": (seed.sh_degree, 0, 3), "optim.opacity_decay": (optim.opacity_decay, 1e-3, 1), "optim.dropout": (optim.dropout, 0, 0.99),
+        "terms.ssim": (config.terms.ssim, 0, 1),
+    }  # fmt: skip
+    for name, (value, least, most) in ranges.items():
+        if value is not None and not least <= value <= most:
+            raise ConfigError(f"{name} must be from {least:g} to {most:g}, got {value:g}.")
     if not (config.seed.thickness > 0 and config.seed.tilt >= 1):
         raise ConfigError(f"seed.thickness must be more than 0 and seed.tilt at least 1, got {config.seed.thickness} and {config.seed.tilt}.")
     if not config.motion.reach > 0:

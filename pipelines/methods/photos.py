@@ -24,6 +24,7 @@ class Photos:
 
     Attributes:
         cameras, images, masks, depth: one per photo; no masks = everywhere counts.
+        cut_out: the masks leave out what the photos show (see Capture.is_cut_out), not only padding.
         guide: the depth that ranking and correlation compare with; `depth` itself unless the method names another prior.
         nearest: of each photo, the other that was taken nearest to it; neighbour: how far from it, world units. A single photo is its own, at 0.
         flow: from photo i to photo j, by (i, j); empty unless the method asks for it.
@@ -33,6 +34,7 @@ class Photos:
     cameras: Cameras
     images: Float[Tensor, "V H W 3"]
     masks: Float[Tensor, "V H W"] | None
+    cut_out: bool
     depth: tuple[DepthMap, ...]
     guide: tuple[DepthMap, ...]
     nearest: tuple[int, ...]
@@ -49,6 +51,7 @@ class Photos:
             cameras,
             capture.images().to(start.device),
             None if masks is None else masks.to(start.device),
+            capture.is_cut_out(),
             depth := tuple(_to(d, start.device) for d in start.depth),
             tuple(_to(d, start.device) for d in start.guide) or depth,
             *_neighbours(cameras),
@@ -61,20 +64,23 @@ class Photos:
 
 
 def _to(depth: DepthMap, device: torch.device) -> DepthMap:
-    normal = None if depth.normal is None else depth.normal.to(device)
-    return replace(depth, depth=depth.depth.to(device), confidence=depth.confidence.to(device), valid=depth.valid.to(device), normal=normal)
+    """Without the normals, which nothing here learns from: they are as large as the photos."""
+    return replace(depth, depth=depth.depth.to(device), confidence=depth.confidence.to(device), valid=depth.valid.to(device), normal=None)
 
 
 def _neighbours(cameras: Cameras) -> tuple[tuple[int, ...], tuple[float, ...]]:
     if len(cameras) < 2:
         return (0,), (0.0,)
-    distance = torch.cdist(cameras.centers, cameras.centers)
+    distance = cameras.distances
     distance.fill_diagonal_(math.inf)
     near = distance.min(1)
     return tuple(near.indices.tolist()), tuple(near.values.tolist())
 
 
 def _median_depth(depth: tuple[DepthMap, ...]) -> float:
-    known = [d.depth[d.valid] if bool(d.valid.any()) else d.depth[d.depth > 0] for d in depth]
-    known = torch.cat([k for k in known if k.numel()] or [torch.ones(1)])
-    return float(known.median())
+    """Of what was measured; of everything that is given where nothing was."""
+    for which in ([d.depth[d.valid] for d in depth], [d.depth[d.depth > 0] for d in depth]):
+        known = torch.cat(which)
+        if known.numel():
+            return float(known.median())
+    return 1.0

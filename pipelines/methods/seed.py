@@ -51,7 +51,8 @@ def seed_gaussians(capture: Capture, depth: tuple[DepthMap, ...], config: SeedCo
     """Gaussians in the capture's world. `depth` is aligned with the capture's views, which all have cameras."""
     assert capture.cameras is not None, "seeding follows the initialiser, which gives every view a camera"
     cameras = capture.cameras.to(dtype=torch.float32)
-    images, masks = capture.images(), capture.masks()
+    images, masks, extents, cut_out = capture.images(), capture.masks(), capture.extents(), capture.is_cut_out()
+    shows = torch.ones(images.shape[:3], dtype=torch.bool) if extents is None else extents > 0.5
     inside = torch.ones(images.shape[:3], dtype=torch.bool) if masks is None else masks > 0.5
     dense = torch.stack([complete_depth(d.depth, d.confidence, images[i]) for i, d in enumerate(depth)])
     keep = [inside[i] & ~_explained(cameras, depth, dense, i) if config.merge else inside[i].clone() for i in range(len(cameras))]
@@ -70,8 +71,8 @@ def seed_gaussians(capture: Capture, depth: tuple[DepthMap, ...], config: SeedCo
             shown.append(_photo_layer(cameras[i], images[i], depth[i], dense[i], keep[i] & which, share, config))
         if config.behind > 0:
             extra.append(_behind_layer(cameras[i], images[i], dense[i], inside[i], config))
-        if config.surround > 0 and masks is None:
-            extra.append(_ring(cameras, images[i], dense, i, config))
+        if config.surround > 0 and not cut_out:
+            extra.append(_ring(cameras, images[i], dense, shows, i, config))
     wide = reach.clamp_min(float(reach.median()))  # a close-up is near what it shows; what no photo shows has no such excuse
     extra = [layer.keep(~_in_the_way(layer.xyz, cameras, wide)) for layer in extra]
     return _assemble([*shown, *_thinned(extra, config.extra)], len(cameras), config)
@@ -88,17 +89,16 @@ def _in_the_way(xyz: Float[Tensor, "... 3"], cameras: Cameras, reach: Float[Tens
     there (depth continued over a table towards its edge, the ring around a neighbour's photo) is fog before every camera that moves between the photos, and
     no photo shows it from the front."""
     near = torch.zeros(xyz.shape[:-1], dtype=torch.bool)
-    for i, j in ways(cameras.centers, reach / CLEAR):
+    for i, j in ways(cameras.distances, reach / CLEAR):
         a, along = cameras.centers[i], cameras.centers[j] - cameras.centers[i]
         t = (((xyz - a) @ along) / (along @ along).clamp_min(1e-20)).clamp(0, 1)[..., None]
         near |= (xyz - a - t * along).norm(dim=-1) < torch.lerp(reach[i], reach[j], t[..., 0])
     return near
 
 
-def ways(centers: Float[Tensor, "V 3"], depth: Float[Tensor, "V"]) -> list[tuple[int, int]]:
-    """Pairs of neighbours (no third photo is nearer to both: the relative neighbourhood graph, Toussaint 1980) no further apart than what they look at,
+def ways(distance: Float[Tensor, "V V"], depth: Float[Tensor, "V"]) -> list[tuple[int, int]]:
+    """Pairs of neighbours by the distances of the photos (no third photo is nearer to both: the relative neighbourhood graph, Toussaint 1980) no further apart than what they look at,
     and each photo with itself."""
-    distance = torch.cdist(centers, centers)
     between = torch.maximum(distance[:, None, :], distance[None, :, :]).amin(2) < distance  # the third photo may not be i or j: their maximum is no less
     near = distance <= torch.minimum(depth[:, None], depth[None, :])
     pairs = (near & ~between).triu().nonzero().tolist()
@@ -194,16 +194,30 @@ def _behind_layer(camera: Cameras, image: Tensor, dense: Tensor, inside: Tensor,
     return Layer.of_balls(xyz, filled[..., :3][pick], config.surround_opacity, sigma)
 
 
-def _ring(cameras: Cameras, image: Tensor, dense: Tensor, i: int, config: SeedConfig) -> Layer:
-    """Continues a photo beyond its borders with the blurred colour and depth of its edge, unless another photo looks there."""
+def _box(where: Bool[Tensor, "H W"]) -> tuple[int, int, int, int]:
+    """x0, y0, x1, y1 of the smallest box around what is true; the whole where nothing is."""
+    rows, columns = where.any(1).nonzero(), where.any(0).nonzero()
+    if not len(rows):
+        return 0, 0, where.shape[1], where.shape[0]
+    return int(columns[0]), int(rows[0]), int(columns[-1]) + 1, int(rows[-1]) + 1
+
+
+def _ring(cameras: Cameras, image: Tensor, dense: Tensor, shows: Bool[Tensor, "V H W"], i: int, config: SeedConfig) -> Layer:
+    """Continues a photo beyond its borders with the blurred colour and depth of its edge, unless another photo looks there.
+
+    Args:
+        shows: where each picture is a photo, not padding or a corner that the lens left out.
+    """
     h, w = dense.shape[1:]
-    margin = round(config.surround * max(h, w) / RING_STRIDE) * RING_STRIDE
-    canvas = beyond_borders(torch.cat([image, 1 / dense[i].clamp_min(1e-6)[..., None]], -1), margin)
-    camera = cameras[i].cropped(-margin, -margin, canvas.shape[1], canvas.shape[0])
+    x0, y0, x1, y1 = _box(shows[i])
+    photo, known = torch.cat([image, 1 / dense[i].clamp_min(1e-6)[..., None]], -1)[y0:y1, x0:x1], shows[i, y0:y1, x0:x1]
+    margin = round(config.surround * max(known.shape) / RING_STRIDE) * RING_STRIDE
+    canvas = beyond_borders(photo if bool(known.all()) else push_pull(photo, known.float()), margin)
+    camera = cameras[i].cropped(x0 - margin, y0 - margin, canvas.shape[1], canvas.shape[0])
     z = 1 / canvas[..., 3].clamp_min(1e-9)
     pick = torch.zeros(canvas.shape[:2], dtype=torch.bool)
     pick[::RING_STRIDE, ::RING_STRIDE] = True
-    pick[margin : margin + h, margin : margin + w] = False
+    pick[margin : margin + y1 - y0, margin : margin + x1 - x0] &= ~known
     xyz, rgb, z = camera.unproject_depth(z[None])[0][pick], canvas[..., :3][pick], z[pick]
     free = torch.ones(len(xyz), dtype=torch.bool)
     for j in range(len(cameras)):
@@ -211,7 +225,8 @@ def _ring(cameras: Cameras, image: Tensor, dense: Tensor, i: int, config: SeedCo
             uv, zj = cameras[j].project(xyz)
             x, y = uv[0, :, 0].floor().long(), uv[0, :, 1].floor().long()
             shown = (x >= 0) & (x < w) & (y >= 0) & (y < h) & (zj[0] > 0)
-            there = dense[j][y.clamp(0, h - 1), x.clamp(0, w - 1)]
+            x, y = x.clamp(0, w - 1), y.clamp(0, h - 1)
+            shown, there = shown & shows[j, y, x], dense[j][y, x]
             free &= ~(shown & (zj[0] < there * 1.05))
     sigma = _spacing(camera, z) * config.size * RING_STRIDE
     return Layer.of_balls(xyz[free], rgb[free], config.surround_opacity, sigma[free])

@@ -14,7 +14,6 @@ from jaxtyping import Float
 from torch import Tensor
 
 from ...recon.camera import Cameras
-from ...recon.depth import DepthMap
 from ...recon.errors import CheckpointError
 from ...recon.gaussians import Gaussians
 from ...recon.metrics import psnr
@@ -38,7 +37,8 @@ from .terms import TERMS, StepContext
 __all__ = ["SplatMethod", "SplatRun"]
 
 REPORT_EVERY = 20  # steps between two readings of loss and PSNR: reading a tensor waits for the device
-WARM_UP, REFIT_EVERY = 10, 20  # with a time limit: from so many steps after the (re)start on, every so many steps are timed and the end refitted
+# with a time limit: every so many steps are timed and the end refitted, sooner where they took this share of the limit; the first after a (re)start are slower
+REFIT_EVERY, REFIT_SHARE, WARM_UP = 20, 0.1, 10
 
 
 class SplatMethod:
@@ -60,9 +60,10 @@ class SplatRun:
         self.rasterizer = get_rasterizer(config.rasterizer, start.device)
         self.names = start.init.capture.names
         self.photos = Photos.of(start)
-        self.background = _background(start.init.capture.white_background, self.photos.images, self.photos.masks, self.photos.depth, config.background)
+        self.background = _background(self.photos, start.init.capture.white_background, config.background)
         self.seed, self.rng = start.seed, torch.Generator().manual_seed(start.seed)
-        self.step, self.steps, self.elapsed = 0, config.optim.steps_for(len(self.names)), 0.0
+        self.planned = config.optim.steps_for(len(self.names))
+        self.step, self.steps, self.elapsed = 0, self.planned, 0.0
         self.max_seconds = max_seconds
         self.order: list[int] = []
         moves = start.estimated_cameras or config.optim.move_given_cameras
@@ -84,20 +85,22 @@ class SplatRun:
         return self.photos.images
 
     def events(self) -> Iterator[Event]:
-        began, timed = time.monotonic() - self.elapsed, self.step + WARM_UP
-        timed_at = self.elapsed
+        began, first = time.monotonic() - self.elapsed, self.step
+        timed, timed_at = self.step, self.elapsed
         while self.step < self.steps and not self._stop.is_set():
             with self._lock:
                 self._one_step()
             self.elapsed = time.monotonic() - began
-            if self.step == timed:
-                timed_at = self.elapsed
-            elif self.max_seconds is not None and self.step == timed + REFIT_EVERY:
-                self._fit_to_time((self.elapsed - timed_at) / REFIT_EVERY)
-                timed, timed_at = self.step, self.elapsed
+            if self.max_seconds is not None:
+                count, taken = self.step - timed, self.elapsed - timed_at
+                due = count >= REFIT_EVERY or taken > REFIT_SHARE * self.max_seconds
+                if due:
+                    self._fit_to_time(taken / count)
+                if due or self.step == first + WARM_UP:
+                    timed, timed_at = self.step, self.elapsed
             loss, fit = self._readings[-1] if self._readings else (None, None)
             yield StepDone(self.step, self.steps, len(self.field), self.elapsed, loss, fit)
-        yield Finished(self.step, self.elapsed, early=self.step < self.steps)
+        yield Finished(self.step, self.elapsed, early=self.step < self.steps, limited=self.steps < self.planned)
 
     def stop(self) -> None:
         self._stop.set()
@@ -117,7 +120,9 @@ class SplatRun:
             tensors = {"rng": self.rng.get_state()}
             for name, part in self._parts():
                 tensors |= {f"{name}.{k}": v for k, v in part.state().items()}
-        meta = {"step": self.step, "steps": self.steps, "elapsed": self.elapsed, "order": list(self.order)}
+            meta = {
+                "step": self.step, "steps": self.steps, "elapsed": self.elapsed, "order": list(self.order), "max_seconds": self.max_seconds,
+            }  # fmt: skip
         return tensors, meta
 
     def restore(self, tensors: dict[str, Tensor], meta: dict[str, Any]) -> None:
@@ -125,7 +130,9 @@ class SplatRun:
             for name, part in self._parts():
                 part.restore({k[len(name) + 1 :]: v for k, v in tensors.items() if k.startswith(name + ".")})
             self.rng.set_state(tensors["rng"])
-            self.step, self.steps, self.elapsed = meta["step"], meta["steps"], meta["elapsed"]
+            self.step, self.elapsed = meta["step"], meta["elapsed"]
+            # a limit that was raised or lifted lets a run go on that had ended within the old one
+            self.steps = meta["steps"] if meta.get("max_seconds") == self.max_seconds else max(self.step, self.planned)
             self.order = list(meta["order"])
         except KeyError as e:
             raise CheckpointError(f"The checkpoint lacks {e}; delete it to start anew.") from e
@@ -239,7 +246,7 @@ class SplatRun:
         """Turns the time limit into a number of steps, so that the schedule ends where the time ends."""
         assert self.max_seconds is not None
         affordable = self.step + int((self.max_seconds - self.elapsed) / per_step)
-        self.steps = max(self.step + 1, min(self.config.optim.steps_for(len(self.names)), affordable))
+        self.steps = max(self.step, min(self.planned, affordable))
 
 
 def _draws(gaussians: Gaussians, fields: int, seed: int) -> list[Gaussians]:
@@ -253,19 +260,17 @@ def _draws(gaussians: Gaussians, fields: int, seed: int) -> list[Gaussians]:
     return draws
 
 
-def _background(
-    white: bool, images: Tensor, masks: Tensor | None, depth: tuple[DepthMap, ...], rule: str
-) -> tuple[float, float, float]:
+def _background(photos: Photos, white: bool, rule: str) -> tuple[float, float, float]:
     """What shows where nothing is known: white for objects on white, else black, or the least wrong colour. Holes lie behind things, so that is the mean of
-    all but the nearer half of what was measured; of the whole object where there are masks."""
+    all but the nearer half of what was measured; of the whole object where masks cut one out."""
     if white:
         return (1.0, 1.0, 1.0)
     if rule == "black":
         return (0.0, 0.0, 0.0)
-    if masks is None:
-        near = [d.valid & (d.depth < d.depth[d.valid].median()) if bool(d.valid.any()) else d.valid for d in depth]
-        weight = (~torch.stack(near)).to(images)
-    else:
-        weight = masks
+    images = photos.images
+    weight = torch.ones_like(images[..., 0]) if photos.masks is None else photos.masks
+    if not photos.cut_out:
+        near = [d.valid & (d.depth < d.depth[d.valid].median()) if bool(d.valid.any()) else d.valid for d in photos.depth]
+        weight = weight * ~torch.stack(near)
     r, g, b = ((images * weight[..., None]).sum((0, 1, 2)) / weight.sum().clamp_min(1)).tolist()
     return (r, g, b)

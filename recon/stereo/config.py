@@ -23,19 +23,18 @@ class StereoConfig:
             step; the latter falls from p2 to p2_min with the colour step exp(-step / p2_colour), step in 8-bit levels.
         paths: directions of the aggregation: 2, 4 or 8.
         refine_rounds: rounds of slanted-plane refinement, each before and after the views see each other's depth; 0 = none (native only).
-    heal_rounds: rounds after what no view confirmed was replaced by the smooth continuation of the rest.
-    heal_patch: only connected patches of this share of the photo or more are continued.
-    heal_trust: how much the continuation counts against a match, relative to `prior_weight`.
-    large_planes: number of large planes of the scene that every pixel tries.
-    window: half width of the refinement's window, every second pixel used.
-    colour_scale: a tap's weight falls by e for this mean channel difference to the centre (8-bit levels).
-    prior_weight: cost of leaving the aggregated depth by two planes or more.
-    smooth_weight: cost of leaving the planes of the neighbours of like colour by a plane step or more.
-    agree_weight, agree_px: cost of disagreeing with the other view's depth by agree_px or more.
-    check_px, check_relative: the largest reprojection error (pixels) and relative depth difference of two views that agree.
+        heal_rounds: rounds after what no view confirmed was replaced by the smooth continuation of the rest.
+        heal_patch: only connected patches of this share of the photo or more are continued.
+        heal_trust: how much the continuation counts against a match, relative to `prior_weight`.
+        large_planes: number of large planes of the scene that every pixel tries.
+        window: half width of the refinement's window, every second pixel used.
+        colour_scale: a tap's weight falls by e for this mean channel difference to the centre (8-bit levels).
+        prior_weight: cost of leaving the aggregated depth by two planes or more.
+        smooth_weight: cost of leaving the planes of the neighbours of like colour by a plane step or more.
+        agree_weight, agree_px: cost of disagreeing with the other view's depth by agree_px or more.
+        check_px, check_relative: the largest reprojection error (pixels) and relative depth difference of two views that agree.
         valid_above: pixels of less confidence are not valid.
-    anchor: confidence of a sparse point where stereo has nothing.
-    speckle: connected patches of valid depth smaller than this many pixels are dropped.
+        speckle: connected patches of valid depth smaller than this many pixels are dropped.
     """
 
     max_side: int = 800
@@ -65,5 +64,4 @@ class StereoConfig:
     check_px: float = 1.0
     check_relative: float = 0.02
     valid_above: float = 0.5
-    anchor: float = 0.4
     speckle: int = 100

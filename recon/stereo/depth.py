@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from types import ModuleType
 
 import torch
@@ -17,7 +16,6 @@ from ..kernels import native_or_none
 from . import reference
 from .check import agreement, confidence, drop_speckles, normals_from_slopes, support
 from .config import StereoConfig
-from .hypotheses import anchors
 from .refine import Photos, Sweep, refine_views
 from .setup import choose_sources, inverse_depths, range_from_geometry, range_from_points, source_maps
 from .stages import match_view
@@ -105,15 +103,7 @@ def _run(
     else:
         for i in range(v):
             sweep.slopes[i] = reference.fit_planes(sweep.inv[i], max(3.0 * float(sweep.step[i]), 1e-12))
-    maps = [_finish(sweep, cameras, i, sources[i], mask[i], config, kernels) for i in range(v)]
-    return maps if xyz is None or not len(xyz) else [_anchored(m, xyz, cameras, i, mask[i], config) for i, m in enumerate(maps)]
-
-
-def _anchored(m: DepthMap, xyz: Tensor, cameras: Cameras, i: int, mask: Tensor, config: StereoConfig) -> DepthMap:
-    """Sparse points stand in where stereo found nothing: depth with some confidence, yet not `valid`, since no normal or extent is known."""
-    z = anchors(xyz, cameras, i, m.depth, m.valid) * mask
-    on = z > 0
-    return replace(m, depth=torch.where(on, z, m.depth), confidence=torch.where(on, torch.full_like(z, config.anchor), m.confidence))
+    return [_finish(sweep, cameras, i, sources[i], mask[i], config, kernels) for i in range(v)]
 
 
 def _finish(

@@ -7,9 +7,8 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from ..camera import Cameras
-from ..windows import window_max
 
-__all__ = ["anchors", "large_planes", "plane_maps", "point_maps"]
+__all__ = ["large_planes", "plane_maps", "point_maps"]
 
 _TRIES = 256
 _NEAR = 0.008  # a point lies on a plane when it is off by less than this share of its depth
@@ -102,18 +101,3 @@ def point_maps(xyz: Float[Tensor, "N 3"], cameras: Cameras, i: int, reach: int =
             ok = (x + dx >= 0) & (x + dx < w) & (y + dy >= 0) & (y + dy < h)
             out.scatter_reduce_(0, ((y + dy) * w + x + dx)[ok], inv[ok], "amax")
     return torch.cat([out.reshape(h, w, 1), torch.zeros(h, w, 2)], -1).contiguous()
-
-
-def anchors(
-    xyz: Float[Tensor, "N 3"], cameras: Cameras, i: int, depth: Float[Tensor, "H W"], valid: Bool[Tensor, "H W"], reach: int = 10
-) -> Float[Tensor, "H W"]:
-    """z-depths of sparse points on 3x3 pixels where view i has no valid depth nearby and surely sees them; 0 elsewhere.
-
-    A point far behind other points or valid depth within `reach` pixels may be hidden in this view and is left out.
-    """
-    near = point_maps(xyz, cameras, i, reach=1)[..., 0]
-    known = torch.where(valid & (depth > 0), 1.0 / depth.clamp(min=1e-9), torch.zeros_like(depth))
-    front = window_max(torch.maximum(near, known), reach)
-    covered = window_max(valid.float(), 2) > 0
-    keep = (near > 0.8 * front) & (near > 0) & ~covered
-    return torch.where(keep, 1.0 / near.clamp(min=1e-12), torch.zeros_like(near))

@@ -29,8 +29,7 @@ def range_from_points(cameras: Cameras, xyz: Float[Tensor, "N 3"], least: int = 
 
 def range_from_geometry(cameras: Cameras) -> Float[Tensor, "V 2"]:
     """Inverse depths from 0 (the horizon) to where the nearest neighbouring camera sees a shift of 1.5 image widths."""
-    centers = cameras.centers
-    dist = torch.cdist(centers, centers)
+    dist = cameras.distances
     positive = dist[dist > 0]
     tiny = 1e-3 * float(positive.median()) if len(positive) else 1.0
     dist = torch.where(dist > tiny, dist, torch.full_like(dist, float("inf")))
@@ -107,7 +106,6 @@ def inverse_depths(cameras: Cameras, maps: Float[Tensor, "S 12"], limits: Float[
     longest = 0.0
     for m in maps.double():
         A, b = m[:9].reshape(3, 3), m[9:]
-        ends = []
         ws = torch.linspace(far, near, 33, dtype=torch.float64)
         path = uv @ A.T + ws[:, None, None] * b
         ends = path[..., :2] / path[..., 2:].clamp(min=1e-9)

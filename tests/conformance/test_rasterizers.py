@@ -58,7 +58,7 @@ def test_two_splats_composite_front_to_back(raster: Rasterizer, device: torch.de
     far = replace(
         g, means=g.means * torch.tensor([1.0, 1.0, 2.0], device=device), sh=sh_dc_from_rgb(torch.tensor([[[0.0, 1.0, 0.0]]], device=device))
     )
-    for pair in (Gaussians.cat([g, far]), Gaussians.cat([far, g])):
+    for pair in (Gaussians.concatenate([g, far]), Gaussians.cat([far, g])):
         out = raster.render(pair, c, RasterOptions())
         a = [raster.render(one, c, RasterOptions()).alpha for one in (g, far)]
         w = [a[0], a[1] * (1 - a[0])]
@@ -70,7 +70,7 @@ def test_two_splats_composite_front_to_back(raster: Rasterizer, device: torch.de
 def test_equal_depth_is_drawn_by_index(raster: Rasterizer, device: torch.device) -> None:
     g, c = one_gaussian(device, scale=(5.0, 5.0, 5.0))
     red, green = (replace(g, sh=sh_dc_from_rgb(torch.tensor([[rgb]], device=device))) for rgb in ([1.0, 0, 0], [0, 1.0, 0]))
-    out = raster.render(Gaussians.cat([red, green]), c, RasterOptions()).color[0, 12, 16]
+    out = raster.render(Gaussians.concatenate([red, green]), c, RasterOptions()).color[0, 12, 16]
     assert out[0] > 2 * out[1]
 
 
@@ -78,7 +78,7 @@ def test_stops_before_the_splat_that_would_close_the_pixel(raster: Rasterizer, d
     # three full layers of alpha 0.98: T = 0.02, 0.0004, then 8e-6 < 1e-4: the third is not drawn
     g, c = one_gaussian(device, scale=(500.0, 500.0, 500.0), opacity=0.98)
     layers = [replace(g, means=torch.tensor([[0.0, 0.0, 3.0 + k]], device=device)) for k in range(3)]
-    out = raster.render(Gaussians.cat(layers), c, RasterOptions())
+    out = raster.render(Gaussians.concatenate(layers), c, RasterOptions())
     torch.testing.assert_close(out.alpha, torch.full_like(out.alpha, 1 - 0.02**2), atol=3e-5, rtol=0)
 
 

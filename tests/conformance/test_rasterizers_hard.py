@@ -44,7 +44,7 @@ def test_poison_is_skipped_and_hurts_nobody(raster: Rasterizer, device: torch.de
     # the camera's frame is the world's, so that "behind" can be written down
     clean = replace(clean, means=clean.means + torch.tensor([0.0, 0.0, 4.0], device=device))
     c = replace(c, cam_from_world=torch.eye(4, device=device)[None])
-    dirty = Gaussians.cat([*poison(clean), clean])
+    dirty = Gaussians.concatenate([*poison(clean), clean])
     n = len(dirty) - len(clean)
     want, want_grads = gradients(raster, clean, c, o)
     out, grads = gradients(raster, dirty, c, o)
@@ -71,7 +71,7 @@ def test_extreme_scales_stay_finite(
     g, c, o = to_torch(smooth_scene(), device=device)
     bad = g[:2].clone()
     bad = replace(bad, log_scales=torch.tensor([log_scales, log_scales], device=device))
-    out, grads = gradients(raster, Gaussians.cat([bad, g[2:]]), c, replace(o, antialiased=antialiased))
+    out, grads = gradients(raster, Gaussians.concatenate([bad, g[2:]]), c, replace(o, antialiased=antialiased))
     for k in IMAGES:
         assert torch.isfinite(getattr(out, k)).all(), k
     assert (out.alpha >= 0).all() and (out.alpha <= 1 + 1e-6).all()

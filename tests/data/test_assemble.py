@@ -10,9 +10,7 @@ import torch
 from handful.data.assemble import GivenCamera, Shot, assemble, fit_sizes, require_photos, subset_indices
 from handful.data.protocol import LoadOptions
 from handful.data.registry import load_capture
-from handful.data.transforms import resize_capture, subset_evenly
 from handful.data.undistort import Lens
-from handful.recon.camera import pixel_centers
 from handful.recon.errors import CaptureError, ConfigError
 from PIL import Image
 
@@ -22,9 +20,7 @@ def test_order_is_natural_and_the_subset_even(photo_folder):
     capture = load_capture(root)
     assert capture.names == tuple(f"p{i}.jpg" for i in range(12)) and capture.source == "photos" and capture.cameras is None
     assert load_capture(root, LoadOptions(max_photos=5)).names == ("p0.jpg", "p2.jpg", "p4.jpg", "p7.jpg", "p9.jpg")
-    assert subset_evenly(capture, 5).names == ("p0.jpg", "p2.jpg", "p4.jpg", "p7.jpg", "p9.jpg")
     assert subset_indices(3, 5) == [0, 1, 2] == subset_indices(3, None)
-    assert subset_evenly(capture, 99) is capture
 
 
 def test_max_side_and_downscale(photo_folder):
@@ -185,15 +181,3 @@ def test_focal_prior_from_the_sensor(tmp_path, make_texture):
     Image.fromarray(make_texture(160, 120, seed=1)).save(tmp_path / "b.jpg")
     capture = load_capture(tmp_path)
     assert capture.views[0].focal_prior_px == pytest.approx(5000 * 160 / 4000) and capture.views[1].focal_prior_px is None
-
-
-def test_resize_capture_keeps_projections(nerfstudio_folder):
-    capture = load_capture(nerfstudio_folder(3))
-    small = resize_capture(capture, 48)
-    assert small.views[0].image.size == (48, 32) and small.images().shape == (3, 32, 48, 3)
-    assert capture.cameras is not None and small.cameras is not None
-    xyz = torch.tensor([[0.2, 0.1, -3.0]])
-    assert torch.allclose(capture.cameras.project(xyz)[0] / 2, small.cameras.project(xyz)[0])
-    assert small.views[0].image.digest() != capture.views[0].image.digest()
-    assert resize_capture(capture, 96) is capture
-    assert pixel_centers(2, 1)[0, 0].tolist() == [0.5, 0.5]
