@@ -18,7 +18,7 @@ from .decode import PHOTO_SUFFIXES, is_photo
 __all__ = ["common_parent", "find_by_stem", "find_mask", "inside", "list_photos", "load_npy", "load_npz", "natural_key", "read_json", "read_text", "readable"]
 
 MASK_FOLDERS = ("masks", "mask")
-MOST_ARRAYS = 200_000_000  # bytes of all arrays in a file of cameras
+MOST_ARRAYS = 2_000_000_000  # bytes of all arrays in a file: sensor depth of some hundred photos
 
 
 def natural_key(name: str) -> list[tuple[int, int, str]]:
@@ -145,7 +145,7 @@ def load_npz(file: Path) -> dict[str, np.ndarray]:
         with zipfile.ZipFile(file) as z:
             size = sum(entry.file_size for entry in z.infolist())
         if size > MOST_ARRAYS:
-            raise CaptureError(f"{file} unpacks to {size / 1e9:.1f} GB; cameras need a few kilobytes, so it is not read.")
+            raise CaptureError(f"{file} would unpack to {size / 1e9:.1f} GB, more than the {MOST_ARRAYS / 1e9:g} GB that are read; give fewer photos at a time.")
         with np.load(file, allow_pickle=False) as z:
             arrays = {k: z[k] for k in z.files}
         return {k: np.asarray(a, np.float64) for k, a in arrays.items() if a.dtype.kind in "fiu"}

@@ -87,14 +87,17 @@ class Demo(CommonOptions):
 def write_photos(folder: Path, truth: DemoCapture) -> Path:
     """The training photos as a user would have them: PNG files, no cameras. Those of an earlier demo go, which a hidden file tells from others; a folder with
     others is refused."""
+    import re
+
     from ...data.atomic import write_bytes
     from ...data.files import list_photos
     from ...data.image_io import encode_png
     from ...recon.errors import CaptureError
 
     before, mark = list_photos(folder), folder / MARK
-    if before and not mark.exists():
-        raise CaptureError(f"{folder} holds {before[0].name}, which is no photo of the demo; choose another folder with -o.")
+    foreign = next((p for p in before if not mark.exists() or not re.fullmatch(r"photo_\d\d\.png", p.name)), None)
+    if foreign is not None:
+        raise CaptureError(f"{folder} holds {foreign.name}, which is no photo of the demo; choose another folder with -o.")
     for photo in before:
         photo.unlink()
     write_bytes(mark, b"")

@@ -181,3 +181,41 @@ def test_focal_prior_from_the_sensor(tmp_path, make_texture):
     Image.fromarray(make_texture(160, 120, seed=1)).save(tmp_path / "b.jpg")
     capture = load_capture(tmp_path)
     assert capture.views[0].focal_prior_px == pytest.approx(5000 * 160 / 4000) and capture.views[1].focal_prior_px is None
+    for upright in (True, False):  # a camera's portrait photo, turned by a program that wrote both sides, or by one that left them
+        ifd[0xA002], ifd[0xA003] = (3000, 4000) if upright else (4000, 3000)
+        Image.fromarray(make_texture(120, 160)).save(path, exif=exif)
+        assert load_capture(tmp_path).views[0].focal_prior_px == pytest.approx(5000 * 160 / 4000)
+
+
+def test_what_was_photographed_and_what_counts(tmp_path, make_texture, photo_folder):
+    """Padding and the lens bound the photo; alpha and mask files say what of it counts."""
+    root = photo_folder(2, size=(96, 64))
+    Image.fromarray(make_texture(64, 96, seed=9)).save(root / "q_portrait.png")
+    plain = load_capture(root)
+    extents, masks = plain.extents(), plain.masks()
+    assert extents is not None and masks is not None and torch.equal(extents, masks) and not plain.is_cut_out()
+    (root / "masks").mkdir()
+    hole = np.full((64, 96), 255, np.uint8)
+    Image.fromarray(hole).save(root / "masks" / "p0.png")
+    assert not load_capture(root).is_cut_out(), "a mask that leaves nothing out"
+    hole[10:30, 10:30] = 0
+    Image.fromarray(hole).save(root / "masks" / "p0.png")
+    cut = load_capture(root)
+    assert cut.is_cut_out() and torch.equal(cut.extents(), extents) and not torch.equal(cut.masks(), masks)
+    alone = load_capture(photo_folder(2, folder="same"))
+    assert alone.extents() is None and alone.masks() is None and not alone.is_cut_out()
+
+
+def test_two_photos_of_one_name_are_refused(photo_folder):
+    root = photo_folder(2)
+    shots = [Shot("p.jpg", root / f"p{i}.jpg") for i in range(2)]
+    with pytest.raises(CaptureError, match="Two photos of the made capture are named p.jpg"):
+        assemble(shots, LoadOptions(), "made")
+
+
+@pytest.mark.parametrize("size", [(0, 0), (96, 0), (-3, 4)])
+def test_a_camera_for_no_pixels_is_refused(photo_folder, size):
+    root = photo_folder(2)
+    shots = [Shot(f"p{i}.jpg", root / f"p{i}.jpg", GivenCamera(np.eye(4), 80.0, 80.0, size=size)) for i in range(2)]
+    with pytest.raises(CaptureError, match="which there is none of"):
+        assemble(shots, LoadOptions(), "made")

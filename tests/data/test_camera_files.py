@@ -358,6 +358,17 @@ def test_dtu(photo_folder, tmp_path):
     refused(root, "world_mat_0")
     (root / "cameras_sphere.npz").write_bytes(b"PK\x03\x04 broken")
     refused(root, "not a readable .npz")
+    np.savez(root / "cameras_sphere.npz", **{k.replace("_mat_", "_mat_00"): v for k, v in mats.items()})
+    assert load_capture(root).names == ("p0.jpg", "p2.jpg")
+
+
+def test_a_file_that_unpacks_to_gigabytes_is_not_unpacked(photo_folder, monkeypatch):
+    root = photo_folder(2, folder="dtu/image").parent
+    np.savez_compressed(root / "cameras_sphere.npz", world_mat_0=np.eye(4), bomb=np.zeros(10_000_000))
+    assert (root / "cameras_sphere.npz").stat().st_size < 1_000_000
+    monkeypatch.setattr("handful.data.files.MOST_ARRAYS", 50_000_000)
+    monkeypatch.setattr(np, "load", lambda *args, **kwargs: pytest.fail("unpacked"))
+    refused(root, "would unpack to 0.1 GB")
 
 
 def test_blender(tmp_path, make_texture):
@@ -384,6 +395,26 @@ def test_blender(tmp_path, make_texture):
     assert len(load_capture(tmp_path)) == 3
 
 
+def test_blender_files_of_instant_ngp_keep_centre_and_distortion(photo_folder):
+    root = photo_folder(2, folder="b/train").parent
+    for part in ("train", "test"):
+        frames = [{"file_path": f"./train/p{i}.jpg", "transform_matrix": np.eye(4).tolist()} for i in range(2)]
+        said = {"camera_angle_x": 1.0, "fl_x": 80.0, "fl_y": 81.0, "cx": 47.0, "cy": 33.0, "k1": 0.1, "w": 96, "h": 64}
+        (root / f"transforms_{part}.json").write_text(json.dumps({**said, "frames": frames}))
+    capture = load_capture(root, LoadOptions(split="train"))
+    assert capture.source == "blender" and capture.cameras is not None
+    assert capture.cameras.K[0].tolist() == [[80, 0, 47], [0, 81, 33], [0, 0, 1]]
+    assert capture.extents() is not None, "the lens left corners out"
+
+
+def test_blender_names_keep_their_folders(photo_folder):
+    root = photo_folder(1, folder="b/train/cam0").parents[1]
+    photo_folder(1, folder="b/train/cam1")
+    frames = [{"file_path": f"./train/cam{i}/p0", "transform_matrix": np.eye(4).tolist()} for i in range(2)]
+    (root / "transforms_train.json").write_text(json.dumps({"camera_angle_x": 1.0, "frames": frames}))
+    assert load_capture(root).names == ("train/cam0/p0.jpg", "train/cam1/p0.jpg")
+
+
 def test_middlebury(photo_folder):
     root = photo_folder(2, folder="m/images").parent
     line = "p{i}.png 80 0 47.5 0 80 31.5 0 0 1 1 0 0 0 1 0 0 0 1 0.5 0 2"
@@ -406,7 +437,7 @@ def test_strecha(photo_folder):
         f.write_text(text)
     capture = load_capture(root)
     assert capture.source == "strecha" and capture.cameras is not None and capture.cameras.centers[0].tolist() == [1, 2, 3]
-    for bad, words in (("1 2 3", "expected 26"), (text.replace("1 2 3", "1 x 3"), "no number"), (text.replace("1 2 3", "1 nan 3"), "not finite"), (text.replace("96 64", "inf 64"), "not finite")):
+    for bad, words in (("1 2 3", "expected 26"), (text.replace("1 2 3", "1 x 3"), "no number"), (text.replace("1 2 3", "1 nan 3"), "not finite"), (text.replace("96 64", "inf 64"), "not finite"), (text.replace("96 64", "0 0"), "0 x 0 pixels")):
         files[0].write_text(bad)
         refused(root, words)
 

@@ -91,7 +91,8 @@ def test_we_open_what_pycolmap_writes(tmp_path, photo_folder, text, lens):
         assert np.abs(image.cam_from_world().matrix() - capture.cameras.cam_from_world[i, :3].numpy()).max() < 1e-5
         k = capture.cameras.K[i]
         assert [float(k[0, 0]), float(k[1, 1]), float(k[0, 2]), float(k[1, 2])] == [80.0, 80.0 if lens == "SIMPLE_RADIAL" else 82.0, 47.0, 33.0]
-    assert capture.masks() is not None  # the lens left something out
+    assert (capture.masks() is None) == (lens == "OPENCV_FISHEYE"), "that lens sees more than the pinhole picture, the others leave corners out"
+    assert not capture.is_cut_out()
     assert capture.points is not None and capture.select(capture.names[:2]).points is None
 
 

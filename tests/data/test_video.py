@@ -11,6 +11,7 @@ from handful.data.protocol import LoadOptions
 from handful.data.registry import load_capture
 from handful.data.video import choose_frames
 from handful.recon.errors import CaptureError
+from PIL import Image
 
 SHARP = (3, 10, 19, 24)
 
@@ -44,6 +45,16 @@ def test_sharp_frames_evenly(video):
     assert len({v.image.digest() for v in capture.views}) == 4
     assert load_capture(path.parent, LoadOptions(max_photos=4, max_side=80)).views[0].image.size == (80, 48)
     assert 20 <= len(load_capture(path)) <= 24
+
+
+@pytest.mark.parametrize("folder", ["images", "photos", "rgb", "input", "."])
+def test_photos_come_before_a_stray_video(video, tmp_path, make_texture, folder):
+    (tmp_path / "clip.mp4").write_bytes(video[0].read_bytes())
+    (tmp_path / folder).mkdir(exist_ok=True)
+    for i in range(2):
+        Image.fromarray(make_texture(60, 40, seed=i)).save(tmp_path / folder / f"{i}.png")
+    capture = load_capture(tmp_path)
+    assert capture.source == "photos" and capture.names == ("0.png", "1.png")
 
 
 def test_choosing():

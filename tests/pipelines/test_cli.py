@@ -91,12 +91,17 @@ def test_demo_leaves_other_photos_alone(tmp_path: Path, small_demo, capsys: pyte
     assert "2 to 8" in refused(capsys, "demo", "-o", tmp_path / "demo", "--photos", "9")
     folder = tmp_path / "photos"
     folder.mkdir()
+    (folder / "photo_07.png").write_bytes(b"somebody's own")
+    with pytest.raises(CaptureError, match="photo_07.png, which is no photo of the demo"):
+        write_photos(folder, small_demo)
+    (folder / "photo_07.png").unlink()
+    write_photos(folder, small_demo)
     (folder / "photo_07.png").write_bytes(b"of a demo with more photos")
-    assert len(list(write_photos(folder, small_demo).iterdir())) == 3
+    assert len(list(write_photos(folder, small_demo).glob("*.png"))) == 3
     (folder / "mine.jpg").write_bytes(b"keep me")
     with pytest.raises(CaptureError, match="mine.jpg, which is no photo of the demo"):
         write_photos(folder, small_demo)
-    assert (folder / "mine.jpg").read_bytes() == b"keep me" and len(list(folder.iterdir())) == 4
+    assert (folder / "mine.jpg").read_bytes() == b"keep me" and len(list(folder.glob("*.*g"))) == 4
 
 
 def test_evaluate(shared_data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -70,6 +70,23 @@ def test_masks_choose_what_counts(photos):
     assert score_views(("t0", "t1"), renders, photos, masks, PROTOCOL, {}).psnr < spoilt.psnr, "another protocol ignores the masks"
 
 
+def test_what_no_camera_took_is_not_scored(photos):
+    extents = torch.ones(2, 40, 50)
+    extents[:, :, :10] = 0
+    photos = photos * extents[..., None]
+    renders = photos.clone()
+    renders[:, :, :10] = 0.7  # a guess beside the photo, which padding is no truth for
+    assert score_views(("t0", "t1"), renders, photos, None, PROTOCOL, {}, extents).psnr == 100.0
+    renders[:, 20:24, 30:36] = 0
+    some = score_views(("t0", "t1"), renders, photos, None, PROTOCOL, {}, extents)
+    assert some.views[0].psnr == pytest.approx(float(psnr(renders[:, :, 10:], photos[:, :, 10:])[0]), abs=1e-6)
+    assert score_views(("t0", "t1"), renders, photos, None, PROTOCOL, {}).psnr < some.psnr
+    capture = _capture(photos)
+    padded = replace(capture, views=tuple(replace(v, image=replace(v.image, extent=extents[0])) for v in capture.views))  # pyright: ignore[reportArgumentType]
+    order = iter((*renders, *renders))
+    assert evaluate_scene(lambda cameras: next(order)[None], padded, PROTOCOL, nets={}).psnr == pytest.approx(some.psnr)
+
+
 def test_missing_masks_are_said(photos):
     with pytest.raises(CaptureError, match="PSNR inside masks, but the capture has none"):
         score_views(("t0", "t1"), photos, photos, None, MASKED, {})
@@ -192,6 +209,10 @@ def test_a_test_camera_finds_its_photo(backend):
     found = optimise_test_cameras(splats, raster, photo, start, steps=60)
     before, after = (psnr(raster.render(splats, c).color, photo)[0] for c in (start, found))
     assert after > before + 15
+    spoilt, counts = photo.clone(), torch.ones(1, 48, 64)
+    spoilt[:, :, :20], counts[:, :, :20] = 1.0, 0.0
+    masked = optimise_test_cameras(splats, raster, spoilt, start, steps=60, masks=counts)
+    assert psnr(raster.render(splats, masked).color, photo)[0] > before + 12, "what a mask leaves out does not pull"
     with pytest.raises(ShapeError, match="do not fit 1 cameras of 64x48"):
         optimise_test_cameras(splats, raster, photo[:, :20], start)
 

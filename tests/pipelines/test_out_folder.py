@@ -4,20 +4,23 @@ from __future__ import annotations
 
 import errno
 import os
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
-from handful.data.atomic import write_bytes, write_json, writing
+from handful.data.atomic import beside, write_bytes, write_json, writing
 from handful.data.image_io import encode_png
 from handful.pipelines import scene_folder
 from handful.pipelines.checkpoint import load_checkpoint, save_checkpoint
-from handful.pipelines.config import override
+from handful.pipelines.config import override, to_jsonable
+from handful.pipelines.events import StepDone
 from handful.pipelines.job import Reconstruction, ReconstructJob, reconstruct
 from handful.pipelines.methods import method_config
 from handful.pipelines.methods.splat import SplatMethod
 from handful.pipelines.out_folder import STATE, claim_out
 from handful.pipelines.scene_folder import image_names, load_scene, write_scene_folder
+from handful.pipelines.start_file import load_start, save_start
 from handful.recon.errors import CaptureError, CheckpointError, ConfigError, HandfulError
 
 QUICK = override(method_config("handful"), ["optim.steps=3", "seed.budget=1000", "seed.extra=0"])
@@ -138,6 +141,60 @@ def test_photos_of_a_replaced_scene_go(tmp_path: Path, write) -> None:
     assert not (out / "images" / "old.png").exists() and (out / "images" / "mine.png").exists()
 
 
+def test_masks_of_a_replaced_scene_go(tmp_path: Path, write) -> None:
+    out = write(tmp_path / "out")
+    stale = out / "masks" / Path(image_names(load_scene(out).names)[0]).name
+    write_bytes(stale, encode_png(torch.zeros(90, 120, 3)))
+    write(out)
+    assert not stale.exists(), "else the new scene's photos would be masked by the old one's"
+
+
+def test_a_photo_of_another_size_is_one_sentence(tmp_path: Path, write) -> None:
+    folder = load_scene(write(tmp_path / "out"))
+    write_bytes(tmp_path / "out" / image_names(folder.names)[1], encode_png(torch.zeros(8, 9, 3)))
+    with pytest.raises(CaptureError, match="has 9 x 8 pixels, its camera 120 x 90"):
+        folder.images()
+
+
+def test_cameras_that_nothing_vouches_for_can_be_written_and_continued(tmp_path: Path, small_start) -> None:
+    """No match agrees with the given cameras; their own points are used. There is no reprojection error then, and no file may hold NaN."""
+    report = replace(small_start.init.report, reprojection_px=None, baseline=None)
+    start = replace(small_start, init=replace(small_start.init, report=report))
+    save_start(tmp_path / "start.safetensors", start, "x")
+    assert load_start(tmp_path / "start.safetensors", start.init.capture).init.report == report
+    scene = SplatMethod(QUICK).start(start).snapshot()
+    metrics = {"method": "handful", "reprojection_px": report.reprojection_px, "cameras": to_jsonable(report)}
+    folder = write_scene_folder(tmp_path / "out", scene, start.init, QUICK, metrics)
+    assert load_scene(folder.path).metrics["cameras"]["baseline"] is None
+
+
+def test_what_a_killed_run_left_half_written_does_not_close_the_folder(tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    claim_out(out, tmp_path / "photos", "x", False).close()
+    left = beside(out / "checkpoint" / "start.safetensors")
+    left.write_bytes(b"half")
+    claim_out(out, tmp_path / "photos", "x", False).close()
+    write_bytes(out / "checkpoint" / "mine.txt", b"somebody's")
+    with pytest.raises(CaptureError, match="Handful did not write"):
+        claim_out(out, tmp_path / "photos", "x", True)
+
+
+def test_a_failed_run_lets_go_of_the_folder(tmp_path: Path, write) -> None:
+    """In a notebook the traceback keeps everything alive that the run held."""
+    source, out = write(tmp_path / "capture"), tmp_path / "out"
+
+    def fails(event: object) -> None:
+        if isinstance(event, StepDone):
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt) as kept:
+        reconstruct(source, out, on_event=fails, config=QUICK)
+    assert kept is not None and len(reconstruct(source, out, config=QUICK).gaussians) > 0
+    with pytest.raises(CheckpointError, match="--overwrite"):
+        reconstruct(source, out, config=QUICK, seed=1)
+    reconstruct(source, out, config=QUICK, seed=1, overwrite=True)
+
+
 def test_image_names_never_meet() -> None:
     names = ["a.jpg", "a.png", "A.webp", "a_jpg.jpg", "x/y.jpg", "x__y.jpg", "b.jpg"]
     files = image_names(names)
@@ -170,8 +227,6 @@ def test_a_checkpoint_of_another_job_is_not_continued(tmp_path: Path, write) -> 
 
 
 def test_masks_come_back_with_the_scene_folder(tmp_path: Path, small_start) -> None:
-    from dataclasses import replace
-
     from handful.data.registry import load_capture
     from handful.recon.capture import ArrayImage, View
 
@@ -194,6 +249,10 @@ def test_masks_come_back_with_the_scene_folder(tmp_path: Path, small_start) -> N
         ({"checkpoint_seconds": float("nan")}, "checkpoint_seconds"), ({"seed": -1}, "seed"), ({"seed": 10**30}, "seed"),
         ({"config": override(method_config("handful"), ["optim.steps=0"])}, "optim.steps must be at least 1"),
         ({"config": override(method_config("handful"), ["fields=0"])}, "fields must be at least 1"),
+        ({"config": override(method_config("handful"), ["seed.guess_spacing=0"])}, "seed.guess_spacing must be from 1 to 100, got 0"),
+        ({"config": override(method_config("handful"), ["optim.opacity_decay=1.5"])}, "optim.opacity_decay must be from 0.001 to 1"),
+        ({"config": override(method_config("handful"), ["seed.sh_degree=4"])}, "seed.sh_degree must be from 0 to 3"),
+        ({"config": override(method_config("handful"), ["seed.size=-1"])}, "seed.size must be from"),
     ],
 )  # fmt: skip
 def test_senseless_numbers_are_refused_before_any_work(tmp_path: Path, options: dict, words: str) -> None:

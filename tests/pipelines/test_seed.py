@@ -12,6 +12,7 @@ from handful.recon.camera import Cameras
 from handful.recon.capture import ArrayImage, Capture, View
 from handful.recon.depth import DepthMap
 from handful.recon.gaussians import Gaussians
+from handful.recon.sh import rgb_from_sh_dc
 
 SIZE = 48
 
@@ -32,6 +33,46 @@ def two_photos(valid_near: bool, apart: float = 0.5, focal: float = 40.0, z_near
     # confidence keeps the block in the completed depth; not being valid makes it a guess
     maps = (DepthMap(near, valid.float(), trusted), DepthMap(z, valid.float(), valid))
     return Capture(views, Cameras(T, K, SIZE, SIZE)), maps
+
+
+def at(centers: torch.Tensor) -> Cameras:
+    T = torch.eye(4).repeat(len(centers), 1, 1)
+    T[:, :3, 3] = -centers
+    return Cameras(T, torch.eye(3).repeat(len(centers), 1, 1), SIZE, SIZE)
+
+
+def beyond(g: Gaussians, capture: Capture, of: int, box: tuple[float, float, float, float]) -> int:
+    """How many splats lie outside the box (x0, y0, x1, y1) of photo `of`."""
+    assert capture.cameras is not None
+    uv, z = (t[0] for t in capture.cameras[of].project(g.means))
+    x0, y0, x1, y1 = box
+    return int(((z > 0) & ((uv[:, 0] < x0) | (uv[:, 0] > x1) | (uv[:, 1] < y0) | (uv[:, 1] > y1))).sum())
+
+
+def with_maps(capture: Capture, mask: torch.Tensor | None, extent: torch.Tensor | None) -> Capture:
+    views = tuple(replace(v, image=replace(v.image, mask=mask, extent=extent)) for v in capture.views)  # pyright: ignore[reportArgumentType]
+    return replace(capture, views=views)
+
+
+def test_padding_is_no_object_mask_and_the_ring_begins_where_the_photo_ends():
+    capture, maps = two_photos(valid_near=True, apart=0.02)
+    whole = seed_gaussians(capture, maps, SeedConfig())
+    full = torch.ones(SIZE, SIZE)
+    for mask, extent in ((full, None), (full, full), (None, full)):
+        same = seed_gaussians(with_maps(capture, mask, extent), maps, SeedConfig())
+        assert torch.equal(same.means, whole.means), "maps that leave nothing out change nothing"
+    padded = full.clone()
+    padded[:, :12], padded[:, 36:] = 0, 0
+    assert not with_maps(capture, None, padded).is_cut_out() and with_maps(capture, padded, None).is_cut_out()
+    around = seed_gaussians(with_maps(capture, None, padded), maps, SeedConfig())
+    object_only = seed_gaussians(with_maps(capture, padded, None), maps, SeedConfig())
+    assert beyond(object_only, capture, 0, (11, -1, 37, 49)) == 0, "what surrounds an object is not wanted"
+    in_padding = beyond(around, capture, 0, (11, -1, 37, 49)) - beyond(around, capture, 0, (0, -1, 48, 49))
+    assert in_padding > 30 and beyond(around, capture, 0, (0, 0, 48, 48)) > 100
+    # coloured as the photo next to it, not black as the padding
+    uv, _ = capture.cameras[0].project(around.means)  # pyright: ignore[reportOptionalSubscript]
+    side = (uv[0, :, 0] < 10) & (uv[0, :, 0] > 2)
+    assert float(rgb_from_sh_dc(around.sh[side, 0]).mean()) > 0.35
 
 
 def nearest(capture: Capture, maps: tuple[DepthMap, DepthMap]) -> float:
@@ -62,8 +103,18 @@ def test_between_photos_further_apart_than_what_they_show_nobody_walks():
 def test_neighbours_have_nobody_between_them():
     """Five photos on a line and one beside: each is linked with the next one, not with the next but one."""
     centers = torch.tensor([[0.0, 0, 0], [1, 0, 0], [2, 0, 0], [3, 0, 0], [4, 0, 0], [2, 1, 0]])
-    pairs = [p for p in ways(centers, torch.full((6,), 10.0)) if p[0] != p[1]]
+    pairs = [p for p in ways(at(centers).distances, torch.full((6,), 10.0)) if p[0] != p[1]]
     assert pairs == [(0, 1), (1, 2), (2, 3), (2, 5), (3, 4)]
+
+
+@pytest.mark.parametrize("away", [0.0, 1000.0])
+def test_of_many_photos_far_from_the_origin_each_has_its_neighbours(away: float):
+    """torch multiplies matrices for the distances of more than 25 points, which are then neither symmetric nor 0 where they must be."""
+    centers = torch.zeros(40, 3)
+    centers[:, 0] = torch.arange(40) * 0.25 + away  # exact in float32
+    distance = at(centers).distances
+    assert torch.equal(distance, distance.T) and bool((distance.diagonal() == 0).all())
+    assert sorted(ways(distance, torch.full((40,), 100.0))) == sorted([(i, i) for i in range(40)] + [(i, i + 1) for i in range(39)])
 
 
 def test_guesses_keep_clear_of_where_photos_were_taken():

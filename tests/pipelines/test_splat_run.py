@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,13 +12,21 @@ from handful.pipelines.checkpoint import load_checkpoint, save_checkpoint
 from handful.pipelines.config import override
 from handful.pipelines.events import Finished, StepDone
 from handful.pipelines.methods import METHODS, method_config
-from handful.pipelines.methods.splat import SplatMethod, SplatRun
+from handful.pipelines.methods.photos import Photos
+from handful.pipelines.methods.splat import SplatMethod, SplatRun, _background
 from handful.pipelines.protocol import Start
+from handful.recon.camera import Cameras
 from handful.recon.depth import DepthMap
 from handful.recon.errors import CheckpointError
+from torch import Tensor
 
 STATEFUL = ["fsgs", "coherentgs", "instantsplat", "ung-gs", "corgs"]
 SMALL = ["optim.steps=30", "seed.budget=6000"]
+
+
+def photos_of(images: Tensor, masks: Tensor | None, depth: DepthMap, cut_out: bool = False) -> Photos:
+    h, w = images.shape[1:3]
+    return Photos(Cameras(torch.eye(4)[None], torch.eye(3)[None], w, h), images, masks, cut_out, (depth,), (depth,), (0,), (0.0,), 1.0, {})
 
 
 def psnr(run: SplatRun) -> float:
@@ -105,9 +114,25 @@ def test_stop(small_start) -> None:
 
 
 def test_time_limit_shortens_the_schedule(small_start) -> None:
-    run = SplatMethod(override(method_config("handful"), ["optim.steps=100000", "seed.budget=2000"])).start(small_start, max_seconds=2.0)
+    config = override(method_config("handful"), ["optim.steps=100000", "seed.budget=2000"])
+    run = SplatMethod(config).start(small_start, max_seconds=2.0)
+    last = list(run.events())[-1]
+    assert 30 < run.step < 100000 and run.elapsed < 4 and run.step == run.steps
+    assert isinstance(last, Finished) and last.limited and not last.early
+    tensors, meta = run.state()
+    for limit, goes_on in ((2.0, False), (3.0, True), (None, True)):
+        again = SplatMethod(config).start(small_start, max_seconds=limit)
+        again.restore(tensors, meta)
+        assert (again.step < again.steps) == goes_on, "the same limit is used up; more of it, or none, lets the run go on"
+
+
+def test_a_slow_run_keeps_its_limit_from_the_first_steps_on(small_start, monkeypatch) -> None:
+    """Without compiled kernels a step takes seconds: the end must not wait for thirty of them to be timed."""
+    run = SplatMethod(override(method_config("handful"), ["optim.steps=1000", "seed.budget=500", "seed.extra=0"])).start(small_start, max_seconds=1.0)
+    step = run._one_step
+    monkeypatch.setattr(run, "_one_step", lambda: (time.sleep(0.2), step()))
     finish(run)
-    assert 30 < run.step < 100000
+    assert run.step <= 10 and run.elapsed < 3
 
 
 def test_checkpoint_errors(tmp_path: Path) -> None:
@@ -123,25 +148,23 @@ def test_checkpoint_errors(tmp_path: Path) -> None:
 
 
 def test_what_masks_leave_out_has_no_part_in_the_background() -> None:
-    from handful.pipelines.methods.splat import _background
-
     images, masks = torch.zeros(1, 4, 4, 3), torch.zeros(1, 4, 4)
     images[0, :2] = torch.tensor([0.2, 0.4, 0.6])
     masks[0, :2] = 1
-    nothing = (DepthMap(torch.zeros(4, 4), torch.zeros(4, 4), torch.zeros(4, 4, dtype=torch.bool)),)
-    assert _background(False, images, masks, nothing, "far") == pytest.approx((0.2, 0.4, 0.6))
-    assert _background(False, images, None, nothing, "far") == pytest.approx((0.1, 0.2, 0.3))
-    assert _background(False, images, masks, nothing, "black") == (0.0, 0.0, 0.0)
+    nothing = DepthMap(torch.zeros(4, 4), torch.zeros(4, 4), torch.zeros(4, 4, dtype=torch.bool))
+    assert _background(photos_of(images, masks, nothing, cut_out=True), False, "far") == pytest.approx((0.2, 0.4, 0.6))
+    assert _background(photos_of(images, None, nothing), False, "far") == pytest.approx((0.1, 0.2, 0.3))
+    assert _background(photos_of(images, masks, nothing, cut_out=True), False, "black") == (0.0, 0.0, 0.0)
 
 
 def test_holes_show_the_colour_of_all_but_what_was_measured_near() -> None:
-    from handful.pipelines.methods.splat import _background
-
     images, z = torch.zeros(1, 4, 4, 3), torch.ones(4, 4)
     images[0, 3] = torch.tensor([0.2, 0.4, 0.6])
     z[2], z[3] = 2.0, 5.0
     measured = torch.ones(4, 4, dtype=torch.bool)
     measured[1] = False  # counts as far, whatever was guessed there
-    depth = (DepthMap(z, z, measured),)
-    assert _background(False, images, None, depth, "far") == pytest.approx((0.2 / 3, 0.4 / 3, 0.6 / 3))
-    assert _background(False, images, torch.ones(1, 4, 4), depth, "far") == pytest.approx((0.05, 0.1, 0.15)), "an object's far side is no background"
+    depth, padded = DepthMap(z, z, measured), torch.ones(1, 4, 4)
+    assert _background(photos_of(images, None, depth), False, "far") == pytest.approx((0.2 / 3, 0.4 / 3, 0.6 / 3))
+    assert _background(photos_of(images, torch.ones(1, 4, 4), depth, cut_out=True), False, "far") == pytest.approx((0.05, 0.1, 0.15)), "an object's far side"
+    padded[0, 1] = 0  # added to bring photos to one size: nobody's colour
+    assert _background(photos_of(images, padded, depth), False, "far") == pytest.approx((0.1, 0.2, 0.3))

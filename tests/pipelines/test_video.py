@@ -87,7 +87,7 @@ def test_png_frames_replace_an_older_longer_run(scene: SplatScene, tmp_path: Pat
     render_path(scene, cameras, tmp_path / "frames", what="depth")
     (tmp_path / "frames" / "mine.txt").write_text("kept")
     render_path(scene, cameras[[0, 1, 2]], tmp_path / "frames")
-    assert sorted(p.name for p in (tmp_path / "frames").iterdir()) == ["frame_00000.png", "frame_00001.png", "frame_00002.png", "mine.txt"]
+    assert sorted(p.name for p in (tmp_path / "frames").iterdir()) == [".handful-frames", "frame_00000.png", "frame_00001.png", "frame_00002.png", "mine.txt"]
     assert Image.open(tmp_path / "frames" / "frame_00000.png").size == (64, 48)
     render_path(scene, cameras[0], tmp_path / "one.png", what="color+depth")
     assert Image.open(tmp_path / "one.png").size == (128, 48)
@@ -110,13 +110,25 @@ def test_interrupted_frames_leave_the_old_ones(tmp_path: Path) -> None:
     with open_sink(frames, 32, 32, 2) as sink:
         sink.add(torch.zeros(32, 32, 3)), sink.add(torch.zeros(32, 32, 3))
     before = {p.name: p.read_bytes() for p in frames.iterdir()}
-    assert len(before) == 2
+    assert len(before) == 3
     for out in (frames, tmp_path / "new"):
         with pytest.raises(KeyboardInterrupt):
             with open_sink(out, 32, 32, 2) as sink:
                 sink.add(torch.rand(32, 32, 3))
                 raise KeyboardInterrupt
     assert {p.name: p.read_bytes() for p in frames.iterdir()} == before and [p.name for p in tmp_path.iterdir()] == ["frames"]
+
+
+def test_frames_of_somebody_else_are_left_alone(tmp_path: Path) -> None:
+    """ffmpeg calls its pictures so, too."""
+    frames = tmp_path / "frames"
+    frames.mkdir()
+    for i in range(3):
+        (frames / f"frame_{i:05d}.png").write_bytes(b"mine")
+    with pytest.raises(HandfulError, match="frame_0000[012].png, which Handful did not write"):
+        with open_sink(frames, 32, 32, 2) as sink:
+            sink.add(torch.zeros(32, 32, 3))
+    assert {p.name: p.read_bytes() for p in frames.iterdir()} == {f"frame_{i:05d}.png": b"mine" for i in range(3)}
 
 
 def test_an_encoder_that_dies_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

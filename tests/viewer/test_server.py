@@ -20,7 +20,7 @@ from handful.recon.framing import look_at
 from handful.recon.gaussians import Gaussians
 from handful.recon.raster.reference import ReferenceRasterizer
 from handful.recon.sh import sh_dc_from_rgb
-from handful.viewer.server import SceneServer
+from handful.viewer.server import SceneServer, _free_port
 from handful.viewer.status import LiveInfo
 from PIL import Image
 
@@ -97,6 +97,24 @@ def test_serves_its_page_here_and_only_here(server: SceneServer) -> None:
     with socket.socket() as other:  # another of this machine's own addresses
         other.settimeout(2)
         assert other.connect_ex(("127.0.0.2", server.port)) != 0
+
+
+def test_no_page_can_make_the_scene_public(server: SceneServer) -> None:
+    """viser opens a tunnel for whoever sends this message, shown button or not."""
+    import viser
+    from viser import _messages
+
+    plain = viser.ViserServer(host="127.0.0.1", port=_free_port("127.0.0.1", 8300), verbose=False)
+    try:
+        assert _messages.ShareUrlRequest in plain._websock_server._incoming_handlers, "else this test proves nothing"
+    finally:
+        plain.stop()
+    handlers = server._server._websock_server._incoming_handlers
+    assert _messages.ShareUrlRequest not in handlers and _messages.ShareUrlDisconnect not in handlers
+
+
+def test_splats_without_a_finite_place_are_shown_without_complaint(server: SceneServer) -> None:
+    server.set_gaussians(Gaussians(torch.full((2, 3), torch.nan), torch.ones(2, 4), torch.zeros(2, 3), torch.zeros(2), torch.zeros(2, 1, 3)))
 
 
 def test_a_taken_port_moves_on_and_the_link_is_told(server: SceneServer, capsys: pytest.CaptureFixture[str]) -> None:

@@ -69,11 +69,13 @@ def test_without_matches_points_are_the_networks(photos):
     inside = (z > 0) & (uv >= 0).all(-1) & (uv[..., 0] < photos.cameras.width) & (uv[..., 1] < photos.cameras.height)
     assert bool(inside.any(0).all()), "each in some photo"
     assert state.points.rgb is not None and float(state.points.rgb.std()) > 0.05
+    assert state.report.reprojection_px is None and state.report.baseline is None, "nothing to measure them by"
 
 
 def test_the_report_shows_a_network_that_errs(photos):
     good = FromPointMap(InitConfig(), network(photos), [photos.points()]).run(photos.capture).report
     bad = FromPointMap(InitConfig(), network(photos, turn_deg=8.0), [photos.points()]).run(photos.capture).report
+    assert bad.reprojection_px is not None and good.reprojection_px is not None
     assert bad.points < good.points or bad.reprojection_px > 10 * good.reprojection_px
 
 
