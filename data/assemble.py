@@ -58,7 +58,7 @@ class GivenCamera:
 
 @dataclass(frozen=True)
 class Shot:
-    """One photo an adapter found. `depth`: z-depth H,W in world units, 0 = none."""
+    """One photo an adapter found. `depth`: z-depth H,W in world units, 0 = none; `extent_file`: a mask of where the file is a photo, not padding."""
 
     name: str
     file: Path
@@ -66,6 +66,7 @@ class Shot:
     mask_file: Path | None = None
     content: bytes | None = None
     depth: np.ndarray | None = None
+    extent_file: Path | None = None
 
 
 def subset_indices(n: int, k: int | None) -> list[int]:
@@ -127,7 +128,7 @@ def assemble(
             Ks.append([[K[0], 0, K[2] + offset[0]], [0, K[1], K[3] + offset[1]], [0, 0, 1]])
             Ts.append(shot.camera.cam_from_world)
         background: Literal["white", "mask"] = "white" if white else "mask"
-        image = FileImage(shot.file, canvas, fit, offset, up, header.has_alpha, background, shot.mask_file, warp, shot.content)
+        image = FileImage(shot.file, canvas, fit, offset, up, header.has_alpha, background, shot.mask_file, warp, shot.content, shot.extent_file)
         focal = None if header.focal_px is None else header.focal_px * max(fit) / max(size)
         views.append(View(shot.name, image, focal))
         depths.append(None if shot.depth is None else _depth_map(shot.depth, fit, offset, canvas))
@@ -176,8 +177,9 @@ def _readable(shots: list[Shot], left_out: list[Unplaced], notes: list[str]) -> 
 
     def probe(shot: Shot) -> PhotoHeader | CaptureError:
         try:
-            if shot.mask_file is not None:
-                probe_photo(shot.mask_file)
+            for file in (shot.mask_file, shot.extent_file):
+                if file is not None:
+                    probe_photo(file)
         except CaptureError as e:
             return CaptureError(str(e).replace("The photo", "The mask", 1))
         try:

@@ -23,6 +23,7 @@ from .atomic import atomic_folder
 from .axes import quat_wxyz_of_rotation, rigid, rotation_of_quat_wxyz
 from .files import MASK_FOLDERS, find_mask, inside, list_photos, natural_key, read_text
 from .protocol import LoadOptions
+from .scene_mark import EXTENTS, is_scene_folder
 from .undistort import Lens
 
 __all__ = ["COLMAP_MODELS", "Colmap", "ColmapCamera", "ColmapImage", "ColmapModel", "read_model", "write_model"]
@@ -88,7 +89,7 @@ class Colmap:
         folder, root = found
         model = read_model(folder)
         photos, options = _photo_folder(root, options)
-        masks = [root / m for m in MASK_FOLDERS]
+        masks, ours = [root / m for m in MASK_FOLDERS], is_scene_folder(root)
         shots, unplaced = [], []
         for image in sorted(model.images, key=lambda i: natural_key(i.name)):
             file = inside(photos, image.name, folder)
@@ -96,7 +97,8 @@ class Colmap:
                 unplaced.append(Unplaced(image.name, f"there is no such photo in {photos.name}/"))
                 continue
             camera = _given(image, model, folder)
-            shots.append(Shot(image.name, file, camera, find_mask(masks, image.name)))
+            extent = find_mask([root / EXTENTS], image.name) if ours else None
+            shots.append(Shot(image.name, file, camera, find_mask(masks, image.name), extent_file=extent))
         if not shots:
             raise CaptureError(f"None of the {len(model.images)} photos of {folder} is in {photos}; the first is {model.images[0].name}.")
         placed = {i.name for i in model.images}

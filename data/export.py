@@ -18,13 +18,15 @@ __all__ = ["EXPORTERS", "ExportScene", "Exporter", "export_scene"]
 class ExportScene:
     """What there is to write: the splats, and the cameras of the photos `names` (both empty where unknown).
 
-    `photos`: where the files of these photos lie, in the size the cameras are for; empty where there are none.
+    `photos`: where the files of these photos lie, in the size the cameras are for, `masks` those of their masks (white where pixels count); empty where
+    there are none.
     """
 
     gaussians: Gaussians
     cameras: Cameras | None = None
     names: tuple[str, ...] = ()
     photos: tuple[Path, ...] = ()
+    masks: tuple[Path, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -58,10 +60,11 @@ def export_scene(
     names: Sequence[str] = (),
     format: str | None = None,
     photos: Sequence[Path] = (),
+    masks: Sequence[Path] = (),
 ) -> Path:
     """Writes the scene to `path` in `format`, or in the one its ending names. Returns what was written.
 
-    A format that is a folder takes the `photos` along and wants a new (or empty) one.
+    A format that is a folder takes the `photos` and their `masks` along and wants a new (or empty) one.
 
     Raises ConfigError for a format or ending that is not known, HandfulError when the disk cannot be written.
     """
@@ -75,5 +78,5 @@ def export_scene(
         raise ConfigError(f"There is no export format {format!r}; choose one of {', '.join(EXPORTERS)}.")
     module, attr = EXPORTERS[format].writer.split(":")
     write: Callable[[Path, ExportScene], None] = getattr(import_module(f".{module}", __package__), attr)
-    write(path, ExportScene(gaussians, cameras, tuple(names), tuple(photos)))
+    write(path, ExportScene(gaussians, cameras, tuple(names), tuple(photos), tuple(masks)))
     return path

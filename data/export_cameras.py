@@ -13,12 +13,12 @@ from ..recon.camera import Cameras
 from ..recon.errors import CaptureError, ConfigError
 from ..recon.gaussians import Gaussians
 from ..recon.points import PointCloud
+from ..recon.sh import rgb_from_sh_dc
 from .atomic import atomic_folder
 from .colmap import write_model
 from .export import ExportScene
 from .nerfstudio_json import write_transforms
 from .ply import finite_gaussians
-from .splat_file import SH_C0
 
 __all__ = ["colmap", "nerfstudio"]
 
@@ -35,6 +35,8 @@ def colmap(path: Path, scene: ExportScene) -> None:
     cameras = _cameras(scene)
     with _new_folder(path) as folder:
         names = _copy_photos(folder, scene)
+        for mask in scene.masks:  # COLMAP looks for the photo's whole name with .png behind it
+            _copy(mask, folder / "masks" / f"{mask.name}.png")
         write_model(folder / "sparse" / "0", cameras, names, centers_as_points(scene.gaussians))
 
 
@@ -42,12 +44,14 @@ def nerfstudio(path: Path, scene: ExportScene) -> None:
     """A folder, or with the ending .json the cameras alone, which then name the photos where they lie."""
     cameras = _cameras(scene)
     if path.suffix.lower() == ".json":
-        there = [Path(os.path.relpath(p, path.parent)).as_posix() for p in scene.photos]
-        write_transforms(path, cameras, there or [f"images/{n}" for n in scene.names])
+        there, masks = ([Path(os.path.relpath(p, path.parent)).as_posix() for p in files] for files in (scene.photos, scene.masks))
+        write_transforms(path, cameras, there or [f"images/{n}" for n in scene.names], masks)
         return
     with _new_folder(path) as folder:
         names = _copy_photos(folder, scene)
-        write_transforms(folder / "transforms.json", cameras, [f"images/{n}" for n in names])
+        for mask in scene.masks:
+            _copy(mask, folder / "masks" / mask.name)
+        write_transforms(folder / "transforms.json", cameras, [f"images/{n}" for n in names], [f"masks/{m.name}" for m in scene.masks])
 
 
 @contextmanager
@@ -62,13 +66,17 @@ def _new_folder(path: Path) -> Iterator[Path]:
 def _copy_photos(folder: Path, scene: ExportScene) -> list[str]:
     """Copies the photos into images/ and returns their names there; without photos, the names they had."""
     for photo in scene.photos:
-        (folder / "images").mkdir(exist_ok=True)
-        try:
-            data = photo.read_bytes()
-        except OSError as e:
-            raise CaptureError(f"{photo} cannot be read ({e.strerror or e}); restore the scene folder or reconstruct again.") from e
-        (folder / "images" / photo.name).write_bytes(data)
+        _copy(photo, folder / "images" / photo.name)
     return [p.name for p in scene.photos] or list(scene.names)
+
+
+def _copy(file: Path, target: Path) -> None:
+    target.parent.mkdir(exist_ok=True)
+    try:
+        data = file.read_bytes()
+    except OSError as e:
+        raise CaptureError(f"{file} cannot be read ({e.strerror or e}); restore the scene folder or reconstruct again.") from e
+    target.write_bytes(data)
 
 
 def centers_as_points(gaussians: Gaussians) -> PointCloud:
@@ -76,4 +84,4 @@ def centers_as_points(gaussians: Gaussians) -> PointCloud:
     g = finite_gaussians(gaussians)
     g = g[g.opacities > 0.1]
     g = g[torch.arange(len(g))[:: max(1, -(-len(g) // MAX_POINTS))]]
-    return PointCloud(g.means, (0.5 + SH_C0 * g.sh[:, 0]).clamp(0, 1))
+    return PointCloud(g.means, rgb_from_sh_dc(g.sh[:, 0]).clamp(0, 1))

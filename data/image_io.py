@@ -33,7 +33,7 @@ class FileImage:
         offset: (x, y) of the photo's top left corner on the canvas.
         upright: whether EXIF orientation is applied (given cameras mostly refer to the pixels as stored).
         has_alpha: it carries transparency, which becomes the mask, or with `background="white"` a white background.
-        mask_file: grey image, white where pixels count.
+        mask_file: grey image, white where pixels count; extent_file: white where the file shows a photo, not padding of an earlier common canvas.
         warp: lens distortion to remove, in pixels of `fit`.
         content: the encoded file itself when it is not on disk (video frames).
     """
@@ -48,6 +48,7 @@ class FileImage:
     mask_file: Path | None = None
     warp: LensWarp | None = None
     content: bytes | None = None
+    extent_file: Path | None = None
 
     def load(self) -> Float[Tensor, "H W 3"]:
         """Decodes: float32 sRGB in [0, 1]. Raises CaptureError naming the file when it is broken."""
@@ -72,20 +73,22 @@ class FileImage:
             alpha = decode_photo(self.file, self.content, self.upright).alpha
             if alpha is not None and alpha.min() < np.iinfo(alpha.dtype).max:
                 mask = resize(alpha, self.fit)
-        if self.mask_file is not None:
-            given = decode_mask(self.mask_file)
-            h, w = given.shape
-            if abs(w / h / (self.fit[0] / self.fit[1]) - 1) > 0.03:
-                raise CaptureError(
-                    f"The mask {self.mask_file} ({w} x {h}) does not have the shape of its photo {self.file}; make it the same size."
-                )
-            given = resize(given, self.fit)
-            mask = given if mask is None else mask * given
+        for file in (self.mask_file, self.extent_file):
+            if file is not None:
+                given = self._mask_of(file)
+                mask = given if mask is None else mask * given
         return self._placed(mask)
+
+    def _mask_of(self, file: Path) -> np.ndarray:
+        given = decode_mask(file)
+        h, w = given.shape
+        if abs(w / h / (self.fit[0] / self.fit[1]) - 1) > 0.03:
+            raise CaptureError(f"The mask {file} ({w} x {h}) does not have the shape of its photo {self.file}; make it the same size.")
+        return resize(given, self.fit)
 
     def load_extent(self) -> Float[Tensor, "H W"] | None:
         """1 where the lens drew a picture, 0 in padding and where undistortion found nothing; None = everywhere."""
-        return self._placed(None)
+        return self._placed(None if self.extent_file is None else self._mask_of(self.extent_file))
 
     def _placed(self, mask: np.ndarray | None) -> Float[Tensor, "H W"] | None:
         """A mask of the photo as stored (None: ones), undistorted and on the canvas; None when it leaves nothing out."""
@@ -110,7 +113,8 @@ class FileImage:
         """sha256 over the file, its mask and every option that changes the pixels. Raises CaptureError when a file is gone."""
         own = hashlib.sha256(self.content).hexdigest() if self.content is not None else _file_sha256(self.file)
         mask = None if self.mask_file is None else _file_sha256(self.mask_file)
-        options = (self.size, self.fit, self.offset, self.upright, self.background, self.warp)
+        extent = () if self.extent_file is None else (_file_sha256(self.extent_file),)
+        options = (self.size, self.fit, self.offset, self.upright, self.background, self.warp, *extent)
         return hashlib.sha256(repr((own, mask, options)).encode()).hexdigest()
 
 

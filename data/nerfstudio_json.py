@@ -192,9 +192,9 @@ def read_cameras(path: str | Path) -> Cameras:
     return Cameras(T, K, *size).validate()
 
 
-def write_transforms(path: str | Path, cameras: Cameras, files: Sequence[str], points_file: str | None = None) -> None:
+def write_transforms(path: str | Path, cameras: Cameras, files: Sequence[str], masks: Sequence[str] = ()) -> None:
     """Writes the cameras of the photos `files` (posix paths relative to the json), atomically. Intrinsics stand at the top
-    when all agree, else in each frame."""
+    when all agree, else in each frame. `masks`: one for each photo, or none."""
     if len(files) != len(cameras):
         raise ShapeError(f"write_transforms: {len(files)} files for {len(cameras)} cameras.")
     K = cameras.K.detach().cpu().double().numpy()
@@ -208,9 +208,9 @@ def write_transforms(path: str | Path, cameras: Cameras, files: Sequence[str], p
     if shared:
         top |= intrinsics(K[0])
     frames = []
-    for file, k, t in zip(files, K, T, strict=True):
+    for i, (file, k, t) in enumerate(zip(files, K, T, strict=True)):
         frame: dict[str, Any] = {"file_path": file, "transform_matrix": opengl_of_cam_from_world(t).tolist()}
+        if masks:
+            frame["mask_path"] = masks[i]
         frames.append(frame if shared else frame | intrinsics(k))
-    if points_file:
-        top["ply_file_path"] = points_file
     write_json(path, top | {"frames": frames})

@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-__all__ = ["is_scene_folder"]
+__all__ = ["EXTENTS", "is_scene_folder"]
+
+EXTENTS = "extents"  # its folder of where each picture is a photo, not padding
 
 
 def is_scene_folder(path: Path) -> bool:

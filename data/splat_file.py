@@ -13,12 +13,12 @@ import torch
 
 from ..recon.errors import CaptureError
 from ..recon.gaussians import Gaussians
+from ..recon.sh import rgb_from_sh_dc, sh_dc_from_rgb
 from .atomic import write_bytes
 from .ply import finite_gaussians
 
 __all__ = ["read_splat", "write_splat"]
 
-SH_C0 = 0.28209479177387814  # the constant basis function, sqrt(1 / (4 pi))
 _RECORD = np.dtype([("xyz", "<f4", 3), ("scale", "<f4", 3), ("rgba", "u1", 4), ("rot", "u1", 4)])
 
 
@@ -28,7 +28,7 @@ def write_splat(path: str | Path, gaussians: Gaussians) -> None:
     g = g[torch.argsort(g.log_scales.sum(dim=1).exp() * g.opacities, descending=True)]
     v = np.zeros(len(g), _RECORD)
     v["xyz"], v["scale"] = g.means.numpy(), g.scales.numpy()
-    rgba = torch.cat([0.5 + SH_C0 * g.sh[:, 0], g.opacities[:, None]], dim=1)
+    rgba = torch.cat([rgb_from_sh_dc(g.sh[:, 0]), g.opacities[:, None]], dim=1)
     v["rgba"] = (rgba.clamp(0, 1) * 255).round().numpy().astype(np.uint8)
     v["rot"] = (g.quats_wxyz * 128 + 128).round().clamp(0, 255).numpy().astype(np.uint8)
     write_bytes(path, v.tobytes())
@@ -48,4 +48,4 @@ def read_splat(path: str | Path) -> Gaussians:
     alpha = rgba[:, 3].clamp(0.5 / 255, 1 - 0.5 / 255)
     quats = (torch.from_numpy(v["rot"].astype(np.float32)) - 128) / 128
     scales = torch.from_numpy(v["scale"].copy()).clamp_min(1e-12)
-    return Gaussians(torch.from_numpy(v["xyz"].copy()), quats, scales.log(), torch.logit(alpha), ((rgba[:, :3] - 0.5) / SH_C0)[:, None])
+    return Gaussians(torch.from_numpy(v["xyz"].copy()), quats, scales.log(), torch.logit(alpha), sh_dc_from_rgb(rgba[:, :3])[:, None])

@@ -189,7 +189,7 @@ class Reconstruction:
 
     def _load(self) -> Capture:
         side = self.job.max_side or DEFAULT_MAX_SIDE[self.device.type if self.device.type in DEFAULT_MAX_SIDE else "cpu"]
-        capture = load_capture(self.job.photos, LoadOptions(max_side=side, max_photos=self.job.max_photos))
+        capture = load_capture(self.job.photos, LoadOptions(max_side=side, max_photos=self.job.max_photos)).kept()
         if len(capture) < 2:
             why = f" ({capture.unplaced[0].name} is left out: {capture.unplaced[0].reason.rstrip('.')})" if capture.unplaced else ""
             raise CaptureError(
@@ -212,7 +212,7 @@ class Reconstruction:
 
     def _start(self, capture: Capture) -> Iterator[Event]:
         require_priors(self.job.settings)
-        initializer = get_initializer("auto", self.job.settings.init, capture)
+        initializer = get_initializer("auto", self.job.settings.init, capture, self.device)
         init = yield from _with_progress(lambda progress: initializer.run(capture, self.job.seed, progress))
         yield StageProgress("measuring depth", 0.0)
         return measure(init, self.job.settings, capture.cameras is None, self.job.seed, self.device)
@@ -257,7 +257,8 @@ def train_capture(
     """Cameras (when missing), depth, seed and optimisation in memory: what the evaluator calls, and times, so nothing comes from a cache."""
     check_settings(config)
     require_priors(config)
-    init = get_initializer("auto", config.init, capture).run(capture, seed, None)
+    capture = capture.kept()
+    init = get_initializer("auto", config.init, capture, device).run(capture, seed, None)
     start = measure(init, config, capture.cameras is None, seed, device or torch.device("cpu"), anew=True)
     run = SplatMethod(config).start(start)
     for event in run.events():

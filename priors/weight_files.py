@@ -180,6 +180,8 @@ def files_status() -> dict[str, str]:
     for name, entry in WEIGHT_FILES.items():
         found = _find(entry)
         where = f"available ({found[0]})" if found else f"not on this machine: {_how_to_get(name, entry)}"
+        if found and not found[1].sha256 and not _vouched(found[0]).is_file():
+            where = f"there, but nobody vouches for it ({found[0]}): run `handful doctor --fetch {name} --unverified`"
         limit = "" if entry.commercial else f"; NOT for commercial use, opens with {NONCOMMERCIAL}={name}"
         out[name] = f"{where}; {entry.license}{limit}"
     return out
@@ -208,6 +210,7 @@ def fetch(name: str, progress: Callable[[float], None] | None = None, unverified
             f"Nobody publishes a digest of the {name} weights that could be checked; add --unverified to take what {file.url} gives."
         )
     target = lpips.cache_dir() / file.name
+    target.parent.mkdir(parents=True, exist_ok=True)  # some are named with a folder
     with lpips.work_folder() as folder:
         part = Path(folder) / "part"
         lpips.download(lpips.Download(str(file.url), file.sha256, file.megabytes or 1.0), part, progress)

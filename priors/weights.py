@@ -8,6 +8,7 @@ sha256 is compared, so every machine computes with the same numbers.
 from __future__ import annotations
 
 import hashlib
+import http.client
 import importlib.util
 import io
 import os
@@ -257,7 +258,10 @@ def download(source: Download, target: Path, progress: Callable[[float], None] |
                 done += len(block)
                 if progress is not None:
                     progress(min(1.0, done / (source.megabytes * 1e6)))
-    except (urllib.error.URLError, OSError) as e:
+            promised = response.headers.get("Content-Length")
+            if promised is not None and int(promised) != done:
+                raise OSError(f"it broke off after {done} of {promised} bytes")
+    except (urllib.error.URLError, http.client.HTTPException, OSError, ValueError) as e:
         raise BackendUnavailable(f"{source.url} cannot be fetched ({e}); check the connection, or copy the file here from another machine.") from e
     if not h.hexdigest().startswith(source.sha256):
         raise BackendUnavailable(f"{source.url} gave another file than expected (sha256 {h.hexdigest()[:12]}..., expected {source.sha256[:12]}...); try again later.")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import Protocol
 
@@ -14,7 +15,7 @@ from .depth import DepthMap
 from .errors import CaptureError
 from .points import PointCloud
 
-__all__ = ["ArrayImage", "Capture", "ImageSource", "Unplaced", "View"]
+__all__ = ["ArrayImage", "Capture", "ImageSource", "KeptImage", "Unplaced", "View"]
 
 
 class ImageSource(Protocol):
@@ -71,6 +72,37 @@ class ArrayImage:
             if more is not None:
                 h.update(more.contiguous().numpy().tobytes())
         return h.hexdigest()
+
+
+@dataclass(frozen=True, eq=False)
+class KeptImage:
+    """An ImageSource that decodes once. What it gives is shared: not to be written to."""
+
+    source: ImageSource
+    _kept: dict[str, Tensor | None] = field(default_factory=dict, repr=False)
+
+    @property
+    def size(self) -> tuple[int, int]:
+        return self.source.size
+
+    def load(self) -> Float[Tensor, "H W 3"]:
+        image = self._once("image", self.source.load)
+        assert image is not None, "a photo has pixels"
+        return image
+
+    def load_mask(self) -> Float[Tensor, "H W"] | None:
+        return self._once("mask", self.source.load_mask)
+
+    def load_extent(self) -> Float[Tensor, "H W"] | None:
+        return self._once("extent", self.source.load_extent)
+
+    def digest(self) -> str:
+        return self.source.digest()
+
+    def _once(self, what: str, load: Callable[[], Tensor | None]) -> Tensor | None:
+        if what not in self._kept:
+            self._kept[what] = load()
+        return self._kept[what]
 
 
 @dataclass(frozen=True)
@@ -149,6 +181,13 @@ class Capture:
             return None
         w, h = self.views[0].image.size
         return torch.stack([torch.ones(h, w) if m is None else m for m in maps])
+
+    def kept(self, most_bytes: float = 1e9) -> Capture:
+        """The same, decoding each photo once from now on: work looks at every photo a dozen times. As it is where that would take too much memory."""
+        w, h = self.views[0].image.size if self.views else (0, 0)
+        if 12 * w * h * len(self) > most_bytes:
+            return self
+        return replace(self, views=tuple(replace(v, image=KeptImage(v.image)) for v in self.views))
 
     def select(self, names: tuple[str, ...] | list[str]) -> Capture:
         """The sub-capture of the named views in the given order. Points that came with the capture are dropped:

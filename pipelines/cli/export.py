@@ -32,7 +32,7 @@ class Export(CommonOptions):
 
     def run(self) -> dict[str, Any]:
         from ...data.export import export_scene
-        from ..scene_folder import image_names, load_scene
+        from ..scene_folder import image_names, load_scene, mask_name
 
         if self.scene.suffix.lower() == ".ply" and self.scene.is_file():
             from ...data.ply import read_gaussians
@@ -42,7 +42,9 @@ class Export(CommonOptions):
         else:
             folder = load_scene(self.scene)
             gaussians, photos = folder.gaussians, [self.scene / name for name in image_names(folder.names)]
-            written = export_scene(self.out, gaussians, folder.cameras, folder.names, self.format, photos)
+            masks = [self.scene / mask_name(name) for name in image_names(folder.names)]
+            masks = masks if all(m.is_file() for m in masks) else []
+            written = export_scene(self.out, gaussians, folder.cameras, folder.names, self.format, photos, masks)
         size = sum(f.stat().st_size for f in written.rglob("*") if f.is_file()) if written.is_dir() else written.stat().st_size
         self.console.say(f"{written}: {len(gaussians):,} splats, {size / 1e6:.1f} MB")
         return {"file": str(written), "bytes": size, "gaussians": len(gaussians)}

@@ -60,7 +60,7 @@ def _witnessed(model: Model, view: int, scene: Scene) -> float:
     """Log odds of as many points alike among those asked, were the place right or wrong; from afar fewer look alike in a right place."""
     odds = 0.0
     for angles, right in ALIKE_RIGHT if scene.grey else ():
-        w = witness(model, view, scene.grey, angles)
+        w = witness(model, view, scene.grey, angles, counts=scene.counts[view] if scene.counts else None)
         odds += w.alike * float(np.log(right / ALIKE_WRONG)) + (w.asked - w.alike) * float(np.log((1 - right) / (1 - ALIKE_WRONG)))
     return odds
 

@@ -7,8 +7,8 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
+import torch
 
-from ...priors.registry import get_prior
 from ...recon.camera import Cameras
 from ...recon.capture import Capture
 from ...recon.errors import CaptureError
@@ -16,7 +16,7 @@ from .config import InitConfig
 from .gauge import point_cloud, relative_baseline, reprojection_px
 from .geometry import Rig
 from .model import Model, evaluate
-from .pairing import PairingOptions, match_pairs, sharpened
+from .pairing import PairingOptions, match_pairs, named_matchers, sharpened
 from .protocol import CameraReport, InitState, Progress
 from .tracks import MatchGraph, build_tracks
 from .twoview import epipolar_agreement
@@ -44,14 +44,16 @@ class FromCaptureConfig:
 class FromCapture:
     """Initializer "given": the capture's cameras, untouched, and points triangulated from its own photos alone."""
 
-    def __init__(self, config: FromCaptureConfig | None = None, matchers: Sequence[Any] | None = None) -> None:
-        """`matchers` replaces those named in the settings (tests)."""
-        self.config = config or FromCaptureConfig()
+    def __init__(
+        self, config: FromCaptureConfig | None = None, matchers: Sequence[Any] | None = None, device: torch.device | None = None
+    ) -> None:
+        """`matchers` replaces those named in the settings (tests); `device`: see named_matchers."""
+        self.config, self.device = config or FromCaptureConfig(), device
         self._matchers = matchers
 
     @classmethod
-    def named(cls, config: InitConfig) -> FromCapture:
-        return cls(FromCaptureConfig(matchers=config.matchers))
+    def named(cls, config: InitConfig, device: torch.device | None = None) -> FromCapture:
+        return cls(FromCaptureConfig(matchers=config.matchers), device=device)
 
     def run(self, capture: Capture, seed: int = 0, progress: Progress | None = None) -> InitState:
         """Raises CaptureError when the capture has no cameras, one photo, or when nothing in the photos fits the cameras and no points came with them.
@@ -63,7 +65,7 @@ class FromCapture:
             raise CaptureError("The capture has no cameras; use the initialiser `matches` to find them.")
         if len(capture) < 2:
             raise CaptureError("One photo alone has no depth, even with its camera; add at least one more photo of the same things.")
-        matchers = self._matchers if self._matchers is not None else [get_prior("match", name) for name in self.config.matchers]
+        matchers = self._matchers if self._matchers is not None else named_matchers(self.config.matchers, self.device)
         rig = _rig_of(capture.cameras)
         pairs = _neighbours(rig, self.config.partners)
         raw = match_pairs(capture.views, pairs, matchers, lambda d: tell("matching photos", 0.9 * d))

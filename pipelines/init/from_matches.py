@@ -7,18 +7,18 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
+import torch
 
-from ...priors.registry import get_prior
 from ...recon.capture import Capture, Unplaced
 from ...recon.errors import CaptureError
 from .config import InitConfig
 from .evidence import believed
 from .gauge import cameras_of, level, point_cloud, relative_baseline, reprojection_px
 from .model import Model
-from .pairing import Overlap, PairingOptions, find_overlap, look_wider
+from .pairing import Overlap, PairingOptions, find_overlap, look_wider, named_matchers
 from .protocol import CameraReport, InitState, Progress
 from .scene import Scene
-from .search import FocalPrior, SearchOptions, continue_cameras, find_cameras, focal_is_loose
+from .search import FocalPrior, SearchOptions, continue_cameras, find_cameras, focal_is_loose, prune
 from .tracks import build_tracks, without_twins
 
 __all__ = ["FromMatches", "FromMatchesConfig"]
@@ -49,14 +49,16 @@ class FromMatchesConfig:
 class FromMatches:
     """Initializer "matches": 2 to about 30 photos without cameras."""
 
-    def __init__(self, config: FromMatchesConfig | None = None, matchers: Sequence[Any] | None = None) -> None:
-        """`matchers` replaces those named in the settings (tests)."""
-        self.config = config or FromMatchesConfig()
+    def __init__(
+        self, config: FromMatchesConfig | None = None, matchers: Sequence[Any] | None = None, device: torch.device | None = None
+    ) -> None:
+        """`matchers` replaces those named in the settings (tests); `device`: see named_matchers."""
+        self.config, self.device = config or FromMatchesConfig(), device
         self._matchers = matchers
 
     @classmethod
-    def named(cls, config: InitConfig) -> FromMatches:
-        return cls(FromMatchesConfig(matchers=config.matchers))
+    def named(cls, config: InitConfig, device: torch.device | None = None) -> FromMatches:
+        return cls(FromMatchesConfig(matchers=config.matchers), device=device)
 
     def run(self, capture: Capture, seed: int = 0, progress: Progress | None = None) -> InitState:
         """Raises CaptureError when fewer than two photos can be placed; the message says what to photograph instead.
@@ -67,7 +69,7 @@ class FromMatches:
         tell = progress or (lambda what, done: None)
         if len(capture) < 2:
             raise CaptureError("One photo alone has no depth; take at least one more of the same things from a step to the side.")
-        matchers = self._matchers if self._matchers is not None else [get_prior("match", name) for name in self.config.matchers]
+        matchers = self._matchers if self._matchers is not None else named_matchers(self.config.matchers, self.device)
         prior, camera_of, source = self._focal_prior(capture)
         overlap = find_overlap(capture, matchers, prior.mean, self.config.pairing, seed, lambda d: tell("matching photos", d))
         scene, model = self._scene(capture, overlap, camera_of, seed), None
@@ -78,8 +80,10 @@ class FromMatches:
             raise CaptureError(_nothing_overlaps(capture, overlap))
         if model is None or model.placed < 2 or model.good.sum() < self._least(model.placed):
             raise CaptureError(_nothing_placed(capture, overlap))
-        if not believed(model, scene):
-            raise CaptureError(_nothing_sure(capture))
+        if not believed(model, scene):  # links found since, and the focal length, may speak against a photo that was kept before
+            model = prune(model, scene, scene.tracks, prior.options(2 * len(scene.tracks.view) // 3, iterations=20))
+            if not believed(model, scene):
+                raise CaptureError(_nothing_sure(capture))
         loose = source == "estimated" and focal_is_loose(model, scene, prior)
         return self._state(capture, level(model), overlap, source, loose)
 
@@ -116,8 +120,9 @@ class FromMatches:
             graph = graph.keep(
                 [np.full(len(link), i not in overlap.same and j not in overlap.same) for (i, j), link in zip(graph.pairs, graph.links, strict=True)]
             )
-        grey = [v.image.load().mean(-1) for v in capture.views]
-        return Scene(graph, without_twins(build_tracks(graph), graph, max(size)), size, camera_of, 0.5 * self.config.pairing.error_share * max(size), seed, grey)
+        grey, counts = [v.image.load().mean(-1) for v in capture.views], [v.image.load_mask() for v in capture.views]
+        tracks, error = without_twins(build_tracks(graph), graph, max(size)), 0.5 * self.config.pairing.error_share * max(size)
+        return Scene(graph, tracks, size, camera_of, error, seed, grey, counts)
 
     def _least(self, placed: int) -> int:
         """Observations that prove a model. Two photos fit any matches near some epipolar geometry; only their number tells chance from truth."""

@@ -26,14 +26,16 @@ POINTS = 20_000  # of the network's, kept where matches give none
 class FromPointMap:
     """Initializer "pointmap": the network places every photo; no other evidence is asked for."""
 
-    def __init__(self, config: InitConfig, prior: Any = None, matchers: Sequence[Any] | None = None) -> None:
-        """`prior` and `matchers` replace those named in the settings (tests)."""
-        self.config, self._prior = config, prior
-        self._points = FromCapture(FromCaptureConfig(matchers=config.matchers), matchers)
+    def __init__(
+        self, config: InitConfig, prior: Any = None, matchers: Sequence[Any] | None = None, device: torch.device | None = None
+    ) -> None:
+        """`prior` and `matchers` replace those named in the settings (tests); the network works on `device`."""
+        self.config, self._prior, self.device = config, prior, device
+        self._points = FromCapture(FromCaptureConfig(matchers=config.matchers), matchers, device)
 
     @classmethod
-    def named(cls, config: InitConfig) -> FromPointMap:
-        return cls(config)
+    def named(cls, config: InitConfig, device: torch.device | None = None) -> FromPointMap:
+        return cls(config, device=device)
 
     def run(self, capture: Capture, seed: int = 0, progress: Progress | None = None) -> InitState:
         """The world frame is that of `gauge.level`, whatever the network's unit was.
@@ -44,7 +46,7 @@ class FromPointMap:
         if len(capture) < 2:
             raise CaptureError("One photo alone has no depth; take at least one more of the same things from a step to the side.")
         tell("finding cameras", 0.0)
-        prior = self._prior if self._prior is not None else get_prior("pointmap", self.config.pointmap or "")
+        prior = self._prior if self._prior is not None else get_prior("pointmap", self.config.pointmap or "", self.device)
         try:
             maps = prior.predict(capture.views)
         except ShapeError as e:

@@ -8,14 +8,23 @@ from itertools import combinations
 from typing import Any
 
 import numpy as np
+import torch
 
 from ...data.pycolmap_bridge import verify_pair
+from ...priors.registry import get_prior
 from ...recon.capture import Capture, View
 from ...recon.matches import Matches
 from .subpixel import sharpen
 from .tracks import MatchGraph, build_graph, build_tracks, join_graphs
 
-__all__ = ["Overlap", "PairingOptions", "duplicates", "find_overlap", "look_wider", "match_pairs", "sharpened"]
+__all__ = ["Overlap", "PairingOptions", "duplicates", "find_overlap", "look_wider", "match_pairs", "named_matchers", "sharpened"]
+
+ON_THE_CPU = frozenset({"xfeat"})  # small: quick there, and so the default finds the same cameras on every machine
+
+
+def named_matchers(names: Sequence[str], device: torch.device | None) -> list[Any]:
+    """Match priors by name; their networks work on `device` (None: the CPU), all but those ON_THE_CPU. Raises as get_prior does."""
+    return [get_prior("match", name, None if name in ON_THE_CPU else device) for name in names]
 
 
 @dataclass(frozen=True)

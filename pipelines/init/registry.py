@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from importlib import import_module
 
+import torch
+
 from ...recon.capture import Capture
 from ...recon.errors import ConfigError
 from .config import InitConfig
@@ -18,8 +20,10 @@ INITIALIZERS: dict[str, str] = {
 }
 
 
-def get_initializer(name: str, config: InitConfig | None = None, capture: Capture | None = None) -> Initializer:
-    """Builds an initialiser. "auto" is "given" where the capture has cameras; else "pointmap" where the settings name one, and "matches" where they do not.
+def get_initializer(
+    name: str, config: InitConfig | None = None, capture: Capture | None = None, device: torch.device | None = None
+) -> Initializer:
+    """Builds an initialiser whose larger networks work on `device` (None: the CPU). "auto" is "given" where the capture has cameras; else "pointmap" where the settings name one, and "matches" where they do not.
 
     Raises ConfigError for a name that is not there, BackendUnavailable for a prior that cannot work here.
     """
@@ -29,4 +33,4 @@ def get_initializer(name: str, config: InitConfig | None = None, capture: Captur
     if name not in INITIALIZERS:
         raise ConfigError(f"There is no initialiser {name!r}; choose one of auto, {', '.join(INITIALIZERS)}.")
     module, attr = INITIALIZERS[name].split(":")
-    return getattr(import_module(f".{module}", __package__), attr).named(config)
+    return getattr(import_module(f".{module}", __package__), attr).named(config, device)

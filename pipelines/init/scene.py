@@ -35,8 +35,10 @@ class Scene:
         error_px: float,
         seed: int,
         grey: Sequence[Float[Tensor, "H W"]] = (),
+        counts: Sequence[Float[Tensor, "H W"] | None] = (),
     ) -> None:
-        """`grey`: the photos; without them no place is checked against what the photo shows."""
+        """`grey`: the photos; without them no place is checked against what the photo shows. `counts`: their masks."""
+        self.counts = counts
         self.graph, self.tracks, self.size, self.camera_of, self.error_px, self.seed, self.grey = graph, tracks, size, camera_of, error_px, seed, grey
         self.pair_index = {p: n for n, p in enumerate(graph.pairs)}
         self.sure = [score > SURE for score in graph.score]

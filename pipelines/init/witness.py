@@ -14,6 +14,7 @@ import numpy as np
 from jaxtyping import Float
 from torch import Tensor
 
+from ...recon.windows import window_max
 from .geometry import project
 from .model import Model
 from .subpixel import SubpixelOptions, align_patches
@@ -32,11 +33,17 @@ class Witness:
 
 
 def witness(
-    model: Model, view: int, grey: Sequence[Float[Tensor, "H W"]], angles: tuple[float, float] = (0.0, 30.0), most: int = 200
+    model: Model,
+    view: int,
+    grey: Sequence[Float[Tensor, "H W"]],
+    angles: tuple[float, float] = (0.0, 30.0),
+    most: int = 200,
+    counts: Float[Tensor, "H W"] | None = None,
 ) -> Witness:
     """Asks points that other photos agree on and that are not matched to this one. None may be asked when no other photo looks from a similar direction.
 
     Args:
+        counts: mask of the photo; a point whose patch it touches (padding, transparency) is not asked. None = the whole photo counts.
         angles: degrees between the direction from which the photo sees the point and the nearest from which another one does.
     """
     rig, t = model.rig, model.tracks
@@ -48,6 +55,10 @@ def witness(
     h, w = grey[view].shape
     ask_in = (z > 0) & (uv > 8).all(1) & (uv[:, 0] < w - 8) & (uv[:, 1] < h - 8)
     ask, uv = ask[ask_in], uv[ask_in]
+    if counts is not None and len(ask):
+        within = (window_max((counts <= 0.5).float(), PATCH) == 0).numpy()
+        there = within[uv[:, 1].astype(int), uv[:, 0].astype(int)]
+        ask, uv = ask[there], uv[there]
     if not len(ask):
         return Witness(0, 0)
     d = rig.centers[:, None] - model.points[ask][None]

@@ -120,13 +120,13 @@ void fill_tiles(int threads, int tiles, const uint32_t *sorted, uint32_t visible
     });
     uint32_t sum = 0, before = 0;
     for (int tile = 0; tile < tiles; ++tile) {
-        if (sum - before > kTilePairs) throw std::length_error("more than 2^24 Gaussians over one tile");
         b.tile_begin[(size_t)tile] = before = sum;
         for (int t = 0; t < threads; ++t) {
             uint32_t &c = cursor[(size_t)t * tiles + tile], n = c;
             c = sum;
             sum += n;
         }
+        if (sum - before > kTilePairs) throw std::length_error("more than 2^24 Gaussians over one tile");
     }
     b.tile_begin[(size_t)tiles] = sum;
     parallel_for(threads, threads, [&](int64_t t, int) {

@@ -4,6 +4,7 @@
 #include <cstdint>
 #include <exception>
 #include <mutex>
+#include <system_error>
 #include <thread>
 #include <vector>
 #ifdef _OPENMP
@@ -36,7 +37,11 @@ template <class F> void parallel_for(int threads, int64_t count, const F &body) 
     work(omp_get_thread_num());
 #else
     std::vector<std::thread> pool;
-    for (int t = 1; t < threads; ++t) pool.emplace_back(work, t);
+    try {
+        for (int t = 1; t < threads; ++t) pool.emplace_back(work, t);
+    } catch (const std::system_error &) {
+        // no more threads to be had: those that run, and this one, do all the work
+    }
     work(0);
     for (auto &t : pool) t.join();
 #endif

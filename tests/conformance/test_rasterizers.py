@@ -58,7 +58,7 @@ def test_two_splats_composite_front_to_back(raster: Rasterizer, device: torch.de
     far = replace(
         g, means=g.means * torch.tensor([1.0, 1.0, 2.0], device=device), sh=sh_dc_from_rgb(torch.tensor([[[0.0, 1.0, 0.0]]], device=device))
     )
-    for pair in (Gaussians.concatenate([g, far]), Gaussians.cat([far, g])):
+    for pair in (Gaussians.concatenate([g, far]), Gaussians.concatenate([far, g])):
         out = raster.render(pair, c, RasterOptions())
         a = [raster.render(one, c, RasterOptions()).alpha for one in (g, far)]
         w = [a[0], a[1] * (1 - a[0])]

@@ -206,6 +206,18 @@ def test_what_was_photographed_and_what_counts(tmp_path, make_texture, photo_fol
     assert alone.extents() is None and alone.masks() is None and not alone.is_cut_out()
 
 
+def test_kept_photos_are_decoded_once(photo_folder, monkeypatch):
+    root = photo_folder(2)
+    capture = load_capture(root)
+    kept, plain = capture.kept(), capture.images()
+    assert torch.equal(kept.images(), plain) and [v.image.digest() for v in kept.views] == [v.image.digest() for v in capture.views]
+    kept.masks(), kept.extents()
+    for photo in root.iterdir():
+        photo.unlink()
+    assert torch.equal(kept.images(), plain) and kept.masks() is None and kept.extents() is None
+    assert capture.kept(most_bytes=1000) is capture, "too large to be kept"
+
+
 def test_two_photos_of_one_name_are_refused(photo_folder):
     root = photo_folder(2)
     shots = [Shot("p.jpg", root / f"p{i}.jpg") for i in range(2)]

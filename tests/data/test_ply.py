@@ -19,6 +19,7 @@ from handful.recon.camera import Cameras
 from handful.recon.errors import CaptureError, ConfigError
 from handful.recon.gaussians import Gaussians
 from handful.recon.points import PointCloud
+from handful.recon.sh import sh_dc_from_rgb
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -263,6 +264,14 @@ def test_splat_round_trip(tmp_path):
     assert sorted(order.tolist()) == list(range(40)) and torch.equal(back.means, g.means[order])
     assert torch.allclose(back.scales, g.scales[order], rtol=1e-5) and (back.opacities - g.opacities[order]).abs().max() < 0.003
     (tmp_path / "bad.splat").write_bytes(b"x" * 33)
+    one = Gaussians(
+        torch.tensor([[1.0, 2, 3]]), torch.tensor([[1.0, 0.5, -0.5, -1.0]]) / 2.5**0.5, torch.tensor([[0.1, 0.2, 0.3]]).log(), torch.zeros(1), torch.zeros(1, 1, 3)
+    )
+    one.sh[0, 0] = sh_dc_from_rgb(torch.tensor([1.0, 0.5, 0.0]))
+    write_splat(tmp_path / "one.splat", one)
+    record = struct.unpack("<6f8B", (tmp_path / "one.splat").read_bytes())
+    assert record[:6] == pytest.approx((1, 2, 3, 0.1, 0.2, 0.3)) and record[6:10] == (255, 128, 0, 128), "place, sizes, red, green, blue, opacity"
+    assert record[10:] == pytest.approx([128 + 128 * q / 2.5**0.5 for q in (1, 0.5, -0.5, -1)], abs=0.5), "w first"
     with pytest.raises(CaptureError, match="multiple of 32"):
         read_splat(tmp_path / "bad.splat")
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import signal
 import subprocess
 import sys
@@ -105,6 +106,20 @@ def test_folders_that_are_exported_are_whole_captures(out: Path, tmp_path: Path)
     assert _run(["export", str(out / "scene.ply"), "-o", str(tmp_path / "c"), "--format", "colmap"]) == 2
     assert _run(["view", str(out), "--max-splats", "0"]) == 2
     assert sorted(p.name for p in tmp_path.iterdir()) == ["b.splat", "colmap", "nerfstudio"]
+
+
+def test_masks_go_along(out: Path, tmp_path: Path) -> None:
+    scene = tmp_path / "scene"
+    shutil.copytree(out, scene)
+    mask = torch.zeros(48, 64, 3)
+    mask[10:30, 10:50] = 1
+    for name in ("a.png", "b.png", "c.png"):
+        write_bytes(scene / "masks" / name, encode_png(mask))
+    for name in ("colmap", "nerfstudio"):
+        assert _run(["export", str(scene), "-o", str(tmp_path / name), "--format", name, "--quiet"]) == 0
+        masks = load_capture(tmp_path / name).masks()
+        assert masks is not None and torch.equal(masks, mask[..., 0].expand(3, -1, -1))
+    assert (tmp_path / "colmap" / "masks" / "a.png.png").is_file(), "the name that COLMAP looks for"
 
 
 @pytest.mark.parametrize("what", ["", "scene.ply"])

@@ -21,6 +21,7 @@ from handful.pipelines.methods.splat import SplatMethod
 from handful.pipelines.out_folder import STATE, claim_out
 from handful.pipelines.scene_folder import image_names, load_scene, write_scene_folder
 from handful.pipelines.start_file import load_start, save_start
+from handful.recon.capture import ArrayImage, View
 from handful.recon.errors import CaptureError, CheckpointError, ConfigError, HandfulError
 
 QUICK = override(method_config("handful"), ["optim.steps=3", "seed.budget=1000", "seed.extra=0"])
@@ -228,7 +229,6 @@ def test_a_checkpoint_of_another_job_is_not_continued(tmp_path: Path, write) -> 
 
 def test_masks_come_back_with_the_scene_folder(tmp_path: Path, small_start) -> None:
     from handful.data.registry import load_capture
-    from handful.recon.capture import ArrayImage, View
 
     mask = torch.zeros(90, 120)
     mask[20:60, 30:90] = 1
@@ -239,6 +239,23 @@ def test_masks_come_back_with_the_scene_folder(tmp_path: Path, small_start) -> N
     write_scene_folder(tmp_path / "out", scene, start.init, QUICK, {"method": "handful"})
     masks = load_capture(tmp_path / "out").masks()
     assert masks is not None and torch.equal(masks, mask.expand(3, -1, -1))
+
+
+def test_padding_comes_back_as_padding(tmp_path: Path, small_start) -> None:
+    """Not as the mask of an object: else photos of mixed shapes would be continued as objects, and their black bars scored as truth."""
+    from handful.data.registry import load_capture
+
+    extent = torch.ones(90, 120)
+    extent[:, :20] = 0
+    capture = small_start.init.capture
+    views = tuple(replace(v, image=ArrayImage(v.image.load() * extent[..., None], extent=extent)) for v in capture.views)
+    start = replace(small_start, init=replace(small_start.init, capture=replace(capture, views=views)))
+    scene = SplatMethod(QUICK).start(start).snapshot()
+    write_scene_folder(tmp_path / "out", scene, start.init, QUICK, {"method": "handful"})
+    back = load_capture(tmp_path / "out")
+    assert torch.equal(back.extents(), extent.expand(3, -1, -1)) and torch.equal(back.masks(), back.extents()) and not back.is_cut_out()  # pyright: ignore
+    write_scene_folder(tmp_path / "out", scene, small_start.init, QUICK, {"method": "handful"})
+    assert load_capture(tmp_path / "out").masks() is None, "those of the scene before are gone"
 
 
 @pytest.mark.parametrize(

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import hashlib
+import io
+from dataclasses import replace
 
 import pytest
 import torch
 from handful.priors import weight_files as w
+from handful.priors import weights as lpips
 from handful.priors.weight_table import WEIGHT_FILES, WeightEntry, WeightFile
 from handful.priors.weights import PackagedWeights
 from handful.recon.errors import BackendUnavailable, ConfigError
@@ -86,6 +89,29 @@ def test_a_changed_download_leaves_nothing(made_up):
     with pytest.raises(BackendUnavailable, match="gave another file than expected"):
         w.fetch("toy")
     assert list((made_up / "cache/handful/weights").iterdir()) == []
+
+
+def test_a_download_that_breaks_off_is_not_vouched_for(made_up, monkeypatch):
+    """A closed connection looks like the end of the file, and without a digest nothing else would tell."""
+
+    class Broken(io.BytesIO):
+        headers = {"Content-Length": "1000"}
+
+    monkeypatch.setattr(lpips.urllib.request, "urlopen", lambda *args, **kwargs: Broken(b"half"))
+    with pytest.raises(BackendUnavailable, match="broke off after 4 of 1000 bytes"):
+        w.fetch("nameless", unverified=True)
+    assert list((made_up / "cache/handful/weights").iterdir()) == []
+
+
+def test_weights_in_a_folder_of_their_own_are_fetched_too(made_up, monkeypatch):
+    entry = WEIGHT_FILES["nameless"]
+    file = replace(entry.files[0], name="family/nameless.safetensors")
+    monkeypatch.setitem(WEIGHT_FILES, "nameless", replace(entry, files=(file,)))
+    path = w.fetch("nameless", unverified=True)
+    assert path == made_up / "cache/handful/weights/family/nameless.safetensors" and w.load_tensors("nameless")["a"].shape == (2, 3)
+    assert w.files_status()["nameless"].startswith("available")
+    path.with_name("nameless.safetensors.sha256").unlink()
+    assert "nobody vouches" in w.files_status()["nameless"], "what would be refused is not called available"
 
 
 def test_without_a_published_digest_the_user_vouches(made_up):

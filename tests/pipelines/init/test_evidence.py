@@ -100,6 +100,17 @@ def test_points_are_asked_by_the_angle_others_see_them_from(photos: KnownPhotos)
     assert witness(model, 3, scene.grey, (90.0, 120.0)).asked == 0, "the photos are ten degrees apart"
 
 
+def test_padding_is_not_asked(photos: KnownPhotos):
+    """A point that falls into the bar beside an upright photo cannot look alike there, wherever the photo was taken."""
+    scene = scene_of(photos, 0.9, unlinked=3)
+    model, grey = evaluate(true_rig(photos), scene.tracks), list(scene.grey)
+    counts = torch.ones(HEIGHT, WIDTH)
+    counts[:, : WIDTH // 2] = 0
+    grey[3] = grey[3] * counts
+    blind, told = witness(model, 3, grey, most=10**6), witness(model, 3, grey, most=10**6, counts=counts)
+    assert 20 < told.asked < blind.asked and told.alike / told.asked > 1.5 * blind.alike / blind.asked
+
+
 def test_without_pixels_nothing_is_doubted(photos: KnownPhotos):
     scene = scene_of(photos, 0.1, unlinked=3)
     scene.grey = ()
