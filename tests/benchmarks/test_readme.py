@@ -16,6 +16,8 @@ TABLES = {  # folder of results: scenes and seeds that it must have
     "llff-6-gain": (("fern", "flower", "fortress", "horns"), [0]),
     "llff-9-gain": (("fern", "flower", "fortress", "horns"), [0]),
     "dtu-3-gain": (("scan24", "scan37"), [0, 1, 2]),
+    "dtu-6-gain": (("scan24", "scan37"), [0, 1, 2]),
+    "dtu-9-gain": (("scan24", "scan37"), [0]),
 }
 METRICS = ("psnr", "ssim", "lpips_vgg")
 

@@ -22,7 +22,6 @@ EXECUTED = {
     "images": "test_images",
     "depth": "test_depth",
     "spherical harmonics": "test_spherical_harmonics",
-    "voxels": "test_voxels",
 }
 
 
