@@ -65,6 +65,11 @@ class FromCapture:
             raise CaptureError("The capture has no cameras; use the initialiser `matches` to find them.")
         if len(capture) < 2:
             raise CaptureError("One photo alone has no depth, even with its camera; add at least one more photo of the same things.")
+        if float(capture.cameras.distances.max()) == 0:
+            raise CaptureError(
+                f"All {len(capture)} given cameras stand at one point, from which nothing has depth; check their positions, or leave the cameras out "
+                "to have them found."
+            )
         matchers = self._matchers if self._matchers is not None else named_matchers(self.config.matchers, self.device)
         rig = _rig_of(capture.cameras)
         pairs = _neighbours(rig, self.config.partners)

@@ -23,6 +23,8 @@ from .tracks import build_tracks, without_twins
 
 __all__ = ["FromMatches", "FromMatchesConfig"]
 
+CLEARLY_MANY = 100  # points two photos share, from which "too few" would be no reason
+
 MIN_KEYPOINTS = 60
 MIN_PAIR_POINTS = 30
 
@@ -79,7 +81,7 @@ class FromMatches:
         if not overlap.graph.pairs or len(overlap.same) == len(capture) - 1:
             raise CaptureError(_nothing_overlaps(capture, overlap))
         if model is None or model.placed < 2 or model.good.sum() < self._least(model.placed):
-            raise CaptureError(_nothing_placed(capture, overlap))
+            raise CaptureError(_nothing_placed(capture, overlap, source))
         if not believed(model, scene):  # links found since, and the focal length, may speak against a photo that was kept before
             model = prune(model, scene, scene.tracks, prior.options(2 * len(scene.tracks.view) // 3, iterations=20))
             if not believed(model, scene):
@@ -198,7 +200,7 @@ def _nothing_overlaps(capture: Capture, overlap: Overlap) -> str:
     )
 
 
-def _nothing_placed(capture: Capture, overlap: Overlap) -> str:
+def _nothing_placed(capture: Capture, overlap: Overlap, source: str) -> str:
     n = int(overlap.shared.max())
     if n < 2 * MIN_PAIR_POINTS:
         return _nothing_sure(capture)
@@ -206,6 +208,7 @@ def _nothing_placed(capture: Capture, overlap: Overlap) -> str:
     return (
         f"The photos overlap ({capture.names[int(i)]} and {capture.names[int(j)]} share {n} points) but their positions cannot be told: they seem to be taken from "
         "one spot; take a step to the side between photos instead of turning on the spot."
+        + (" (Or the focal length in their EXIF is not theirs: then save them without it.)" if source == "exif" else "")
     )
 
 
@@ -225,4 +228,9 @@ def _reason(view: int, capture: Capture, overlap: Overlap, model: Model) -> str:
     best = int(shared.argmax())
     if shared[best] == 0:
         return "it shows nothing that the placed photos show; take a photo between it and them"
+    if shared[best] >= CLEARLY_MANY:
+        return (
+            f"it shares {int(shared[best])} points with {capture.names[best]}, but they and the other photos do not agree on one place for it; "
+            "take a photo between the two"
+        )
     return f"it shares only {int(shared[best])} points with {capture.names[best]}, too few to be sure of its place; take a photo between the two"

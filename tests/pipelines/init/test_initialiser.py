@@ -11,8 +11,11 @@ from dataclasses import replace
 
 import pytest
 import torch
+from handful.pipelines.init import from_matches, search
+from handful.pipelines.init.from_capture import FromCapture, FromCaptureConfig
 from handful.pipelines.init.from_matches import FromMatches, FromMatchesConfig
 from handful.pipelines.init.gauge import MEDIAN_DEPTH
+from handful.pipelines.init.model import evaluate
 from handful.pipelines.init.pairing import PairingOptions
 from handful.pipelines.init.protocol import InitState
 from handful.pipelines.poses import pose_errors
@@ -173,6 +176,37 @@ def test_a_photo_without_matches_is_named_with_the_reason(photos, counts, reason
     assert e[0] < 0.2, e
 
 
+def test_a_photo_that_comes_into_doubt_last_is_left_out_and_the_rest_goes_on(photos, monkeypatch):
+    """Links found on the second look, or the steadied focal length, may speak against a place that the search had believed."""
+    known = photos.of(*PICK[3])
+    real, doubted = search.prune, []
+
+    def without_the_last(model, scene, tracks, options):
+        doubted.append(True)
+        placed = model.rig.placed.copy()
+        placed[2] = False
+        return evaluate(replace(model.rig, placed=placed), tracks)
+
+    monkeypatch.setattr(from_matches, "prune", without_the_last)
+    monkeypatch.setattr(from_matches, "believed", lambda model, scene: model.placed < 3)
+    state = place(known.told(), known.points(60))
+    assert doubted and state.report.registered == 2 and [u.name for u in state.report.unplaced] == ["photo_3.png"]
+    assert "do not agree on one place for it" in state.report.unplaced[0].reason, "it shares many points: too few would be untrue"
+    monkeypatch.setattr(from_matches, "prune", real)
+    monkeypatch.setattr(from_matches, "believed", lambda model, scene: False)
+    with pytest.raises(CaptureError, match="cannot be told with any certainty"):
+        place(known.told(), known.points(60))
+
+
+def test_given_cameras_at_one_point_are_refused(photos):
+    cameras = photos.cameras
+    T = cameras.cam_from_world.clone()
+    T[:, :3, 3] = 0
+    capture = replace(photos.capture, cameras=replace(cameras, cam_from_world=T))
+    with pytest.raises(CaptureError, match="All 5 given cameras stand at one point"):
+        FromCapture(FromCaptureConfig(), [photos.points()]).run(capture)
+
+
 def test_the_same_picture_twice_is_named(photos):
     known = photos.of(1, 3, 3)
     views = (*known.capture.views[:2], replace(known.capture.views[2], name="again.png"))
@@ -197,5 +231,5 @@ def test_photos_taken_from_one_spot_are_refused(photos):
 
     grey = ArrayImage(torch.full((150, 200, 3), 0.5))
     capture = Capture((View("left.png", grey, 220.0), View("right.png", grey, 220.0)))
-    with pytest.raises(CaptureError, match=r"left\.png and right\.png share \d+ points.*from one spot"):
+    with pytest.raises(CaptureError, match=r"left\.png and right\.png share \d+ points.*from one spot.*focal length in their EXIF"):
         place(capture, Turned())
