@@ -84,14 +84,15 @@ class SparseAdam:
 
     @torch.no_grad()
     def step(self, visible: Bool[Tensor, "N"] | None = None, pace: Float[Tensor, "N"] | None = None) -> None:
-        """One step. Parameters of another length than `visible` (say, cameras) are moved whole. `pace` gives every row its own learning rate, relative to
-        that of the parameter."""
+        """One step. Parameters of another length than `visible` (say, cameras) are moved whole. `pace` gives every row of those that have as
+        many its own learning rate, relative to that of the parameter."""
         self.steps += 1
         for g in self.groups.values():
             p: Tensor = g["param"]
             if p.grad is None:
                 continue
-            before = p.detach().clone() if pace is not None else None
+            paced = pace is not None and p.ndim > 0 and p.shape[0] == pace.shape[0]
+            before = p.detach().clone() if paced else None
             self._move(g, visible)
             if before is not None and pace is not None:
                 p.copy_(torch.lerp(before, p, pace.view(-1, *[1] * (p.ndim - 1))))

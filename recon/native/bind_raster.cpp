@@ -104,6 +104,7 @@ static nb::tuple forward(In means, In quats, In log_scales, In logits, In sh, Op
             Images out{color.data + i * pixels * 3, alpha.data + i * pixels, depth.data + i * pixels, normal ? nrm.data + i * pixels * 3 : nullptr};
             render_forward(scene, make_camera(E.data() + 16 * i, K.data() + 9 * i, width, height), opt, threads, out, means2d.data + i * n * 2,
                            radii.data + i * n, view);
+            view.gaussians = (int64_t)n, view.width = width, view.height = height;
             if (keep) views.push_back(std::move(view));
         }
     }
@@ -119,7 +120,11 @@ static nb::tuple backward(In means, In quats, In log_scales, In logits, In sh, O
     Options opt = make_options(bg, sh_degree, antialiased, near_plane, normal, scene);
     const size_t v = E.shape(0), n = (size_t)scene.n, pixels = (size_t)height * (size_t)width, k = (size_t)scene.sh_k;
     auto views = find_state(state);
-    want(views->size() == v, "the state of another render");
+    bool same = views->size() == v && depth.size() == v * pixels;
+    for (const View &view : *views) same = same && view.gaussians == (int64_t)n && view.width == width && view.height == height;
+    want(same, "the state of another render");
+    auto fits = [&](const OptIn &g, size_t stride) { return !g || g->size() == v * pixels * stride; };
+    want(fits(v_color, 3) && fits(v_alpha, 1) && fits(v_depth, 1) && fits(v_normal, 3), "gradients must have the images' sizes");
     Array<float> g_means(3 * n), g_quats(4 * n), g_scales(3 * n), g_logits(n), g_sh(3 * k * n), g_E(16 * v), g_K(9 * v), g_means2d(2 * n * v);
     {
         nb::gil_scoped_release release;

@@ -27,7 +27,7 @@ void require(bool ok, const char *what) {
 }
 
 void cost_volume(A3<const float> grey, A3<const uint8_t> mask, int reference, std::vector<int> sources, A2<const float> maps,
-                 A1<const float> inv_depth, float noise, float second_weight, float unknown_cost, A3<uint8_t> cost) {
+                 A1<const float> inv_depth, float noise, float second_weight, float unknown_cost, A3<uint8_t> cost, int threads) {
     const int V = (int)grey.shape(0), H = (int)grey.shape(1), W = (int)grey.shape(2), D = (int)inv_depth.shape(0);
     require(H >= 2 && W >= 2, "stereo: photos need at least 2x2 pixels");
     require((int)mask.shape(0) == V && (int)mask.shape(1) == H && (int)mask.shape(2) == W, "stereo: mask and grey differ in shape");
@@ -53,10 +53,10 @@ void cost_volume(A3<const float> grey, A3<const uint8_t> mask, int reference, st
     j.noise = noise, j.second_weight = second_weight, j.unknown_cost = unknown_cost;
     j.cost = cost.data();
     nb::gil_scoped_release free;
-    sweep(j);
+    sweep(j, threads);
 }
 
-void aggregate_paths(A3<const uint8_t> cost, A3<const uint8_t> rgb, int p1, A1<const int16_t> p2, int paths, A3<uint16_t> sum) {
+void aggregate_paths(A3<const uint8_t> cost, A3<const uint8_t> rgb, int p1, A1<const int16_t> p2, int paths, A3<uint16_t> sum, int threads) {
     const int H = (int)cost.shape(0), W = (int)cost.shape(1), D = (int)cost.shape(2);
     require((int)rgb.shape(0) == H && (int)rgb.shape(1) == W && rgb.shape(2) == 3, "stereo: rgb must be (H,W,3)");
     require((int)sum.shape(0) == H && (int)sum.shape(1) == W && (int)sum.shape(2) == D, "stereo: sum must be (H,W,D)");
@@ -66,17 +66,17 @@ void aggregate_paths(A3<const uint8_t> cost, A3<const uint8_t> rgb, int p1, A1<c
     j.width = W, j.height = H, j.planes = D, j.cost = cost.data(), j.rgb = rgb.data(), j.p1 = p1, j.sum = sum.data();
     std::memcpy(j.p2, p2.data(), sizeof j.p2);
     nb::gil_scoped_release free;
-    aggregate(j, paths);
+    aggregate(j, paths, threads);
 }
 
-void best_plane(A3<const uint8_t> cost, A3<const uint16_t> sum, A2<float> plane, A2<float> margin, A2<float> best_cost) {
+void best_plane(A3<const uint8_t> cost, A3<const uint16_t> sum, A2<float> plane, A2<float> margin, A2<float> best_cost, int threads) {
     const int H = (int)cost.shape(0), W = (int)cost.shape(1), D = (int)cost.shape(2);
     require((int)sum.shape(0) == H && (int)sum.shape(1) == W && (int)sum.shape(2) == D, "stereo: sum must be (H,W,D)");
     for (auto *a : {&plane, &margin, &best_cost})
         require((int)a->shape(0) == H && (int)a->shape(1) == W, "stereo: results must be (H,W)");
     Winner j{W, H, D, cost.data(), sum.data(), plane.data(), margin.data(), best_cost.data()};
     nb::gil_scoped_release free;
-    winner(j);
+    winner(j, threads);
 }
 
 // Slanted-plane refinement of one photo. `plane` H,W,3 and `cost` H,W are changed in place; rounds = 0 only scores the planes.
@@ -84,7 +84,7 @@ void best_plane(A3<const uint8_t> cost, A3<const uint16_t> sum, A2<float> plane,
 // smooth_weight, smooth_step.
 void refine_planes(A3<const float> grey, A3<const uint8_t> rgb, A3<const uint8_t> mask, int reference, std::vector<int> sources,
                    A2<const float> maps, A2<const float> backs, A2<const float> taps, A3<const float> prior, A3<const float> inv,
-                   bool geometric, A4<const float> candidates, std::vector<float> settings, int rounds, A3<float> plane, A2<float> cost) {
+                   bool geometric, A4<const float> candidates, std::vector<float> settings, int rounds, A3<float> plane, A2<float> cost, int threads) {
     const int V = (int)grey.shape(0), H = (int)grey.shape(1), W = (int)grey.shape(2), S = (int)sources.size();
     require(H >= 2 && W >= 2, "stereo: photos need at least 2x2 pixels");
     require((int)mask.shape(0) == V && (int)mask.shape(1) == H && (int)mask.shape(2) == W, "stereo: mask and grey differ in shape");
@@ -126,11 +126,11 @@ void refine_planes(A3<const float> grey, A3<const uint8_t> rgb, A3<const uint8_t
     j.smooth_weight = settings[11], j.smooth_step = settings[12];
     j.plane = plane.data(), j.cost = cost.data();
     nb::gil_scoped_release free;
-    refine(j, rounds);
+    refine(j, rounds, threads);
 }
 
 void agreement(A3<const float> inv, int reference, std::vector<int> sources, A2<const float> maps, A2<const float> backs, float max_px,
-               float max_relative, A2<float> count, A2<float> error_px, A2<float> error_relative) {
+               float max_relative, A2<float> count, A2<float> error_px, A2<float> error_relative, int threads) {
     const int V = (int)inv.shape(0), H = (int)inv.shape(1), W = (int)inv.shape(2), S = (int)sources.size();
     require(H >= 2 && W >= 2, "stereo: photos need at least 2x2 pixels");
     require(reference >= 0 && reference < V && S >= 1 && S <= kMaxSources, "stereo: no such reference or sources");
@@ -149,13 +149,13 @@ void agreement(A3<const float> inv, int reference, std::vector<int> sources, A2<
     j.max_px = max_px, j.max_relative = max_relative;
     j.count = count.data(), j.error_px = error_px.data(), j.error_relative = error_relative.data();
     nb::gil_scoped_release free;
-    agree(j);
+    agree(j, threads);
 }
 
-void fit(A2<const float> inv, float scale, A3<float> plane) {
+void fit(A2<const float> inv, float scale, A3<float> plane, int threads) {
     require(plane.shape(0) == inv.shape(0) && plane.shape(1) == inv.shape(1) && plane.shape(2) == 3, "stereo: plane must be (H,W,3)");
     nb::gil_scoped_release free;
-    fit_planes(inv.data(), (int)inv.shape(1), (int)inv.shape(0), scale, plane.data());
+    fit_planes(inv.data(), (int)inv.shape(1), (int)inv.shape(0), scale, plane.data(), threads);
 }
 
 void carry(A3<const float> source, A1<const float> map, A1<const float> back, A3<float> plane) {
@@ -171,16 +171,16 @@ void bind_stereo(nb::module_ &m) {
     m.def("stereo_isa", [] { return std::string(kernels().isa); });
     m.def("stereo_select", [](const std::string &isa) { return select_kernels(isa.c_str()); }, "isa"_a);
     m.def("stereo_cost_volume", &cost_volume, "grey"_a.noconvert(), "mask"_a.noconvert(), "reference"_a, "sources"_a, "maps"_a.noconvert(),
-          "inv_depth"_a.noconvert(), "noise"_a, "second_weight"_a, "unknown_cost"_a, "cost"_a.noconvert());
+          "inv_depth"_a.noconvert(), "noise"_a, "second_weight"_a, "unknown_cost"_a, "cost"_a.noconvert(), "threads"_a);
     m.def("stereo_aggregate", &aggregate_paths, "cost"_a.noconvert(), "rgb"_a.noconvert(), "p1"_a, "p2"_a.noconvert(), "paths"_a,
-          "sum"_a.noconvert());
+          "sum"_a.noconvert(), "threads"_a);
     m.def("stereo_winner", &best_plane, "cost"_a.noconvert(), "sum"_a.noconvert(), "plane"_a.noconvert(), "margin"_a.noconvert(),
-          "best_cost"_a.noconvert());
+          "best_cost"_a.noconvert(), "threads"_a);
     m.def("stereo_refine", &refine_planes, "grey"_a.noconvert(), "rgb"_a.noconvert(), "mask"_a.noconvert(), "reference"_a, "sources"_a,
           "maps"_a.noconvert(), "backs"_a.noconvert(), "taps"_a.noconvert(), "prior"_a.noconvert(), "inv"_a.noconvert(), "geometric"_a,
-          "candidates"_a.noconvert(), "settings"_a, "rounds"_a, "plane"_a.noconvert(), "cost"_a.noconvert());
+          "candidates"_a.noconvert(), "settings"_a, "rounds"_a, "plane"_a.noconvert(), "cost"_a.noconvert(), "threads"_a);
     m.def("stereo_agreement", &agreement, "inv"_a.noconvert(), "reference"_a, "sources"_a, "maps"_a.noconvert(), "backs"_a.noconvert(),
-          "max_px"_a, "max_relative"_a, "count"_a.noconvert(), "error_px"_a.noconvert(), "error_relative"_a.noconvert());
-    m.def("stereo_fit_planes", &fit, "inv"_a.noconvert(), "scale"_a, "plane"_a.noconvert());
+          "max_px"_a, "max_relative"_a, "count"_a.noconvert(), "error_px"_a.noconvert(), "error_relative"_a.noconvert(), "threads"_a);
+    m.def("stereo_fit_planes", &fit, "inv"_a.noconvert(), "scale"_a, "plane"_a.noconvert(), "threads"_a);
     m.def("stereo_carry_planes", &carry, "source"_a.noconvert(), "map"_a.noconvert(), "back"_a.noconvert(), "plane"_a.noconvert());
 }

@@ -217,7 +217,7 @@ inline void project_grad(const Scene &in, const Camera &cam, const Options &opt,
             if (out.accumulate) continue;
             memset(out.means + 3 * i, 0, 3 * sizeof(float)), memset(out.quats + 4 * i, 0, 4 * sizeof(float));
             memset(out.log_scales + 3 * i, 0, 3 * sizeof(float)), out.logits[i] = 0.0f;
-            if (!(drawn >> l & 1)) memset(out.sh + (size_t)i * sh_size, 0, sizeof(float) * sh_size);
+            memset(out.sh + (size_t)i * sh_size, 0, sizeof(float) * sh_size);
         }
     }
     cam_v.store_to(cam_grads);

@@ -7,6 +7,8 @@ namespace handful {
 struct View {  // what the backward pass needs of a forward pass
     Projection projection;
     Binned binned;
+    int64_t gaussians = 0;  // of the scene it was made of, and the size of its images: a backward pass must bring the same
+    int width = 0, height = 0;
 };
 
 Camera make_camera(const float *cam_from_world, const float *K, int width, int height);

@@ -1,13 +1,12 @@
 // Scheduling of the stereo kernels over threads, and the choice of the instruction set.
 #include "stereo.h"
 
+#include <algorithm>
 #include <cmath>
 #include <cstring>
 #include <vector>
 
-#ifdef _OPENMP
-#include <omp.h>
-#endif
+#include "parallel.h"
 
 namespace handful_stereo {
 
@@ -48,6 +47,18 @@ const Kernels *&chosen() {
 
 constexpr int kBand = 16;    // rows of the sweep done at once: the band's costs stay in the second-level cache
 constexpr int kChunk = 32;   // lines of a path direction done at once
+constexpr int kRows = 8;     // rows of the cheap steps done at once
+
+// Room for each worker, made before they start: what runs on them must not fail.
+template <class T> std::vector<std::vector<T>> scratch_for(int threads, size_t size) {
+    return std::vector<std::vector<T>>((size_t)std::max(threads, 1), std::vector<T>(size));
+}
+
+template <class F> void rows_of(int threads, int height, const F &body) {
+    handful::parallel_for(threads, (height + kRows - 1) / kRows, [&](int64_t i, int) {
+        body((int)i * kRows, std::min(height, (int)i * kRows + kRows));
+    });
+}
 
 }  // namespace
 
@@ -72,54 +83,45 @@ void pack_image(const float *grey, const uint8_t *mask, int width, int height, u
         }
 }
 
-void sweep(const Sweep &j) {
+void sweep(const Sweep &j, int threads) {
     const Kernels &k = kernels();
-    const int bands = (j.height + kBand - 1) / kBand;
-#pragma omp parallel
-    {
-        std::vector<float> scratch(k.sweep_scratch(j, kBand));
-#pragma omp for schedule(dynamic, 1)
-        for (int b = 0; b < bands; ++b) k.sweep_band(j, b * kBand, b * kBand + kBand < j.height ? b * kBand + kBand : j.height, scratch.data());
-    }
+    auto scratch = scratch_for<float>(threads, k.sweep_scratch(j, kBand));
+    handful::parallel_for(threads, (j.height + kBand - 1) / kBand, [&](int64_t b, int worker) {
+        k.sweep_band(j, (int)b * kBand, std::min((int)b * kBand + kBand, j.height), scratch[(size_t)worker].data());
+    });
 }
 
-void aggregate(const Aggregate &j, int paths) {
+void aggregate(const Aggregate &j, int paths, int threads) {
     static const int dirs[8][2] = {{1, 0}, {-1, 0}, {0, 1}, {0, -1}, {1, 1}, {-1, 1}, {1, -1}, {-1, -1}};
     const Kernels &k = kernels();
-#pragma omp parallel
-    {
-        std::vector<int16_t> scratch((long)(kChunk + 1) * (j.planes + 32) + kChunk);
-        for (int p = 0; p < paths; ++p) {
-            const int dx = dirs[p][0], dy = dirs[p][1], lines = dy == 0 ? j.height : j.width;
-#pragma omp for schedule(dynamic, 1)  // its end is a barrier: two directions never touch one sum at once
-            for (int l = 0; l < lines; l += kChunk)
-                k.aggregate_lines(j, dx, dy, p == 0, l, l + kChunk < lines ? l + kChunk : lines, scratch.data());
-        }
+    auto scratch = scratch_for<int16_t>(threads, (size_t)(kChunk + 1) * (size_t)(j.planes + 32) + kChunk);
+    for (int p = 0; p < paths; ++p) {  // one after the other: two directions never touch one sum at once
+        const int dx = dirs[p][0], dy = dirs[p][1], lines = dy == 0 ? j.height : j.width;
+        handful::parallel_for(threads, (lines + kChunk - 1) / kChunk, [&](int64_t c, int worker) {
+            k.aggregate_lines(j, dx, dy, p == 0, (int)c * kChunk, std::min((int)c * kChunk + kChunk, lines), scratch[(size_t)worker].data());
+        });
     }
 }
 
-void winner(const Winner &j) {
+void winner(const Winner &j, int threads) {
     const Kernels &k = kernels();
-#pragma omp parallel for schedule(dynamic, 8)
-    for (int y = 0; y < j.height; ++y) k.winner_rows(j, y, y + 1);
+    rows_of(threads, j.height, [&](int begin, int end) { k.winner_rows(j, begin, end); });
 }
 
-void refine(const Refine &j, int rounds) {
+void refine(const Refine &j, int rounds, int threads) {
     const Kernels &k = kernels();
-#pragma omp parallel
-    {
-        std::vector<float> scratch(k.refine_scratch(j));
-        for (int half = 0; half < 2 * rounds || (rounds == 0 && half < 2); ++half) {
-#pragma omp for schedule(dynamic, 2)  // its end is a barrier
-            for (int r = 0; r < (j.height + 1 - half % 2) / 2; ++r) k.refine_row(j, 2 * r + half % 2, half / 2, rounds == 0, scratch.data());
-        }
+    auto scratch = scratch_for<float>(threads, k.refine_scratch(j));
+    for (int half = 0; half < 2 * rounds || (rounds == 0 && half < 2); ++half) {
+        const int odd = half % 2, rows = (j.height + 1 - odd) / 2;  // every second row, then those between: neighbours stand still
+        handful::parallel_for(threads, (rows + 1) / 2, [&](int64_t i, int worker) {
+            for (int r = 2 * (int)i; r < std::min(2 * (int)i + 2, rows); ++r)
+                k.refine_row(j, 2 * r + odd, half / 2, rounds == 0, scratch[(size_t)worker].data());
+        });
     }
 }
 
-void fit_planes(const float *inv, int W, int H, float scale, float *plane) {
-    const float k = 1.0f / scale;
-#pragma omp parallel for schedule(dynamic, 8)
-    for (int y = 0; y < H; ++y)
+static void fit_rows(const float *inv, int W, int H, float k, float *plane, int begin, int end) {
+    for (int y = begin; y < end; ++y)
         for (int x = 0; x < W; ++x) {
             const float w = inv[(long)y * W + x];
             float suu = 1e-3f, svv = 1e-3f, suv = 0, su = 0, sv = 0;
@@ -135,6 +137,10 @@ void fit_planes(const float *inv, int W, int H, float scale, float *plane) {
             p[1] = det > 1e-6f ? (svv * su - suv * sv) / det : 0.0f;
             p[2] = det > 1e-6f ? (suu * sv - suv * su) / det : 0.0f;
         }
+}
+
+void fit_planes(const float *inv, int W, int H, float scale, float *plane, int threads) {
+    rows_of(threads, H, [&](int begin, int end) { fit_rows(inv, W, H, 1.0f / scale, plane, begin, end); });
 }
 
 void carry_planes(const float *from, int W, int H, const float *k, const float *r, float *plane) {
@@ -165,10 +171,9 @@ void carry_planes(const float *from, int W, int H, const float *k, const float *
         }
 }
 
-void agree(const Agree &j) {
+void agree(const Agree &j, int threads) {
     const Kernels &k = kernels();
-#pragma omp parallel for schedule(dynamic, 8)
-    for (int y = 0; y < j.height; ++y) k.agree_rows(j, y, y + 1);
+    rows_of(threads, j.height, [&](int begin, int end) { k.agree_rows(j, begin, end); });
 }
 
 }  // namespace handful_stereo

@@ -104,14 +104,14 @@ extern const Kernels kernels_avx512;
 
 // Scheduling over threads.
 void pack_image(const float *grey, const uint8_t *mask, int width, int height, uint32_t *packed);
-void sweep(const Sweep &);
-void aggregate(const Aggregate &, int paths);
-void winner(const Winner &);
-void refine(const Refine &, int rounds);
-void agree(const Agree &);
+void sweep(const Sweep &, int threads);
+void aggregate(const Aggregate &, int paths, int threads);
+void winner(const Winner &, int threads);
+void refine(const Refine &, int rounds, int threads);
+void agree(const Agree &, int threads);
 
 // Slopes of the inverse depth from a 5x5 window, counting pixels by exp(-(difference / scale)^2): H,W -> H,W,3 (inverse depth, slopes).
-void fit_planes(const float *inv, int width, int height, float scale, float *plane);
+void fit_planes(const float *inv, int width, int height, float scale, float *plane, int threads);
 // A source's planes carried into the reference (map: reference to source, back: source to reference); the nearest wins; 0 = none.
 void carry_planes(const float *source_plane, int width, int height, const float *map, const float *back, float *plane);
 

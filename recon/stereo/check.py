@@ -47,7 +47,7 @@ def agreement(
         return Agreement(*reference.agreement(inv, cameras, i, sources, check_px, check_relative))
     out = [np.empty(tuple(inv.shape[1:]), np.float32) for _ in range(3)]
     maps, backs = source_maps(cameras, i, sources), back_maps(cameras, i, sources)
-    kernels.stereo_agreement(inv.contiguous().numpy(), i, sources, maps.numpy(), backs.numpy(), check_px, check_relative, *out)
+    kernels.stereo_agreement(inv.contiguous().numpy(), i, sources, maps.numpy(), backs.numpy(), check_px, check_relative, *out, torch.get_num_threads())
     return Agreement(*(torch.from_numpy(a) for a in out))
 
 

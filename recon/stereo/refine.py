@@ -92,7 +92,7 @@ class _Job:
             self.fit(sweep.inv[i].numpy(), i, self.planes[i])
 
     def fit(self, inv: np.ndarray, i: int, out: np.ndarray) -> None:
-        self.kernels.stereo_fit_planes(inv, max(3.0 * float(self.sweep.step[i]), 1e-12), out)
+        self.kernels.stereo_fit_planes(inv, max(3.0 * float(self.sweep.step[i]), 1e-12), out, torch.get_num_threads())
 
     def advance(self, rounds: int, together: bool, extra: Sequence[np.ndarray | None] = ()) -> None:
         """Some rounds for every view (0: only its matching cost, without prior, smoothness and agreement). `together`: the other views' depth counts
@@ -110,7 +110,7 @@ class _Job:
                         1.1 * float(self.sweep.near[i]), _STEEPEST / float(self.cameras.K[i, 0, 0]), step, on * c.smooth_weight, step]  # fmt: skip
             self.kernels.stereo_refine(
                 photos.grey.numpy(), photos.rgb[i].numpy(), photos.mask.numpy(), i, sources, self.maps[i], self.backs[i], _taps(c.window),
-                self.prior[i], inv, together, candidates, settings, rounds, self.planes[i], self.cost[i],
+                self.prior[i], inv, together, candidates, settings, rounds, self.planes[i], self.cost[i], torch.get_num_threads(),
             )  # fmt: skip
 
     def _candidates(self, i: int, others: np.ndarray | None, extra: np.ndarray | None) -> np.ndarray:

@@ -55,12 +55,13 @@ def match_view(
         total = reference.aggregate(cost, rgb, config.p1, torch.from_numpy(penalties(config)), config.paths)
         return Winner(*reference.winner(cost, total))
     h, w, d = grey.shape[1], grey.shape[2], len(planes)
-    cost = np.empty((h, w, d), np.uint8)
+    cost, threads = np.empty((h, w, d), np.uint8), torch.get_num_threads()
     kernels.stereo_cost_volume(
-        grey.numpy(), mask.numpy(), i, sources, maps.numpy(), planes.numpy(), config.noise, config.second_weight, config.unknown_cost, cost
-    )
+        grey.numpy(), mask.numpy(), i, sources, maps.numpy(), planes.numpy(), config.noise, config.second_weight, config.unknown_cost, cost,
+        threads,
+    )  # fmt: skip
     total = np.empty((h, w, d), np.uint16)
-    kernels.stereo_aggregate(cost, rgb.numpy(), config.p1, penalties(config), config.paths, total)
+    kernels.stereo_aggregate(cost, rgb.numpy(), config.p1, penalties(config), config.paths, total, threads)
     plane, margin, best = (np.empty((h, w), np.float32) for _ in range(3))
-    kernels.stereo_winner(cost, total, plane, margin, best)
+    kernels.stereo_winner(cost, total, plane, margin, best, threads)
     return Winner(torch.from_numpy(plane), torch.from_numpy(margin), torch.from_numpy(best))

@@ -169,7 +169,7 @@ def test_cost_volume_matches_its_slow_twin():
                 continue
             got = np.empty(want.shape, np.uint8)
             kernels.stereo_cost_volume(
-                grey.numpy(), mask.numpy(), 1, [0, 2], maps.numpy(), planes.numpy(), config.noise, config.second_weight, config.unknown_cost, got
+                grey.numpy(), mask.numpy(), 1, [0, 2], maps.numpy(), planes.numpy(), config.noise, config.second_weight, config.unknown_cost, got, 3
             )
             off = np.abs(got.astype(int) - want)
             assert (off <= 1).mean() > 0.999, isa  # a pixel on the border of the source may fall on either side
@@ -188,11 +188,11 @@ def test_aggregation_and_winner_match_their_slow_twins(paths: int):
     kernels = native_or_none()
     assert kernels is not None
     total = np.empty(cost.shape, np.uint16)
-    kernels.stereo_aggregate(cost, rgb, config.p1, penalties(config), paths, total)
+    kernels.stereo_aggregate(cost, rgb, config.p1, penalties(config), paths, total, 3)
     want = reference.aggregate(torch.from_numpy(cost), torch.from_numpy(rgb), config.p1, torch.from_numpy(penalties(config)), paths)
     assert (total == want.numpy()).all()
     out = [np.empty(cost.shape[:2], np.float32) for _ in range(3)]
-    kernels.stereo_winner(cost, total, *out)
+    kernels.stereo_winner(cost, total, *out, 3)
     for got, expected in zip(out, reference.winner(torch.from_numpy(cost), want), strict=True):
         np.testing.assert_allclose(got, expected.numpy(), rtol=1e-5, atol=1e-5)
 
@@ -213,7 +213,7 @@ def test_plane_cost_matches_its_slow_twin():
     state, cost = plane.numpy().copy(), np.empty((53, 75), np.float32)
     kernels.stereo_refine(
         grey.numpy(), rgb[1].numpy(), mask.numpy(), 1, [0, 2], maps.numpy(), backs.numpy(), taps, np.zeros((53, 75, 2), np.float32),
-        np.zeros((3, 53, 75), np.float32), False, np.zeros((0, 53, 75, 3), np.float32), settings, 0, state, cost,
+        np.zeros((3, 53, 75), np.float32), False, np.zeros((0, 53, 75, 3), np.float32), settings, 0, state, cost, 3,
     )  # fmt: skip
     assert (state == plane.numpy()).all()
     off = np.abs(cost - want.numpy())
@@ -230,12 +230,12 @@ def test_agreement_and_slopes_match_their_slow_twins():
     kernels = native_or_none()
     assert kernels is not None
     out = [np.empty((53, 75), np.float32) for _ in range(3)]
-    kernels.stereo_agreement(inv.numpy(), 1, [0, 2], source_maps(cams, 1, [0, 2]).numpy(), back_maps(cams, 1, [0, 2]).numpy(), 1.0, 0.02, *out)
+    kernels.stereo_agreement(inv.numpy(), 1, [0, 2], source_maps(cams, 1, [0, 2]).numpy(), back_maps(cams, 1, [0, 2]).numpy(), 1.0, 0.02, *out, 3)
     for got, expected in zip(out, want, strict=True):
         same = np.isclose(got, expected.numpy(), rtol=0.02, atol=0.02)
         assert same.mean() > 0.995  # a neighbour just across an edge may be sampled the other way
     plane = np.empty((53, 75, 3), np.float32)
-    kernels.stereo_fit_planes(inv[1].numpy(), 0.01, plane)
+    kernels.stereo_fit_planes(inv[1].numpy(), 0.01, plane, 3)
     np.testing.assert_allclose(plane[..., 1:], reference.fit_planes(inv[1], 0.01).numpy(), rtol=1e-3, atol=2e-5)
 
 
@@ -421,9 +421,9 @@ def test_wrong_arrays_are_refused():
     assert kernels is not None
     a = np.zeros((4, 5, 32), np.uint8)
     with pytest.raises(ValueError, match="sum must be"):
-        kernels.stereo_winner(a, np.zeros((4, 5, 16), np.uint16), *[np.zeros((4, 5), np.float32) for _ in range(3)])
+        kernels.stereo_winner(a, np.zeros((4, 5, 16), np.uint16), *[np.zeros((4, 5), np.float32) for _ in range(3)], 1)
     with pytest.raises(TypeError):
-        kernels.stereo_winner(a.astype(np.float32), np.zeros((4, 5, 32), np.uint16), *[np.zeros((4, 5), np.float32) for _ in range(3)])
+        kernels.stereo_winner(a.astype(np.float32), np.zeros((4, 5, 32), np.uint16), *[np.zeros((4, 5), np.float32) for _ in range(3)], 1)
 
 
 @needs_kernels

@@ -184,14 +184,17 @@ def test_pace_gives_each_row_its_own_learning_rate(native: bool, monkeypatch: py
     start, pace = torch.randn(5, 3, generator=rng), torch.tensor([0.0, 0.25, 1.0, 1.5, 4.0])
     ours = start.clone().requires_grad_(True)
     rows = [r.clone().requires_grad_(True) for r in start]
-    adam = SparseAdam({"x": ours}, 0.1)
+    whole, alone = torch.zeros(2).requires_grad_(True), torch.zeros(2).requires_grad_(True)  # say, a camera: it has no rows to pace
+    adam, other = SparseAdam({"x": ours, "camera": whole}, 0.1), SparseAdam({"camera": alone}, 0.1)
     theirs = torch.optim.Adam([{"params": [r], "lr": 0.1 * float(p)} for r, p in zip(rows, pace, strict=True)], eps=1e-15)
     for _ in range(4):
         grad = torch.randn(5, 3, generator=rng)
         ours.grad = grad.clone()
         for r, g in zip(rows, grad, strict=True):
             r.grad = g.clone()
+        whole.grad = alone.grad = torch.ones(2)
         adam.step(None, pace)
+        other.step()
         theirs.step()
     assert torch.allclose(ours, torch.stack(rows), atol=2e-4)
-    assert torch.equal(ours[0], start[0])
+    assert torch.equal(ours[0], start[0]) and torch.equal(whole, alone)

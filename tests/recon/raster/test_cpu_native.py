@@ -289,3 +289,23 @@ def test_several_threads_may_render_at_once() -> None:
     assert len(results) == 4
     for got in results:
         assert all(torch.equal(a, b) for a, b in zip(want, got, strict=True))
+
+
+def test_a_backward_pass_of_another_render_is_refused() -> None:
+    """Through the operator anybody may hand over anything; what does not fit would be read beyond its end."""
+    g, c = scene(n=200)
+    tensors = [t.detach() for t in inputs(g, c)]
+    options = (c.width, c.height, [0.0, 0.0, 0.0], 3, False, 0.01, False)
+    color, _, depth, *_, state = torch.ops.handful.raster_cpu(*tensors, torch.zeros(0), None, *options, False, True)
+    backward = torch.ops.handful.raster_cpu_backward
+    ones = torch.ones_like(color)
+    assert backward(*tensors, None, depth, state, ones, None, None, None, *options, False)[0].abs().max() > 0
+    fewer = [t[:100] if len(t) == 200 else t for t in tensors]
+    for args in (
+        (*fewer, None, depth, state, ones, None, None, None, *options, False),
+        (*tensors, None, depth[:1], state, ones, None, None, None, *options, False),
+        (*tensors, None, depth, state, ones[:, :50], None, None, None, *options, False),
+        (*tensors, None, depth, state, ones, None, None, None, c.height, c.width, *options[2:], False),
+    ):
+        with pytest.raises(ValueError, match="the state of another render|gradients must have the images' sizes"):
+            backward(*args)
