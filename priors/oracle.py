@@ -47,7 +47,6 @@ class _Oracle:
     name = "oracle"
     version = "1"
     license = "Apache-2.0"
-    weights_digest = ""
 
 
 @dataclass(frozen=True)

@@ -85,7 +85,7 @@ def find_overlap(
         graph = sharpened(graph, views)
     tell(1.0)
     counts = [max((int(m.keypoints(v)) for m in matchers if hasattr(m, "keypoints")), default=len(raw.uv[i])) for i, v in enumerate(views)]
-    return Overlap(graph, duplicates(raw, capture.names), np.array(counts), _shared(graph))
+    return Overlap(graph, duplicates(raw), np.array(counts), _shared(graph))
 
 
 def _shared(graph: MatchGraph) -> np.ndarray:
@@ -147,7 +147,7 @@ def look_wider(
     return replace(overlap, graph=graph, shared=_shared(graph))
 
 
-def duplicates(raw: MatchGraph, names: Sequence[str]) -> dict[int, int]:
+def duplicates(raw: MatchGraph) -> dict[int, int]:
     """Photos that are the same picture as an earlier one (nearly all matches stay in place): {photo: the earlier one}."""
     same: dict[int, int] = {}
     for (i, j), link in zip(raw.pairs, raw.links, strict=True):

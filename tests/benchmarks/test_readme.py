@@ -73,8 +73,8 @@ def test_seeds_spread_and_seconds(name: str) -> None:
 @pytest.mark.parametrize("scene", ["fern", "flower", "horns"])
 def test_without_cameras(scene: str) -> None:
     stored = {(r["protocol"], r["scene"]): r for r in rows("posefree")}
-    protocols = ("llff-3", "llff-3-posefree-tto", "llff-6", "llff-6-posefree-tto")
-    assert len(stored) == 12 and all(r["seeds"] == [0] for r in stored.values())
+    protocols = tuple(f"llff-{n}{poses}" for n in (3, 6, 12) for poses in ("", "-posefree-tto"))
+    assert len(stored) == 18 and all(r["seeds"] == [0] for r in stored.values())
     *scores, seconds = map(float, told("posefree", scene, "| scene | PSNR, 3 photos: given |"))
     assert scores == pytest.approx([stored[p, scene]["psnr"]["mean"] for p in protocols], abs=0.00501)
     assert seconds == pytest.approx(stored["llff-3-posefree-tto", scene]["seconds"]["mean"], abs=0.51)
