@@ -24,6 +24,7 @@ class Photos:
 
     Attributes:
         cameras, images, masks, depth: one per photo; no masks = everywhere counts.
+        extents: where each picture is a photo, not padding or a corner that the lens left out; None = everywhere.
         cut_out: the masks leave out what the photos show (see Capture.is_cut_out), not only padding.
         guide: the depth that ranking and correlation compare with; `depth` itself unless the method names another prior.
         nearest: of each photo, the other that was taken nearest to it; neighbour: how far from it, world units. A single photo is its own, at 0.
@@ -34,6 +35,7 @@ class Photos:
     cameras: Cameras
     images: Float[Tensor, "V H W 3"]
     masks: Float[Tensor, "V H W"] | None
+    extents: Float[Tensor, "V H W"] | None
     cut_out: bool
     depth: tuple[DepthMap, ...]
     guide: tuple[DepthMap, ...]
@@ -46,11 +48,12 @@ class Photos:
     def of(start: Start) -> Photos:
         capture = start.init.capture
         assert capture.cameras is not None, "training follows the initialiser, which gives every view a camera"
-        cameras, masks = capture.cameras.to(start.device, torch.float32), capture.masks()
+        cameras, masks, extents = capture.cameras.to(start.device, torch.float32), capture.masks(), capture.extents()
         return Photos(
             cameras,
             capture.images().to(start.device),
             None if masks is None else masks.to(start.device),
+            None if extents is None else extents.to(start.device),
             capture.is_cut_out(),
             depth := tuple(_to(d, start.device) for d in start.depth),
             tuple(_to(d, start.device) for d in start.guide) or depth,

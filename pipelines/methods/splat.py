@@ -10,7 +10,7 @@ from functools import partial
 from typing import Any
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor
 
 from ...recon.camera import Cameras
@@ -187,8 +187,19 @@ class SplatRun:
         losses = [loss for term in TERMS if (loss := term(context, self.config.terms)) is not None]
         total = torch.stack(losses).sum()
         total.backward()
-        field.step(torch.stack(seen).any(0), out.aux.visible[0], self._lr_means(progress), optim.decay_for(len(self.names)), progress)
+        field.step(torch.stack(seen).any(0), self._shown(out, i), self._lr_means(progress), optim.decay_for(len(self.names)), progress)
         return out, total.detach()
+
+    def _shown(self, out: RenderOutput, i: int) -> Bool[Tensor, "N"]:
+        """Gaussians that photo i shows, and so may fade. What lies in its padding is beyond its border, which other photos end at without padding."""
+        visible = out.aux.visible[0]
+        if self.photos.extents is None:
+            return visible
+        x, y = out.aux.means2d[0].detach().nan_to_num(-1.0).unbind(-1)
+        h, w = self.photos.extents.shape[1:]
+        beside = (x < 0) | (y < 0) | (x >= w) | (y >= h)
+        there = self.photos.extents[i][y.clamp(0, h - 1).long(), x.clamp(0, w - 1).long()] > 0.5
+        return visible & (there | beside)
 
     def _kept(self, n: int, drop: float) -> Float[Tensor, "N"]:
         """1 for each Gaussian that this step draws, else 0."""

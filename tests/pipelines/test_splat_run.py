@@ -14,11 +14,16 @@ from handful.pipelines.events import Finished, StepDone
 from handful.pipelines.methods import METHODS, method_config
 from handful.pipelines.methods.photos import Photos
 from handful.pipelines.methods.splat import SplatMethod, SplatRun, _background
+from handful.pipelines.methods.terms.photometric import photometric
 from handful.pipelines.protocol import Start
 from handful.recon.camera import Cameras
+from handful.recon.capture import ArrayImage
 from handful.recon.depth import DepthMap
 from handful.recon.errors import CheckpointError
+from handful.recon.raster.protocol import RasterOptions
 from torch import Tensor
+
+from .terms_common import rendered, step_on
 
 STATEFUL = ["fsgs", "coherentgs", "instantsplat", "ung-gs", "corgs"]
 SMALL = ["optim.steps=30", "seed.budget=6000"]
@@ -26,7 +31,7 @@ SMALL = ["optim.steps=30", "seed.budget=6000"]
 
 def photos_of(images: Tensor, masks: Tensor | None, depth: DepthMap, cut_out: bool = False) -> Photos:
     h, w = images.shape[1:3]
-    return Photos(Cameras(torch.eye(4)[None], torch.eye(3)[None], w, h), images, masks, cut_out, (depth,), (depth,), (0,), (0.0,), 1.0, {})
+    return Photos(Cameras(torch.eye(4)[None], torch.eye(3)[None], w, h), images, masks, None, cut_out, (depth,), (depth,), (0,), (0.0,), 1.0, {})
 
 
 def psnr(run: SplatRun) -> float:
@@ -145,6 +150,27 @@ def test_checkpoint_errors(tmp_path: Path) -> None:
     bad.write_bytes(whole[:-3])
     with pytest.raises(CheckpointError):
         load_checkpoint(bad)
+
+
+def test_padding_teaches_nothing_and_what_lies_in_it_does_not_fade(small_start) -> None:
+    """Padding is beyond the photo's border: black there is no colour, and splats that continue the photo must outlive the run as they do beside photos
+    without padding."""
+    extent = torch.ones(90, 120)
+    extent[:, :30] = 0
+    capture = small_start.init.capture
+    views = tuple(replace(v, image=ArrayImage(v.image.load() * extent[..., None], extent=extent)) for v in capture.views)
+    start = replace(small_start, init=replace(small_start.init, capture=replace(capture, views=views)))
+    run = SplatMethod(override(method_config("handful"), SMALL)).start(start)
+    out = run.rasterizer.render(run.field.gaussians(), run.photos.cameras[0], RasterOptions())
+    (x, y), shown, visible = out.aux.means2d[0].unbind(-1), run._shown(out, 0), out.aux.visible[0]
+    padding = (x >= 0) & (x < 30) & (y >= 0) & (y < 90)
+    assert int((visible & padding).sum()) > 20 and not shown[padding].any() and torch.equal(shown[~padding], visible[~padding])
+    color = torch.full((90, 120, 3), 0.5, requires_grad=True)
+    made = step_on(run.photos, rendered(torch.ones(90, 120), color))
+    loss = photometric(made, run.config.terms)
+    assert loss is not None
+    loss.backward()
+    assert color.grad is not None and not color.grad[:, :30].any() and color.grad[:, 30:].abs().min() > 0, "D-SSIM's windows reach five pixels across"
 
 
 def test_what_masks_leave_out_has_no_part_in_the_background() -> None:

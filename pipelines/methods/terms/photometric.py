@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor
 
 from ....recon.losses.fused import fused_l1_dssim
@@ -10,4 +11,7 @@ from .protocol import StepContext
 
 
 def photometric(context: StepContext, config: TermsConfig) -> Tensor | None:
-    return fused_l1_dssim(context.out.color[0], context.image, context.mask, config.ssim)
+    color = context.out.color[0]
+    if context.extent is not None:  # D-SSIM's windows reach across the border: else the render would learn the padding's black along it
+        color = torch.where(context.extent[..., None] > 0.5, color, context.image)
+    return fused_l1_dssim(color, context.image, context.mask, config.ssim)

@@ -64,6 +64,11 @@ class StepContext:
         return None if self.photos.masks is None else self.photos.masks[self.index]
 
     @property
+    def extent(self) -> Float[Tensor, "H W"] | None:
+        """Where the picture is a photo at all; None = everywhere."""
+        return None if self.photos.extents is None else self.photos.extents[self.index]
+
+    @property
     def depth(self) -> DepthMap:
         """The photo's prior depth."""
         return self.photos.depth[self.index]
