@@ -93,10 +93,11 @@ class SplatRun:
             self.elapsed = time.monotonic() - began
             if self.max_seconds is not None:
                 count, taken = self.step - timed, self.elapsed - timed_at
-                due = count >= REFIT_EVERY or taken > REFIT_SHARE * self.max_seconds
-                if due:
+                slow_start = self.step == first + 1 and taken < self.max_seconds / 2  # tells nothing of the steps to come
+                due = count >= REFIT_EVERY or taken > REFIT_SHARE * self.max_seconds or self.step == self.steps
+                if due and not slow_start:
                     self._fit_to_time(taken / count)
-                if due or self.step == first + WARM_UP:
+                if due or slow_start or self.step == first + WARM_UP:
                     timed, timed_at = self.step, self.elapsed
             loss, fit = self._readings[-1] if self._readings else (None, None)
             yield StepDone(self.step, self.steps, len(self.field), self.elapsed, loss, fit)
