@@ -144,7 +144,9 @@ def score_views(
     """Scores renders against photos; `nets` are LPIPS networks by column (None: those this machine has, with a note for the others).
 
     Beyond `extents` (padding of photos of mixed sizes, corners that a lens left out) there is no truth: PSNR leaves it out, and for the other metrics, which
-    look at windows, render and photo are alike there. Masks and extents are cut at one half: a pixel counts or it does not. Pixels of a render that are not finite are scored as black. Raises ShapeError where
+    look at windows, render and photo are alike there. Masks and extents are cut at one half: a pixel counts or it does not.
+
+    Pixels of a render that are not finite are scored as black. Raises ShapeError where
     sizes differ, CaptureError where the protocol needs masks and there are none.
     """
     if renders.shape != truths.shape or len(names) != len(truths):

@@ -23,7 +23,9 @@ INITIALIZERS: dict[str, str] = {
 def get_initializer(
     name: str, config: InitConfig | None = None, capture: Capture | None = None, device: torch.device | None = None
 ) -> Initializer:
-    """Builds an initialiser whose larger networks work on `device` (None: the CPU). "auto" is "given" where the capture has cameras; else "pointmap" where the settings name one, and "matches" where they do not.
+    """Builds an initialiser whose larger networks work on `device` (None: the CPU).
+
+    "auto" is "given" where the capture has cameras; else "pointmap" where the settings name one, and "matches" where they do not.
 
     Raises ConfigError for a name that is not there, BackendUnavailable for a prior that cannot work here.
     """
