@@ -58,6 +58,7 @@ class OptimConfig:
     Attributes:
         steps: optimisation steps with one photo each. None = by the photos, see steps_for.
         lr_means .. lr_sh: learning rates; lr_means decays exponentially to lr_means * lr_decay.
+        sh_pace: rate of the spherical-harmonic bands above the first, as a share of lr_sh (a twentieth in the code of Kerbl et al. 2023, too).
         opacity_decay: opacity of every visible Gaussian is multiplied by this after each step (Han et al. 2024, Binocular3DGS, 3.2). None = by the photos,
             see decay_for.
         dropout: share of Gaussians left out of each training render (Chen et al. 2025, Co-Adaptation; opacity is scaled by 1 - dropout when rendering).
@@ -75,6 +76,7 @@ class OptimConfig:
     lr_scales: float = 2e-2
     lr_opacities: float = 3e-2
     lr_sh: float = 1e-2
+    sh_pace: float = 0.05
     opacity_decay: float | None = None
     dropout: float = 0.2
     dropout_rises: bool = False
@@ -222,7 +224,7 @@ def check_settings(config: SplatConfig) -> None:
         "seed.faint_opacity": (seed.faint_opacity, 0, 1), "seed.surround_opacity": (seed.surround_opacity, 0, 1), "seed.surround": (seed.surround, 0, 4),
         "seed.behind": (seed.behind, 0, 100), "seed.extra": (seed.extra, 0, 10**9), "seed.budget": (seed.budget, 1, 10**9),
         "seed.sh_degree": (seed.sh_degree, 0, 3), "optim.opacity_decay": (optim.opacity_decay, 1e-3, 1), "optim.dropout": (optim.dropout, 0, 0.99),
-        "terms.ssim": (config.terms.ssim, 0, 1),
+        "optim.sh_pace": (optim.sh_pace, 0, 1), "terms.ssim": (config.terms.ssim, 0, 1),
     }  # fmt: skip
     for name, (value, least, most) in ranges.items():
         if value is not None and not least <= value <= most:

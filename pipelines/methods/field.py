@@ -34,12 +34,13 @@ class Column:
 
 
 class Field:
-    """Rows under their names: the fields of `Gaussians`, and the columns. `rates` are the learning rates of the former."""
+    """Rows under their names: the fields of `Gaussians`, and the columns. `rates` are the learning rates of the former; those of the
+    spherical-harmonic bands above the first are `sh_pace` of it."""
 
     def __init__(
-        self, gaussians: Gaussians, rates: Mapping[str, float], columns: Mapping[str, Column], motion: Motion | None = None
+        self, gaussians: Gaussians, rates: Mapping[str, float], columns: Mapping[str, Column], motion: Motion | None = None, sh_pace: float = 1.0
     ) -> None:
-        self.columns, self.motion = dict(columns), motion
+        self.columns, self.motion, self.sh_pace = dict(columns), motion, sh_pace
         self.rates = dict(rates) | {name: c.lr for name, c in columns.items() if c.lr > 0}
         self.started = len(gaussians)
         self._set({name: getattr(gaussians, name) for name in PARAMETERS} | {name: c.start(gaussians) for name, c in columns.items()})
@@ -109,5 +110,7 @@ class Field:
     def _set(self, rows: Mapping[str, Tensor]) -> None:
         """Makes trainable copies and a fresh optimiser."""
         self.rows = {name: t.detach().clone().requires_grad_(name in self.rates) for name, t in rows.items()}
-        self.adam = SparseAdam({name: self.rows[name] for name in self.rates}, self.rates)
+        bands = torch.ones_like(self.rows["sh"][0], requires_grad=False)
+        bands[1:] = self.sh_pace
+        self.adam = SparseAdam({name: self.rows[name] for name in self.rates}, self.rates, column_lr={"sh": bands} if len(bands) > 1 else None)
         self.pull = torch.zeros(len(self), 2, device=self.rows["means"].device)  # sum and number of the gradients to the projected centres

@@ -233,9 +233,8 @@ class SplatRun:
             "logit_opacities": optim.lr_opacities, "sh": optim.lr_sh,
         }  # fmt: skip
         motion = MOTIONS.get(self.config.motion.kind)
-        return Field(
-            gaussians, rates, columns_of(self.config, self.photos), motion and motion(self.config.motion, self.photos, self.seed)
-        )
+        moved = motion and motion(self.config.motion, self.photos, self.seed)
+        return Field(gaussians, rates, columns_of(self.config, self.photos), moved, optim.sh_pace)
 
     @torch.no_grad()
     def _refine(self, field: Field, out: RenderOutput) -> None:

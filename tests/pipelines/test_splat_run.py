@@ -63,6 +63,20 @@ def test_densification_adds_where_the_photos_pull(small_start) -> None:
     assert before < len(run.field) <= before * 4  # two rounds (steps 10 and before half of 30)
 
 
+@pytest.mark.parametrize("pace", [0.05, 1.0])
+def test_higher_bands_learn_at_their_own_pace(small_start, pace: float) -> None:
+    """Adam's first step is the rate, whatever the gradient."""
+    run = SplatMethod(override(method_config("handful"), [*SMALL, "seed.sh_degree=1", f"optim.sh_pace={pace}"])).start(small_start)
+    before = run.field.rows["sh"].detach().clone()
+    next(e for e in run.events() if isinstance(e, StepDone))
+    moved = (run.field.rows["sh"].detach() - before).abs()
+    moved = moved[(moved > 0).all(-1).all(-1)]
+    assert len(moved) > 100
+    rate = run.config.optim.lr_sh
+    torch.testing.assert_close(moved[:, 0], torch.full_like(moved[:, 0], rate), rtol=1e-3, atol=0)
+    torch.testing.assert_close(moved[:, 1:], torch.full_like(moved[:, 1:], rate * pace), rtol=1e-3, atol=0)
+
+
 @pytest.mark.parametrize("estimated", [False, True])
 @pytest.mark.parametrize("parts", [["terms.virtual=0.1", "terms.virtual_from=0.0"], ["refine.densify_pull=1e-5", "refine.densify_every=10"]])
 def test_continues_exactly(small_start, tmp_path: Path, estimated: bool, parts: list[str]) -> None:
