@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import IO
 
 from ..data.atomic import clear_leftovers, ensure_folder, is_leftover, writing
+from ..data.edits_file import EDITS
 from ..data.files import list_photos
 from ..data.scene_mark import is_scene_folder
 from ..recon.errors import CaptureError, CheckpointError
@@ -77,12 +78,20 @@ def _make_room(out: Path, fingerprint: str, overwrite: bool) -> None:
             with writing(out):
                 state.unlink(missing_ok=True)  # first: a run that is killed between the two must not find it without its start
                 start.unlink()
+                _set_edits_aside(out)
     elif overwrite:
         with writing(out):
             state.unlink(missing_ok=True)
+            _set_edits_aside(out)
     elif (out / "scene.ply").exists():
         raise CheckpointError(f"{out} already holds a scene that this job did not make; choose another folder with -o, or add --overwrite.")
     clear_leftovers(out, folders_too=True)
+
+
+def _set_edits_aside(out: Path) -> None:
+    """Edits belong to the scene they were made on: another one's world is another. They stay at hand under another name."""
+    if (out / EDITS).exists():
+        (out / EDITS).replace(out / EDITS.replace(".json", ".before.json"))
 
 
 def fingerprint_of(file: Path) -> str | None:

@@ -1,15 +1,14 @@
 """Camera paths as files: our own JSON, and nerfstudio's camera_path.json read as well.
 
 Ours: {"format": "handful-camera-path", "version": 1, "fps": 30, "width": 1280, "height": 720,
-"keyframes": [{"time": 0.0, "cam_from_world": [[...4 rows of 4...]], "fov_y_degrees": 50.0}, ...]}.
-Times are seconds and grow; between keyframes the camera moves smoothly.
+"loop": false, "keyframes": [{"time": 0.0, "cam_from_world": [[...4 rows of 4...]], "fov_y_degrees": 50.0}, ...]}.
+Times are seconds and grow; between keyframes the camera moves smoothly, with "loop" also from the last one back to the first.
 """
 
 from __future__ import annotations
 
 import json
 import math
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -19,31 +18,14 @@ from torch import Tensor
 
 from ..data.atomic import write_json
 from ..recon.camera import Cameras
+from ..recon.camera_path import CameraPath
 from ..recon.errors import ConfigError, ShapeError
-from .paths import PATHS, check_frames, fit_size, smooth_cameras
+from .paths import PATHS
 
-__all__ = ["CameraPath", "load_path", "save_path"]
+__all__ = ["load_path", "save_path"]
 
 _FORMAT, _VERSION = "handful-camera-path", 1
 _MAX_BYTES, _MAX_KEYFRAMES = 64_000_000, 100_000
-
-
-@dataclass(frozen=True)
-class CameraPath:
-    """Keyframes of a camera path: cameras (float64), their times in seconds (increasing), and the frame rate it was made for."""
-
-    cameras: Cameras
-    times: Float[Tensor, "n"]
-    fps: float
-
-    def sample(self, frames: int | None = None, size: tuple[int, int] | None = None) -> Cameras:
-        """Float32 cameras, evenly spaced in time from the first to the last keyframe; `frames` None = as many as fps asks for."""
-        if frames is None:
-            frames = 1 + round(float(self.times[-1] - self.times[0]) * self.fps)
-        check_frames(frames)
-        at = torch.linspace(float(self.times[0]), float(self.times[-1]), frames, dtype=torch.float64)
-        cameras = self.cameras[[0] * frames] if len(self.cameras) == 1 else smooth_cameras(self.cameras, self.times, at)
-        return fit_size(cameras, *(size or (cameras.width, cameras.height))).to(dtype=torch.float32)
 
 
 def save_path(path: Path, camera_path: CameraPath) -> None:
@@ -54,7 +36,8 @@ def save_path(path: Path, camera_path: CameraPath) -> None:
         {"time": float(t), "cam_from_world": T.tolist(), "fov_y_degrees": float(f)}
         for t, T, f in zip(camera_path.times, cameras.cam_from_world, fov, strict=True)
     ]
-    head = {"format": _FORMAT, "version": _VERSION, "fps": camera_path.fps, "width": cameras.width, "height": cameras.height}
+    head = {"format": _FORMAT, "version": _VERSION, "fps": camera_path.fps, "loop": camera_path.loop}
+    head |= {"width": cameras.width, "height": cameras.height}
     write_json(path, {**head, "keyframes": keyframes})
 
 
@@ -91,7 +74,14 @@ def _ours(data: dict[str, Any]) -> CameraPath:
         [float(k["time"]) for k in keys],
         (int(data["width"]), int(data["height"])),
         float(data.get("fps", 30)),
+        _flag(data.get("loop", False)),
     )
+
+
+def _flag(value: Any) -> bool:
+    if not isinstance(value, bool):
+        raise ValueError(f"loop must be true or false, got {value!r}")
+    return value
 
 
 def _nerfstudio(data: dict[str, Any]) -> CameraPath:
@@ -128,7 +118,7 @@ def _poses(keys: list[dict[str, Any]], field: str) -> Float[Tensor, "n 4 4"]:
     return torch.tensor(flat, dtype=torch.float64).reshape(-1, 4, 4)
 
 
-def _assemble(poses: Tensor, fov_y_degrees: list[float], times: list[float], size: tuple[int, int], fps: float) -> CameraPath:
+def _assemble(poses: Tensor, fov_y_degrees: list[float], times: list[float], size: tuple[int, int], fps: float, loop: bool = False) -> CameraPath:
     width, height = size
     if not (2 <= width <= 32768 and 2 <= height <= 32768):
         raise ValueError(f"a frame of {width}x{height} pixels is not possible")
@@ -142,4 +132,4 @@ def _assemble(poses: Tensor, fov_y_degrees: list[float], times: list[float], siz
     K = torch.zeros(len(times), 3, 3, dtype=torch.float64)
     K[:, 0, 0] = K[:, 1, 1] = focal
     K[:, 0, 2], K[:, 1, 2], K[:, 2, 2] = width / 2, height / 2, 1.0
-    return CameraPath(Cameras(cam_from_world=poses, K=K, width=width, height=height), torch.tensor(times, dtype=torch.float64), fps)
+    return CameraPath(Cameras(cam_from_world=poses, K=K, width=width, height=height), torch.tensor(times, dtype=torch.float64), fps, loop)

@@ -11,25 +11,16 @@ from jaxtyping import Float
 from torch import Tensor
 
 from ..recon.camera import Cameras
+from ..recon.camera_path import check_frames, fit_size, smooth_cameras
 from ..recon.errors import ConfigError
 from ..recon.framing import Framing, frame_scene, look_at
-from ..recon.se3 import matrix_from_quat, quat_from_matrix, rotation_angle
+from ..recon.se3 import rotation_angle
 
-__all__ = ["MAX_FRAMES", "PATHS", "PathKind", "between_path", "check_frames", "fit_size", "make_path", "orbit_path", "smooth_cameras", "spiral_path"]
+__all__ = ["PATHS", "PathKind", "between_path", "ellipse_path", "make_path", "orbit_path", "spiral_path"]
 
-PathKind = Literal["orbit", "spiral", "between"]
-PATHS: tuple[PathKind, ...] = ("orbit", "spiral", "between")
-MAX_PIXELS = 8192 * 8192  # a frame of this size takes about 2 GB while it is drawn
-MAX_FRAMES = 108_000  # an hour at 30 frames a second
+PathKind = Literal["orbit", "spiral", "between", "ellipse"]
+PATHS: tuple[PathKind, ...] = ("orbit", "spiral", "between", "ellipse")
 _FULL_CIRCLE_GAP = math.radians(130)  # photos stand all around when no gap between neighbours is wider
-
-
-def check_frames(frames: int) -> None:
-    """Raises ConfigError for a number of frames that no video has."""
-    if frames < 1:
-        raise ConfigError(f"A camera path needs at least one frame, got {frames}.")
-    if frames > MAX_FRAMES:
-        raise ConfigError(f"A camera path of {frames} frames is too long; {MAX_FRAMES} (an hour) is the most.")
 
 
 def make_path(
@@ -39,15 +30,17 @@ def make_path(
     xyz: Float[Tensor, "N 3"] | None = None,
     weights: Float[Tensor, "N"] | None = None,
     size: tuple[int, int] | None = None,
+    up: Float[Tensor, "3"] | None = None,
 ) -> Cameras:
     """`frames` cameras along the path of that name, float32, on the CPU.
 
     Args:
-        kind: orbit, spiral or between.
+        kind: orbit, spiral, between or ellipse.
         photos: the cameras of the photos.
         frames: how many, at least one.
         xyz, weights: points of the scene and how much each counts (Gaussian centres and opacities); they tell where the photos look.
         size: (width, height) of the frames; None = the photos' own. Another shape shows a part of what a photo shows, never more.
+        up: which way is up; None = as the photos tell.
 
     Raises ConfigError for an unknown kind, no frames or an impossible size.
     """
@@ -55,23 +48,9 @@ def make_path(
     if kind not in PATHS:
         raise ConfigError(f"There is no camera path {kind!r}; choose one of {', '.join(PATHS)}, or name a path file (.json).")
     photos = photos.to("cpu", torch.float64)
-    framing = frame_scene(photos, xyz, weights)
-    path = {"orbit": orbit_path, "spiral": spiral_path, "between": between_path}[kind](photos, framing, frames)
+    framing = frame_scene(photos, xyz, weights, up)
+    path = {"orbit": orbit_path, "spiral": spiral_path, "between": between_path, "ellipse": ellipse_path}[kind](photos, framing, frames)
     return fit_size(path, *(size or (photos.width, photos.height))).to(dtype=torch.float32)
-
-
-def fit_size(cameras: Cameras, width: int, height: int) -> Cameras:
-    """The same viewpoints for frames of another size: square pixels stay square, and nothing beyond the old frame is shown."""
-    if width < 2 or height < 2:
-        raise ConfigError(f"Frames of {width}x{height} pixels are too small; give a size such as 1280x720.")
-    if width * height > MAX_PIXELS:
-        raise ConfigError(f"Frames of {width}x{height} pixels are too large; {MAX_PIXELS // 10**6} million pixels are the most.")
-    scale = max(width / cameras.width, height / cameras.height)
-    K = cameras.K.clone()
-    K[:, :2] *= scale
-    K[:, 0, 2] += (width - scale * cameras.width) / 2
-    K[:, 1, 2] += (height - scale * cameras.height) / 2
-    return Cameras(cam_from_world=cameras.cam_from_world, K=K, width=width, height=height)
 
 
 def orbit_path(photos: Cameras, framing: Framing, frames: int) -> Cameras:
@@ -112,6 +91,22 @@ def spiral_path(photos: Cameras, framing: Framing, frames: int, turns: int = 2) 
     return _looking(photos, middle + offsets @ axes, framing.focus, up)
 
 
+def ellipse_path(photos: Cameras, framing: Framing, frames: int) -> Cameras:
+    """The ellipse in the plane of the photos' places that spreads as they do (an ellipse of half axes a, b has standard deviations a / sqrt 2, b / sqrt 2),
+    looking at the focus: around it where they stand around it, before it where they stand before it. No narrower than a fifth of its length."""
+    centers = photos.centers
+    middle = centers.mean(0)
+    _, _, axes = torch.linalg.svd(torch.cat([centers - middle, torch.zeros(3, 3, dtype=torch.float64)]), full_matrices=False)
+    if float(axes[0] @ torch.linalg.cross(framing.up, framing.focus - middle)) < 0:  # to the right first, as one looks
+        axes = -axes
+    half = math.sqrt(2) * ((centers - middle) @ axes[:2].T).std(0, correction=0)
+    long = max(float(half[0]), 0.02 * framing.depth)
+    wide = max(float(half[1]), 0.2 * long)
+    t = torch.arange(frames, dtype=torch.float64) / frames * (2 * math.pi)
+    eye = middle + long * torch.cos(t)[:, None] * axes[0] + wide * torch.sin(t)[:, None] * axes[1]
+    return _looking(photos, eye, framing.focus, framing.up)
+
+
 def between_path(photos: Cameras, framing: Framing, frames: int) -> Cameras:
     """Through every photo, smoothly, in the order of the shortest walk: the first and last frame are photos, and each photo between
     is passed exactly (at the nearest frame). Positions turn around the focus, so that photos far apart are not joined through it."""
@@ -126,28 +121,6 @@ def between_path(photos: Cameras, framing: Framing, frames: int) -> Cameras:
     knots = torch.cat([torch.zeros(1, dtype=torch.float64), pace.cumsum(0)])
     at = knots[-1] * (torch.arange(frames, dtype=torch.float64) / max(frames - 1, 1))
     return smooth_cameras(photos, knots, at, framing.focus)
-
-
-def smooth_cameras(keys: Cameras, knots: Float[Tensor, "n"], at: Float[Tensor, "F"], focus: Float[Tensor, "3"] | None = None) -> Cameras:
-    """Cameras at times `at` on smooth curves through two or more key cameras (float64) at increasing times `knots`.
-
-    Catmull-Rom splines over the positions, the quaternions (signs aligned, normalised after) and the intrinsics. With a `focus`,
-    positions are interpolated as distance from it (logarithm) and direction, so that the camera walks round it, never through.
-    """
-    quats = _aligned(quat_from_matrix(keys.cam_from_world[:, :3, :3]))
-    R = matrix_from_quat(_catmull_rom(knots, quats, at))
-    if focus is None:
-        eye = _catmull_rom(knots, keys.centers, at)
-    else:
-        offset = keys.centers - focus
-        radius = torch.linalg.vector_norm(offset, dim=-1, keepdim=True).clamp(min=1e-9)
-        direction = torch.nn.functional.normalize(_catmull_rom(knots, offset / radius, at), dim=-1)
-        eye = focus + torch.exp(_catmull_rom(knots, radius.log(), at)) * direction
-    T = torch.eye(4, dtype=torch.float64).repeat(len(at), 1, 1)
-    T[:, :3, :3] = R
-    T[:, :3, 3] = -(R @ eye[..., None])[..., 0]
-    K = _catmull_rom(knots, keys.K.flatten(1), at).unflatten(1, (3, 3))
-    return Cameras(cam_from_world=T, K=K, width=keys.width, height=keys.height)
 
 
 # -- where the photos stand ------------------------------------------------------------------------------------------------------
@@ -241,27 +214,3 @@ def _two_opt(path: list[int], D: list[list[float]]) -> list[int]:
                 if new < old - 1e-9:
                     path, improved = path[:i] + path[i:j][::-1] + path[j:], True
     return path
-
-
-# -- interpolation ---------------------------------------------------------------------------------------------------------------
-
-
-def _catmull_rom(knots: Float[Tensor, "n"], values: Float[Tensor, "n c"], at: Float[Tensor, "F"]) -> Float[Tensor, "F c"]:
-    """Cubic Hermite spline through `values` at increasing `knots`; tangents from the neighbours, weighted for uneven knots."""
-    h = knots.diff()
-    slope = values.diff(dim=0) / h[:, None]
-    w = (h[:-1] / (h[:-1] + h[1:]))[:, None]
-    tangent = torch.cat([slope[:1], (1 - w) * slope[:-1] + w * slope[1:], slope[-1:]])
-    i = torch.searchsorted(knots, at, right=True).sub(1).clamp(0, len(knots) - 2)
-    s = ((at - knots[i]) / h[i])[:, None]
-    p0, p1, m0, m1 = values[i], values[i + 1], tangent[i] * h[i][:, None], tangent[i + 1] * h[i][:, None]
-    return (2 * s**3 - 3 * s**2 + 1) * p0 + (s**3 - 2 * s**2 + s) * m0 + (3 * s**2 - 2 * s**3) * p1 + (s**3 - s**2) * m1
-
-
-def _aligned(quats: Float[Tensor, "n 4"]) -> Float[Tensor, "n 4"]:
-    """q and -q are the same rotation: signs along the path so that neighbours are near each other."""
-    quats = quats.clone()
-    for i in range(1, len(quats)):
-        if quats[i] @ quats[i - 1] < 0:
-            quats[i] = -quats[i]
-    return quats

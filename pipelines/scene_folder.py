@@ -5,6 +5,7 @@
     masks/            white where pixels count (if any)     extents/         white where there is a photo at all (if not everywhere)
     config.json       method and settings                      metrics.json     what was measured
     preview.png       photos, renders, depth, a new view       checkpoint/      to continue
+    edits.json        what was edited in the viewer (if any); the files above are those of the scene before
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ import json
 import os
 import shutil
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -23,11 +24,13 @@ from torch import Tensor
 
 from ..data.atomic import beside, write_bytes, write_json, writing
 from ..data.colmap import write_model
+from ..data.edits_file import EDITS, read_edits
 from ..data.image_io import encode_png
 from ..data.nerfstudio_json import read_cameras, write_transforms
 from ..data.ply import read_gaussians, write_gaussians
 from ..data.scene_mark import EXTENTS, is_scene_folder
 from ..recon.camera import Cameras
+from ..recon.edits import EditStep, apply_edits
 from ..recon.errors import CaptureError, HandfulError
 from ..recon.gaussians import Gaussians
 from ..recon.raster.registry import get_rasterizer
@@ -49,6 +52,18 @@ class SceneFolder:
     path: Path
     scene: SplatScene
     metrics: dict[str, Any]
+
+    def edits(self) -> tuple[EditStep, ...]:
+        """Raises CaptureError for an edits.json that cannot be meant."""
+        return read_edits(self.path / EDITS)
+
+    def edited(self) -> SceneFolder:
+        """The same with its edits applied: what is shown, drawn and exported."""
+        steps = self.edits()
+        if not steps:
+            return self
+        gaussians, cameras = apply_edits(self.gaussians, self.cameras, steps)
+        return replace(self, scene=replace(self.scene, gaussians=gaussians, cameras=cameras))
 
     @property
     def gaussians(self) -> Gaussians:

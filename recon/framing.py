@@ -33,13 +33,16 @@ class Framing:
     depths: Float[Tensor, "V"]
 
 
-def frame_scene(cameras: Cameras, xyz: Float[Tensor, "N 3"] | None = None, weights: Float[Tensor, "N"] | None = None) -> Framing:
+def frame_scene(
+    cameras: Cameras, xyz: Float[Tensor, "N 3"] | None = None, weights: Float[Tensor, "N"] | None = None, up: Float[Tensor, "3"] | None = None
+) -> Framing:
     """Up, focus and depth of a scene.
 
     Args:
         cameras: the photos' cameras, at least one.
         xyz: points of the scene (Gaussian centres will do); None = only the cameras are known.
         weights: how much each point counts (opacities); None = all the same.
+        up: where it is known; None = as the photos tell.
     """
     if len(cameras) == 0:
         raise ShapeError("A scene without a single placed photo has no viewpoint to start from.")
@@ -55,7 +58,7 @@ def frame_scene(cameras: Cameras, xyz: Float[Tensor, "N 3"] | None = None, weigh
     ahead = ((focus - cameras.centers) * _forward(cameras)).sum(-1)
     if (ahead <= 0).sum() * 2 >= len(cameras):  # the axes meet behind the photographer: looking outwards from one spot
         focus = (cameras.centers + depths[:, None] * _forward(cameras)).mean(0)
-    return Framing(up=_up(cameras), focus=focus, depth=float(depths.median()), depths=depths)
+    return Framing(up=_up(cameras) if up is None else up.to(cameras.K), focus=focus, depth=float(depths.median()), depths=depths)
 
 
 def look_at(eye: Float[Tensor, "V 3"], target: Float[Tensor, "V 3"], up: Float[Tensor, "3"]) -> Float[Tensor, "V 4 4"]:

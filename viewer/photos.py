@@ -13,13 +13,14 @@ from jaxtyping import Float, UInt8
 from torch import Tensor
 
 from ..recon.camera import Cameras
-from ..recon.se3 import quat_from_matrix
+from ..recon.se3 import matrix_from_quat, quat_from_matrix
 from .splats import ViewFrame
 
 __all__ = ["Photo", "PhotoLayer", "fit_fov"]
 
 THUMBNAIL = 320  # pixels, longer side
-COLOR = (235, 140, 60)
+FULL = 1600  # the same of the picture that is laid over the scene
+COLORS = {"trained": (235, 140, 60), "held out": (80, 150, 240)}
 
 
 @dataclass
@@ -28,20 +29,24 @@ class Photo:
 
     name: str
     thumbnail: UInt8[np.ndarray, "h w 3"]
+    picture: UInt8[np.ndarray, "H W 3"]
+    kind: str = "trained"  # or "held out": the scene has not learned from it
     position: Float[np.ndarray, "3"] = field(default_factory=lambda: np.zeros(3))
     wxyz: Float[np.ndarray, "4"] = field(default_factory=lambda: np.array([1.0, 0, 0, 0]))
     look_at: Float[np.ndarray, "3"] = field(default_factory=lambda: np.array([0.0, 0, 1]))
     up: Float[np.ndarray, "3"] = field(default_factory=lambda: np.array([0.0, -1, 0]))
     tan_half: tuple[float, float] = (1.0, 1.0)
+    shift: tuple[float, float] = (0.0, 0.0)  # of the picture's middle from the optical axis, at distance 1
+    camera: Cameras | None = None  # world frame
 
     @staticmethod
-    def of(image: Float[Tensor, "H W 3"], name: str) -> Photo:
-        h, w = image.shape[:2]
-        scale = min(1.0, THUMBNAIL / max(h, w))
-        small = torch.nn.functional.interpolate(
-            image.detach().cpu().float().permute(2, 0, 1)[None], (max(1, round(h * scale)), max(1, round(w * scale))), mode="area"
-        )[0].permute(1, 2, 0)
-        return Photo(name, (small.clamp(0, 1) * 255).round().to(torch.uint8).numpy())
+    def of(image: Float[Tensor, "H W 3"], name: str, kind: str = "trained") -> Photo:
+        return Photo(name, _reduced(image, THUMBNAIL), _reduced(image, FULL), kind)
+
+    @property
+    def rotation(self) -> Float[np.ndarray, "3 3"]:
+        """Viewer frame from camera."""
+        return matrix_from_quat(torch.as_tensor(self.wxyz)).numpy()
 
     def stand(self, camera: Cameras, depth: float, frame: ViewFrame, scene_up: Float[Tensor, "3"]) -> None:
         """Takes its place: one camera, the depth of what it shows (world units), the viewer's frame."""
@@ -56,6 +61,17 @@ class Photo:
         self.up = (up if upright else -R[1]).numpy()
         K = camera.K[0]
         self.tan_half = (float(camera.width / (2 * K[0, 0])), float(camera.height / (2 * K[1, 1])))
+        self.shift = (float((camera.width / 2 - K[0, 2]) / K[0, 0]), float((camera.height / 2 - K[1, 2]) / K[1, 1]))
+        self.camera = camera
+
+
+def _reduced(image: Float[Tensor, "H W 3"], side: int) -> UInt8[np.ndarray, "h w 3"]:
+    h, w = image.shape[:2]
+    scale = min(1.0, side / max(h, w))
+    small = torch.nn.functional.interpolate(
+        image.detach().cpu().float().permute(2, 0, 1)[None], (max(1, round(h * scale)), max(1, round(w * scale))), mode="area"
+    )[0].permute(1, 2, 0)
+    return (small.clamp(0, 1) * 255).round().to(torch.uint8).numpy()
 
 
 def fit_fov(photo: Photo, aspect: float) -> float:
@@ -80,7 +96,7 @@ class PhotoLayer:
                 scale=self._scale(photo, 1.0),
                 thickness=1.5,
                 thickness_units="screen",
-                color=COLOR,
+                color=COLORS[photo.kind],
                 image=photo.thumbnail,
                 jpeg_quality=85,
                 wxyz=photo.wxyz,

@@ -1,17 +1,17 @@
-"""The web page: splats drawn by the browser, photos as frustums, live while training. The only file that imports viser."""
+"""The web page: splats drawn by the browser, photos as frustums, live while training, with panels to look, edit, fly and take along."""
 
 from __future__ import annotations
 
 import contextlib
-import errno
 import io
-import signal
-import socket
+import logging
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from types import TracebackType
 from typing import Any
+from urllib.parse import urlencode
 
 import numpy as np
 import torch
@@ -19,33 +19,33 @@ from jaxtyping import Float
 from torch import Tensor
 
 from ..recon.camera import Cameras
-from ..recon.errors import BackendUnavailable, HandfulError, ShapeError
+from ..recon.edits import EditStep, apply_edits, carry_between, up_after
+from ..recon.errors import HandfulError, ShapeError
 from ..recon.framing import Framing, frame_scene
 from ..recon.gaussians import Gaussians
+from ..recon.raster.protocol import Rasterizer
+from ..recon.raster.registry import get_rasterizer
+from .edit_panel import EditPanel
+from .guard import Guard
+from .help import HELP
+from .live_panel import LivePanel
+from .look import LookPanel
 from .newest import NewestWins
+from .page import Keeper
+from .painter import window_camera
+from .path_panel import PathPanel
 from .photos import Photo, PhotoLayer, fit_fov
+from .serving import start_server, undisturbed
 from .splats import SCENE_DEPTH, ViewFrame, pack_splats
 from .status import LiveInfo, live_text
+from .take_panel import TakePanel
 
 __all__ = ["SceneServer"]
 
 MIN_INTERVAL = 2.0  # seconds between two live updates; more when one takes long
 LIVE_SHARE = 0.05  # of the training's time that live updates may take
 STATUS_INTERVAL = 0.5
-PORTS_TRIED = 100
-
-
-@contextlib.contextmanager
-def _undisturbed() -> Iterator[None]:
-    """Ctrl-C once more while the page closes, which takes a moment, changes nothing."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGINT, before)
+_log = logging.getLogger(__name__)
 
 
 class SceneServer:
@@ -68,35 +68,41 @@ class SceneServer:
         announce: Callable[[str], None] | None = print,
         max_splats: int = 1_000_000,
         title: str = "Handful",
+        keeper: Keeper | None = None,
+        on_stop: Callable[[], None] = lambda: None,
     ) -> None:
         """Starts serving.
 
         Args:
-            host: address to listen on; anything but this machine's own is reachable by others, and the page has no password.
+            host: address to listen on; where others can reach it, the link has a token without which nothing is shown.
             port: first port to try; the next free one is taken.
             announce: called with the line that tells the link; None = silent.
             max_splats: send at most so many, the largest and most opaque.
+            keeper: keeps edits, camera path and exports; None = they are gone with the page.
+            on_stop: called when a visitor ends the training.
 
         Raises HandfulError when the address or all ports are taken or impossible, BackendUnavailable without viser.
         """
-        viser = _import_viser()
-        with contextlib.redirect_stdout(io.StringIO()):  # viser prints a table of its own, and a goodbye when it stops
-            self._server: Any = viser.ViserServer(host=host, port=_free_port(host, port), label=title, verbose=False)
-        _forbid_sharing(self._server)
-        self._host, self._max_splats = host, max_splats
+        self._guard = Guard(host)
+        self._server: Any = start_server(host, port, title, self._guard)
+        self._host, self._max_splats, self._keeper = host, max_splats, keeper
         self._lock = threading.RLock()
         self._closed = threading.Event()
         self._worker = NewestWins("handful-viewer")
+        self._actions = ThreadPoolExecutor(1, "handful-actions")
+        self._drawer: Rasterizer | None = None
         self._frame: ViewFrame | None = None
         self._framing: Framing | None = None
         self._framing_is_rough = True
+        self._base: tuple[Gaussians | None, Cameras | None] = (None, None)  # as they came
+        self._gaussians: Gaussians | None = None  # with the edits
         self._cameras: Cameras | None = None
+        self._steps: tuple[EditStep, ...] = ()
         self._photos: list[Photo] = []
         self._layers: dict[int, PhotoLayer] = {}
-        self._gaussians: Gaussians | None = None
         self._splats: Any = None
         self._next_update = self._next_status = 0.0
-        self._build_page()
+        self._build_page(on_stop)
         self._server.on_client_connect(self._client_came)
         self._server.on_client_disconnect(self._client_left)
         if announce is not None:
@@ -110,35 +116,58 @@ class SceneServer:
 
     @property
     def url(self) -> str:
-        """The link to open on this machine."""
+        """The link to open on this machine; others put its address in place of localhost."""
         host = "localhost" if self._host in ("0.0.0.0", "::", "") else self._host
-        return f"http://{f'[{host}]' if ':' in host else host}:{self.port}"
+        link = f"http://{f'[{host}]' if ':' in host else host}:{self.port}"
+        return link if self._guard.token is None else f"{link}/?token={self._guard.token}"
 
-    @property
-    def clients(self) -> int:
-        """Browsers that have the page open."""
-        return len(self._server.get_clients())
+    def browsers(self) -> dict[int, Any]:
+        """Those that have the page open, by number."""
+        return self._server.get_clients()
 
-    def set_photos(self, cameras: Cameras, images: Float[Tensor, "V H W 3"] | Sequence[Float[Tensor, "H W 3"]], names: Sequence[str]) -> None:
-        """Shows the photos as frustums; the first one is where a visitor stands at the start. Call again when cameras were refined."""
+    def set_photos(
+        self,
+        cameras: Cameras,
+        images: Float[Tensor, "V H W 3"] | Sequence[Float[Tensor, "H W 3"]],
+        names: Sequence[str],
+        held_out: Sequence[bool] | None = None,
+        left_out: Sequence[str] = (),
+    ) -> None:
+        """Shows the photos as frustums; the first one is where a visitor stands at the start. Call again when cameras were refined.
+
+        Args:
+            held_out: which of them the scene has not learned from; None = none.
+            left_out: photos that found no place, each with the reason.
+        """
         if not len(cameras) == len(images) == len(names):
             raise ShapeError(f"The viewer needs one image and name per camera; got {len(cameras)} cameras, {len(images)} images, {len(names)} names.")
+        held = [False] * len(names) if held_out is None else list(held_out)
         with self._lock:
-            self._cameras = cameras.to("cpu", torch.float32)
-            self._photos = [Photo.of(image, name) for image, name in zip(images, names, strict=True)]
+            self._base = (self._base[0], cameras.to("cpu", torch.float32))
+            self._photos = [Photo.of(image, name, "held out" if h else "trained") for image, name, h in zip(images, names, held, strict=True)]
+            self._apply_edits()
             self._place()
+        held_text = [f"{sum(held)} of {len(held)} photos are held out (blue): the scene has not learned from them."] if any(held) else []
+        self._about_photos.content = "\n\n".join([*held_text, *(f"Left out: {text}" for text in left_out)])
+        self._about_photos.visible = bool(self._about_photos.content)
         if self._splats is not None:  # the frame they were sent in, and the colours the photos see, may have changed
             self._send_splats()
 
     def set_gaussians(self, gaussians: Gaussians) -> None:
         """Shows a finished scene; returns when it is on its way to the browsers."""
-        with self._lock:
-            self._gaussians = gaussians.clone().to("cpu")
-            if self._framing is None or self._framing_is_rough:
-                self._place()
+        self._take(gaussians.clone().to("cpu"))
         self._send_splats()
-        self._status.content = f"{len(gaussians):,} splats" + (f" · {len(self._photos)} photos" if self._photos else "")
+        self._tell_scene()
         self._progress.visible = False
+        self._edit.refresh()
+        self._take_panel.refresh()
+
+    def set_edits(self, steps: Sequence[EditStep]) -> None:
+        """The edits that the scene has already; they are kept as they are."""
+        with self._lock:
+            self._steps = tuple(steps)
+            self._apply_edits()
+            self._place()
 
     def update_gaussians(self, gaussians: Gaussians | Callable[[], Gaussians], step: int = 0, info: LiveInfo = LiveInfo()) -> bool:
         """To be called from a training loop after every step; costs nothing most of the time and never waits for a browser.
@@ -153,16 +182,13 @@ class SceneServer:
         if now >= self._next_status:
             self._next_status = now + STATUS_INTERVAL
             self._show_live(step, info)
-        if now < self._next_update or self._worker.busy or (self._splats is not None and self.clients == 0):
+        if now < self._next_update or self._worker.busy or (self._splats is not None and not self.browsers()):
             return False
         snapshot = (gaussians() if callable(gaussians) else gaussians).clone().to("cpu")
         taken = time.monotonic()
 
         def job() -> None:
-            with self._lock:
-                self._gaussians = snapshot
-                if self._framing is None or self._framing_is_rough:
-                    self._place()
+            self._take(snapshot)
             self._send_splats()
             spent = time.monotonic() - now
             self._next_update = taken + max(MIN_INTERVAL, spent / LIVE_SHARE)
@@ -173,9 +199,7 @@ class SceneServer:
 
     def set_background(self, rgb: tuple[float, float, float]) -> None:
         """The colour behind everything, sRGB in [0, 1]; a visitor can choose another."""
-        r, g, b = (round(255 * min(max(c, 0.0), 1.0)) for c in rgb)
-        self._background.value = (r, g, b)
-        self._set_background()
+        self._look.set_background(rgb)
 
     def set_status(self, text: str, done: float | None = None) -> None:
         """A line at the top of the page (Markdown), and a progress bar when `done` is a share in [0, 1]."""
@@ -195,8 +219,12 @@ class SceneServer:
         if self._closed.is_set():
             return
         self._closed.set()
-        with _undisturbed(), contextlib.redirect_stdout(io.StringIO()):
+        with undisturbed(), contextlib.redirect_stdout(io.StringIO()):  # viser says goodbye
+            self.live.stop_waiting()
+            self._path.stop()
+            self._look.close()
             self._worker.close()
+            self._actions.shutdown(wait=False, cancel_futures=True)
             self._server.stop()
 
     def __enter__(self) -> SceneServer:
@@ -205,52 +233,208 @@ class SceneServer:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         self.close()
 
+    # -- what the panels use (page.Page) -----------------------------------------------------------------------------------------
+
+    @property
+    def gui(self) -> Any:
+        return self._server.gui
+
+    @property
+    def scene(self) -> Any:
+        return self._server.scene
+
+    @property
+    def frame(self) -> ViewFrame:
+        return self._frame or ViewFrame()
+
+    @property
+    def keeper(self) -> Keeper | None:
+        return self._keeper
+
+    @property
+    def background(self) -> tuple[float, float, float]:
+        return self._look.background
+
+    @property
+    def photos(self) -> list[Photo]:
+        return self._photos
+
+    def shown(self) -> tuple[Gaussians, Cameras] | None:
+        with self._lock:
+            if self._gaussians is None:
+                return None
+            return self._gaussians, self._cameras if self._cameras is not None else _no_cameras()
+
+    def rasterizer(self) -> Rasterizer:
+        if self._drawer is None:
+            self._drawer = get_rasterizer("auto", "cpu")
+        return self._drawer
+
+    def camera_of(self, client: Any) -> Cameras | None:
+        try:
+            c = client.camera
+            return window_camera(c.wxyz, c.position, c.fov, c.image_width, c.image_height, self.frame) if c.image_height > 1 else None
+        except (AttributeError, AssertionError):  # no browser, or one that has not said anything yet
+            return None
+
+    def move(self, client: Any, camera: Cameras) -> None:
+        if client is None:
+            return
+        camera, frame = camera.to("cpu", torch.float64), self.frame
+        R = camera.cam_from_world[0, :3, :3]
+        position = frame.apply(camera.centers)[0]
+        with client.atomic():
+            client.camera.up_direction = -R[1].numpy()
+            client.camera.position = position.numpy()
+            client.camera.look_at = (position + R[2] * SCENE_DEPTH).numpy()
+            client.camera.fov = 2 * float(torch.atan(camera.height / 2 / camera.K[0, 1, 1]))
+
+    def resend(self) -> None:
+        self._worker.submit(self._send_splats)
+
+    def show_splats(self, visible: bool) -> None:
+        if self._splats is not None:
+            self._splats.visible = visible
+
+    def steps(self) -> tuple[EditStep, ...]:
+        return self._steps
+
+    def edit(self, steps: Sequence[EditStep]) -> None:
+        """Keeps and shows the scene with these edits; whoever looks at it moves along with its world, and so does the camera path."""
+        if self._keeper is not None:
+            self._keeper.save_edits(steps)
+        stood = {client: camera for client in self.browsers().values() if (camera := self.camera_of(client)) is not None}
+        with self._lock:
+            carry = carry_between(self._steps, steps)
+            self._steps = tuple(steps)
+            self._apply_edits()
+            if carry is not None:
+                self._frame = None
+                self._place(stay=True)
+        if carry is not None:
+            for client, camera in stood.items():
+                self.move(client, carry.apply_to_cameras(camera))
+            self._path.moved(carry.apply_to_cameras)
+        self._send_splats()
+        self._tell_scene()
+        self._take_panel.refresh()
+
+    def in_background(self, job: Callable[[], None], client: Any = None) -> None:
+        def run() -> None:
+            try:
+                job()
+            except HandfulError as e:
+                self.tell(client, "That did not work", str(e), bad=True)
+            except Exception:  # one click that fails must not end the page
+                _log.exception("the viewer could not do what was asked")
+                self.tell(client, "That did not work", "Something unexpected happened; the terminal tells more.", bad=True)
+
+        with contextlib.suppress(RuntimeError):  # the page is closing
+            self._actions.submit(run)
+
+    def tell(self, client: Any, title: str, text: str, bad: bool = False) -> None:
+        everyone = self.browsers().values() if client is None else (client,)
+        for one in everyone:
+            one.add_notification(title, text, auto_close_seconds=None if bad else 8.0, color="red" if bad else None)
+
     # -- the page ----------------------------------------------------------------------------------------------------------------
 
-    def _build_page(self) -> None:
+    def _build_page(self, on_stop: Callable[[], None]) -> None:
         gui = self._server.gui
         gui.configure_theme(dark_mode=True, show_logo=False, show_share_button=False)
         self._status = gui.add_markdown("Waiting for the scene ...")
         self._progress = gui.add_progress_bar(0.0, visible=False)
+        self.live = LivePanel(gui, on_stop)
         with gui.add_folder("Photos"):
             self._show_photos = gui.add_checkbox("Show photos", True, hint="Click a photo in the scene to stand where it was taken.")
             self._frustum_size = gui.add_slider("Photo size", 0.1, 5.0, 0.1, 1.0)
             self._goto = gui.add_dropdown("Stand at", ("-",), hint="Look from where this photo was taken.")
-        with gui.add_folder("Look"):
-            self._splat_size = gui.add_slider("Splat size", 0.05, 1.5, 0.05, 1.0, hint="Small splats show the points behind the picture.")
-            self._background = gui.add_rgb("Background", (0, 0, 0))
+            self._about_photos = gui.add_markdown("", visible=False)
+        self._look = LookPanel(self)
+        self._edit = EditPanel(self)
+        self._path = PathPanel(self)
+        self._take_panel = TakePanel(self, self._link)
+        self._build_help(gui)
         self._show_photos.on_update(lambda _: self._refresh_layers())
         self._frustum_size.on_update(lambda _: self._refresh_layers())
-        self._splat_size.on_update(lambda _: self._worker.submit(self._send_splats))
-        self._background.on_update(lambda _: self._set_background())
         self._goto.on_update(lambda event: self._go(event.client, self._goto.value))
-        self._set_background()
 
-    def _set_background(self) -> None:
-        self._server.scene.set_background_image(np.full((2, 2, 3), self._background.value, np.uint8), format="png")
+    def _build_help(self, gui: Any) -> None:
+        dark = gui.add_checkbox("Dark page", True)
+        dark.on_update(lambda _: gui.configure_theme(dark_mode=dark.value, show_logo=False, show_share_button=False))
+        gui.add_button("Help").on_click(lambda event: self._help(event.client))
+        keys: tuple[tuple[str, str, Callable[[Any], None]], ...] = (
+            ("H", "Help", self._help),
+            ("P", "Show or hide the photos", lambda _: setattr(self._show_photos, "value", not self._show_photos.value)),
+            ("N", "Stand at the next photo", self._next_photo),
+            ("L", "Show the next layer: picture, depth, ...", lambda _: self._look.next_layer()),
+            ("K", "Add a keyframe here", lambda client: self._path.add_key(client)),
+            ("Z", "Undo the last edit", lambda client: self.in_background(lambda: self._edit.undo(client), client)),
+        )
+        for key, label, action in keys:
+            gui.add_command(label, hotkey=key).on_trigger(lambda event, action=action: action(event.client))
+
+    def _help(self, client: Any) -> None:
+        if client is not None:
+            with client.gui.add_modal("What can be done here") as modal:
+                client.gui.add_markdown(HELP)
+                client.gui.add_button("Close").on_click(lambda _: modal.close())
+
+    def _link(self, client: Any) -> str | None:
+        """To this view; viser reads it when the page is opened."""
+        try:
+            c = client.camera
+            view = {"Position": c.position, "LookAt": c.look_at, "Up": c.up_direction}
+            values = {f"initialCamera{name}": ",".join(f"{v:.5g}" for v in vector) for name, vector in view.items()}
+            values["initialCameraFov"] = f"{c.fov:.4g}"
+        except AssertionError:
+            return None
+        if self._guard.token is not None:
+            values["token"] = self._guard.token
+        return f"{self.url.split('/?')[0]}/?{urlencode(values, safe=',')}"
 
     def _show_live(self, step: int, info: LiveInfo) -> None:
         count = 0 if self._gaussians is None else len(self._gaussians)
         self.set_status(live_text(step, count, info), step / info.steps if info.steps else None)
+        self.live.read(step, info.loss, info.psnr)
+
+    def _tell_scene(self) -> None:
+        count = 0 if self._gaussians is None else len(self._gaussians)
+        edits = f" · {len(self._steps)} edit{'s' if len(self._steps) != 1 else ''}" if self._steps else ""
+        self._status.content = f"{count:,} splats" + (f" · {len(self._photos)} photos" if self._photos else "") + edits
+
+    def _take(self, gaussians: Gaussians) -> None:
+        with self._lock:
+            self._base = (gaussians, self._base[1])
+            self._apply_edits()
+            if self._framing is None or self._framing_is_rough:
+                self._place()
+
+    def _apply_edits(self) -> None:
+        gaussians, cameras = self._base
+        left, moved = apply_edits(_no_gaussians() if gaussians is None else gaussians, _no_cameras() if cameras is None else cameras, self._steps)
+        self._gaussians = None if gaussians is None else left
+        self._cameras = None if cameras is None else moved
 
     def _send_splats(self) -> None:
         with self._lock:
-            gaussians, frame, cameras = self._gaussians, self._frame, self._cameras
+            gaussians, frame, cameras = self._gaussians, self.frame, self._cameras
         if gaussians is None or self._closed.is_set():
             return
-        packed = pack_splats(gaussians, frame or ViewFrame(), cameras, self._max_splats, self._splat_size.value)
+        packed = pack_splats(gaussians, frame, cameras, self._max_splats, self._look.splat_size)
         with self._lock:
             if self._splats is None or not hasattr(self._splats, "set_gaussians"):
                 self._splats = self._server.scene.add_gaussian_splats(
-                    "/splats", packed.centers, packed.covariances, packed.rgbs, packed.opacities
+                    "/splats", packed.centers, packed.covariances, packed.rgbs, packed.opacities, visible=self._look.by_browser
                 )
             else:
                 self._splats.set_gaussians(packed.centers, packed.covariances, packed.rgbs, packed.opacities)
+        self._look.scene_changed()
 
     # -- where things are --------------------------------------------------------------------------------------------------------
 
-    def _place(self) -> None:
-        """Decides the viewer's frame, up and first camera. Without points it is a guess, made again when they come."""
+    def _place(self, stay: bool = False) -> None:
+        """Decides the viewer's frame, up and first camera. Without points it is a guess, made again when they come. `stay`: nobody is moved."""
         g = self._gaussians
         cameras = self._cameras
         if cameras is None or len(cameras) == 0:
@@ -263,8 +447,11 @@ class SceneServer:
             extent = float((g.means - center).norm(dim=-1).nan_to_num(posinf=0).median()) or 1.0
             self._framing_is_rough = True
             self._frame = ViewFrame(SCENE_DEPTH / (3 * extent), tuple(center.tolist()))
+            up = up_after(self._steps)
+            if up is not None:
+                self._server.scene.set_up_direction(tuple(up.tolist()))
             return
-        framing = frame_scene(cameras, None if g is None else g.means, None if g is None else g.opacities)
+        framing = frame_scene(cameras, None if g is None else g.means, None if g is None else g.opacities, up_after(self._steps))
         frame, moved = self._frame, self._frame is None or self._framing_is_rough
         if frame is None or moved:
             self._frame = frame = ViewFrame(SCENE_DEPTH / framing.depth, tuple(framing.focus.tolist()))
@@ -277,9 +464,10 @@ class SceneServer:
         start.fov = fit_fov(first, 1.6)
         start.near, start.far = SCENE_DEPTH * 2e-3, SCENE_DEPTH * 1e3
         self._goto.options = tuple(p.name for p in self._photos)
-        for client in self._server.get_clients().values():
+        self._look.photos_moved()
+        for client in self.browsers().values():
             self._give_photos(client)
-            if moved:
+            if moved and not stay:
                 self._stand(client, first)
 
     # -- browsers ----------------------------------------------------------------------------------------------------------------
@@ -288,13 +476,19 @@ class SceneServer:
         self._next_update = 0.0  # it should not wait for a fresh picture
         with self._lock:
             self._give_photos(client)
-            if self._photos:
+            if self._photos and np.linalg.norm(client.camera.position - self._photos[0].position) < 1e-3 * SCENE_DEPTH:  # not by a link to another view
                 client.camera.fov = fit_fov(self._photos[0], client.camera.aspect)
-        client.camera.on_update(lambda _: self._refresh_layer(client.client_id))
+        self._look.came(client)
+        client.camera.on_update(lambda _: self._camera_moved(client))
+
+    def _camera_moved(self, client: Any) -> None:
+        self._refresh_layer(client.client_id)
+        self._look.moved(client)
 
     def _client_left(self, client: Any) -> None:
         with self._lock:
             self._layers.pop(client.client_id, None)
+        self._look.left(client)
 
     def _give_photos(self, client: Any) -> None:
         """Frustums belong to each browser by itself: the photo one stands at must not stand in one's own view only."""
@@ -330,6 +524,12 @@ class SceneServer:
         if photo is not None and client is not None:
             self._stand(client, photo)
 
+    def _next_photo(self, client: Any) -> None:
+        names = [p.name for p in self._photos]
+        if names and client is not None:
+            self._goto.value = names[(names.index(self._goto.value) + 1) % len(names)] if self._goto.value in names else names[0]
+            self._go(client, self._goto.value)
+
     def _stand(self, client: Any, photo: Photo) -> None:
         """Moves one browser's camera to where a photo was taken."""
         with client.atomic():
@@ -339,42 +539,9 @@ class SceneServer:
             client.camera.fov = fit_fov(photo, client.camera.aspect)
 
 
-def _import_viser() -> Any:
-    try:
-        import viser
-    except ImportError as e:
-        raise BackendUnavailable(f"The viewer needs viser, which cannot be imported ({e}); run `pip install viser`.") from e
-    return viser
+def _no_gaussians() -> Gaussians:
+    return Gaussians(torch.zeros(0, 3), torch.zeros(0, 4), torch.zeros(0, 3), torch.zeros(0), torch.zeros(0, 1, 3))
 
 
-def _forbid_sharing(server: Any) -> None:
-    """viser opens a public tunnel for any page that asks, whether or not the button is shown; here a scene leaves the machine by --host alone."""
-    from viser import _messages
-
-    for name in ("ShareUrlRequest", "ShareUrlDisconnect"):
-        message = getattr(_messages, name, None)
-        if message in server._websock_server._incoming_handlers:
-            server._websock_server.unregister_handler(message)
-
-
-def _free_port(host: str, port: int) -> int:
-    """The first free port from `port` on. Found out here because viser would wait for ever on an impossible address."""
-    if not 0 <= port <= 65535:
-        raise HandfulError(f"There is no port {port}; choose one from 1024 to 65535 with --port.")
-    try:
-        family, _, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
-    except OSError as e:
-        raise HandfulError(f"The viewer cannot listen on {host!r} ({e.strerror or e}); use 127.0.0.1, or 0.0.0.0 for all networks.") from e
-    reason = "all are taken"
-    for candidate in range(port, min(port + PORTS_TRIED, 65536)):
-        with socket.socket(family, socket.SOCK_STREAM) as probe:
-            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            try:
-                probe.bind((address[0], candidate, *address[2:]))
-                probe.listen(1)
-                return candidate
-            except OSError as e:
-                reason = e.strerror or str(e)
-                if e.errno == errno.EADDRNOTAVAIL:
-                    raise HandfulError(f"This machine does not have the address {host}; use 127.0.0.1, or 0.0.0.0 for all networks.") from e
-    raise HandfulError(f"No free port from {port} to {min(port + PORTS_TRIED, 65536) - 1} on {host} ({reason}); choose another with --port.")
+def _no_cameras() -> Cameras:
+    return Cameras(torch.zeros(0, 4, 4), torch.zeros(0, 3, 3), 1, 1)

@@ -33,6 +33,10 @@ class ViewFrame:
     def apply(self, xyz: Float[Tensor, "N 3"]) -> Float[Tensor, "N 3"]:
         return (xyz - torch.tensor(self.origin, dtype=xyz.dtype)) * self.scale
 
+    def undo(self, xyz: Float[Tensor, "N 3"]) -> Float[Tensor, "N 3"]:
+        """Back to the world."""
+        return xyz / self.scale + torch.tensor(self.origin, dtype=xyz.dtype)
+
 
 @dataclass(frozen=True)
 class PackedSplats:

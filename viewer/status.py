@@ -13,7 +13,7 @@ class LiveInfo:
 
     Attributes:
         steps: how many there will be, 0 = unknown.
-        psnr: of the training photos, dB.
+        psnr: of the training photos, dB; loss: the running mean of what is minimised.
         seconds_left: until the end.
         note: a short sentence to show beside it.
     """
@@ -22,6 +22,7 @@ class LiveInfo:
     psnr: float | None = None
     seconds_left: float | None = None
     note: str = ""
+    loss: float | None = None
 
 
 def live_text(step: int, splats: int, info: LiveInfo) -> str:

@@ -29,6 +29,8 @@ class Export(CommonOptions):
     """File (or folder) to write."""
     format: str | None = None
     """Name of the format, where the ending does not tell."""
+    unedited: bool = False
+    """Write the scene as it was before it was edited in the viewer."""
 
     def run(self) -> dict[str, Any]:
         from ...data.export import export_scene
@@ -41,6 +43,7 @@ class Export(CommonOptions):
             written = export_scene(self.out, gaussians, format=self.format)
         else:
             folder = load_scene(self.scene)
+            folder = folder if self.unedited else folder.edited()
             gaussians, photos = folder.gaussians, [self.scene / name for name in image_names(folder.names)]
             masks = [self.scene / mask_name(name) for name in image_names(folder.names)]
             masks = masks if all(m.is_file() for m in masks) else []

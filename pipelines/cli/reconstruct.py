@@ -148,6 +148,6 @@ def live_viewer(options: Reconstruct, console: Console) -> Iterator[Any]:
         return
     from .view import LiveView
 
-    with LiveView(options.port, console) as live:
+    with LiveView(options.port, console, options.out) as live:
         yield live.update
         console.say("The viewer stays open; Ctrl-C ends it.")

@@ -12,6 +12,8 @@ import tyro
 from .common import CommonOptions, duration
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from ...recon.camera import Cameras
     from ..scene_folder import SceneFolder
 
@@ -22,26 +24,28 @@ FRAMES = 120  # four seconds
 
 @dataclass(frozen=True, kw_only=True)
 class RenderCommand(CommonOptions):
-    """Render a camera path through a scene: an mp4 that plays everywhere, or PNG frames.
+    """Render a camera path through a scene: an mp4 that plays everywhere, a GIF, or PNG frames.
 
     The paths stay where photos were taken: `orbit` goes round what the photos look at (all the way only if they stand all
-    around), `spiral` sways like a held camera, `between` flies through every photo. A file is a path of your own, or
-    nerfstudio's camera_path.json.
+    around), `spiral` sways like a held camera, `between` flies through every photo, `ellipse` follows the ellipse that
+    they span. A file is a path of your own (the viewer saves one as path.json in the scene's folder), or nerfstudio's
+    camera_path.json. Interrupted by Ctrl-C, the same command goes on where it stopped (a GIF begins anew).
 
     Examples:
       handful render out/ -o orbit.mp4
       handful render out/ --path between --what color+depth --size 960x540 -o walk.mp4
-      handful render out/ --path my_path.json -o frames/
+      handful render out/ --path ellipse --what color+photo -o beside.gif
+      handful render out/ --path out/path.json -o frames/
     """
 
     scene: tyro.conf.Positional[Path]
     """Folder that `handful reconstruct` wrote."""
     out: Annotated[Path, tyro.conf.arg(aliases=["-o"], metavar="FILE|DIR")]
-    """Video (.mp4), one picture (.png, with --frames 1), or a folder for PNG frames."""
-    path: Annotated[str, tyro.conf.arg(metavar="orbit|spiral|between|FILE")] = "orbit"
+    """Video (.mp4 or .gif), one picture (.png, with --frames 1), or a folder for PNG frames."""
+    path: Annotated[str, tyro.conf.arg(metavar="orbit|spiral|between|ellipse|FILE")] = "orbit"
     """Where the camera goes."""
-    what: Annotated[str, tyro.conf.arg(metavar="color|depth|normal|A+B")] = "color"
-    """What to draw; several joined by + stand side by side."""
+    what: Annotated[str, tyro.conf.arg(metavar="color|depth|normal|photo|A+B")] = "color"
+    """What to draw (photo: the nearest one); several joined by + stand side by side."""
     frames: Annotated[int | None, tyro.conf.arg(metavar="N")] = None
     """Number of frames (default: 120, or what a path file asks for)."""
     fps: Annotated[float | None, tyro.conf.arg(metavar="F")] = None
@@ -50,33 +54,40 @@ class RenderCommand(CommonOptions):
     """Size of a frame (default: that of the photos, or what a path file says)."""
     device: str = "auto"
     """cpu, cuda, or auto (a GPU when there is one)."""
+    unedited: bool = False
+    """Draw the scene as it was before it was edited in the viewer."""
 
     def run(self) -> dict[str, Any]:
         import torch
 
+        from ...recon.edits import up_after
+        from ..frame_sinks import open_sink
         from ..scene_folder import load_scene
-        from ..video import open_sink, parse_what, render_path
+        from ..video import parse_what, render_path
         from .reconstruct import check_device
 
         layers, size = parse_what(self.what), None if self.size is None else parse_size(self.size)
         check_device(self.device)
         device = self.device if self.device != "auto" else ("cuda" if torch.cuda.is_available() else "cpu")
-        folder = load_scene(self.scene, device=device)
-        cameras, fps = self._cameras(folder, size)
+        raw = load_scene(self.scene, device=device)
+        folder, steps = (raw, ()) if self.unedited else (raw.edited(), raw.edits())
+        cameras, fps = self._cameras(folder, size, up_after(steps))
         open_sink(self.out, cameras.width * len(layers), cameras.height, len(cameras), fps)  # an impossible name is told before work begins
         console = self.console
 
         def on_frame(done: int, total: int, left: float) -> None:
             console.progress(f"rendering {done}/{total}, {duration(left)} left", final=done == total)
 
-        report = render_path(folder.scene, cameras, self.out, self.what, fps, on_frame)
+        report = render_path(folder.scene, cameras, self.out, self.what, fps, on_frame, tuple(folder.images()) if "photo" in layers else ())
+        if report.drawn < report.frames:
+            console.say(f"{report.frames - report.drawn} frames were there already from a run that was cut short.")
         console.say(f"{report.file}: {report.frames} frames of {report.width}x{report.height}, {report.frames_per_second:.1f} a second")
         return {
-            "file": str(report.file), "frames": report.frames, "width": report.width, "height": report.height,
+            "file": str(report.file), "frames": report.frames, "drawn": report.drawn, "width": report.width, "height": report.height,
             "seconds": round(report.seconds, 3), "frames_per_second": round(report.frames_per_second, 3),
         }  # fmt: skip
 
-    def _cameras(self, folder: SceneFolder, size: tuple[int, int] | None) -> tuple[Cameras, float]:
+    def _cameras(self, folder: SceneFolder, size: tuple[int, int] | None, up: Tensor | None) -> tuple[Cameras, float]:
         from ...recon.errors import ConfigError
         from ..path_file import load_path
         from ..paths import PATHS, make_path
@@ -84,7 +95,8 @@ class RenderCommand(CommonOptions):
         for kind in PATHS:
             if self.path == kind:
                 g = folder.gaussians
-                return make_path(kind, folder.cameras, FRAMES if self.frames is None else self.frames, g.means, g.opacities, size), 30.0 if self.fps is None else self.fps
+                path = make_path(kind, folder.cameras, FRAMES if self.frames is None else self.frames, g.means, g.opacities, size, up)
+                return path, 30.0 if self.fps is None else self.fps
         file = Path(self.path)
         if not file.suffix and not file.exists():
             raise ConfigError(f"There is no camera path {self.path!r}; choose one of {', '.join(PATHS)}, or name a path file (.json).")

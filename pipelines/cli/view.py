@@ -7,7 +7,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import tyro
 
@@ -15,7 +15,11 @@ from ..events import Event, Finished, StageProgress, StepDone
 from .common import CommonOptions, Console
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
+    from ...recon.camera import Cameras
     from ..job import Reconstruction
+    from ..scene_folder import SceneFolder
 
 __all__ = ["LiveView", "ViewCommand"]
 
@@ -29,6 +33,7 @@ class ViewCommand(CommonOptions):
     Examples:
       handful view out/
       handful view out/scene.ply
+      handful view out/ --photos fern/           (photos it has not learned from, in blue)
       handful view out/ --host 0.0.0.0 --port 8099
     """
 
@@ -41,6 +46,9 @@ class ViewCommand(CommonOptions):
     max_splats: int = 1_000_000
     """Send at most so many splats to the browser, the largest and most opaque."""
 
+    photos: Annotated[Path | None, tyro.conf.arg(metavar="DIR")] = None
+    """Capture with cameras that the scene was made from: its other photos are shown, too, in blue."""
+
     def run(self) -> dict[str, Any]:
         from ...recon.errors import ConfigError
         from ...viewer.server import SceneServer
@@ -51,57 +59,116 @@ class ViewCommand(CommonOptions):
         if self.scene.suffix.lower() == ".ply":
             from ...data.ply import read_gaussians
 
-            gaussians, photos, background = read_gaussians(self.scene), None, (0.0, 0.0, 0.0)
+            gaussians, folder, keeper = read_gaussians(self.scene), None, None
         else:
+            from ..keeper import FolderKeeper
             from ..scene_folder import load_scene
 
-            folder = load_scene(self.scene)
-            gaussians, photos, background = folder.gaussians, (folder.cameras, folder.images(), folder.names), folder.scene.background
-        with SceneServer(self.host, self.port, announce=console.say, max_splats=self.max_splats) as server:
-            if photos is not None:
-                server.set_photos(*photos)
-            server.set_background(background)
+            folder, keeper = load_scene(self.scene), FolderKeeper(self.scene)
+            gaussians = folder.gaussians
+        if folder is None and self.photos is not None:
+            raise ConfigError("--photos needs the scene's folder, not its .ply, to tell which photos it has learned from.")
+        with SceneServer(self.host, self.port, announce=console.say, max_splats=self.max_splats, keeper=keeper) as server:
+            if folder is not None:
+                server.set_edits(folder.edits())
+                server.set_photos(*photos_of(folder, self.photos), left_out=left_out(folder.metrics))
+                server.set_background(folder.scene.background)
             server.set_gaussians(gaussians)
             warn_if_open(self.host, console)
             console.say("Ctrl-C ends it.")
             server.wait()
-        return {"gaussians": len(gaussians), "photos": 0 if photos is None else len(photos[2])}
+        return {"gaussians": len(gaussians), "photos": 0 if folder is None else len(folder.names)}
+
+
+def left_out(metrics: dict[str, Any]) -> list[str]:
+    """Photos that found no place, as metrics.json tells them."""
+    cameras = metrics.get("cameras")
+    unplaced = cameras.get("unplaced", []) if isinstance(cameras, dict) else []
+    return [f"{u['name']} ({u.get('reason', '')})" for u in unplaced if isinstance(u, dict) and "name" in u]
+
+
+def photos_of(folder: SceneFolder, capture: Path | None) -> tuple[Cameras, list[Tensor], tuple[str, ...], list[bool]]:
+    """Cameras, images and names of the scene's photos, then of the capture's others; and which are the others. Raises ConfigError for a capture whose
+    cameras are not in the scene's world."""
+    import torch
+
+    from ...data.protocol import LoadOptions
+    from ...data.registry import load_capture
+    from ...recon.camera import Cameras
+    from ...recon.errors import ConfigError
+
+    cameras, images, names = folder.cameras, list(folder.images()), folder.names
+    if capture is None:
+        return cameras, images, names, [False] * len(names)
+    other = load_capture(capture, LoadOptions(max_side=max(cameras.width, cameras.height))).kept()
+    if other.cameras is None:
+        raise ConfigError(f"{capture} has no cameras, so its other photos cannot be placed in the scene; leave --photos away.")
+    if (other.cameras.width, other.cameras.height) != (cameras.width, cameras.height):
+        size = f"{other.cameras.width} x {other.cameras.height}"
+        raise ConfigError(f"The photos of {capture} have {size} pixels, those of the scene {cameras.width} x {cameras.height}; give the capture that it was made from.")
+    at = {name: i for i, name in enumerate(other.names)}
+    common = [name for name in names if name in at]
+    apart = [
+        float((other.cameras.cam_from_world[at[name]].double() - cameras.cam_from_world[names.index(name)].double()).abs().max()) for name in common
+    ]
+    reach = float(cameras.centers.std(0).norm()) + 1e-9
+    if not common or max(apart) > 0.05 * max(1.0, reach):
+        raise ConfigError(f"The cameras of {capture} are not those that the scene was made with; give the capture that it was made from.")
+    more = [i for i, name in enumerate(other.names) if name not in names]
+    together = Cameras(
+        torch.cat([cameras.cam_from_world.float(), other.cameras.cam_from_world[more].float()]), torch.cat([cameras.K.float(), other.cameras.K[more].float()]),
+        cameras.width, cameras.height,
+    )  # fmt: skip
+    return together, [*images, *(other.images()[more])], (*names, *(other.names[i] for i in more)), [False] * len(names) + [True] * len(more)
 
 
 def warn_if_open(host: str, console: Console) -> None:
-    if host not in ("127.0.0.1", "localhost", "::1"):
-        console.warn(f"the page has no password: everyone who can reach {host} can see this scene.")
+    from ...viewer.guard import is_local
+
+    if not is_local(host):
+        console.warn(f"the page listens on {host}: everyone who can reach it and has the whole link, with its token, sees this scene.")
 
 
 class LiveView:
     """The page while a reconstruction works: call `update` after every event. Leaving the block well keeps it open until Ctrl-C."""
 
-    def __init__(self, port: int, console: Console, host: str = "127.0.0.1") -> None:
+    def __init__(self, port: int, console: Console, out: Path, host: str = "127.0.0.1") -> None:
         from ...viewer.server import SceneServer
+        from ..keeper import FolderKeeper
 
-        self._server = SceneServer(host, port, announce=console.say)
+        self._out = out
+        self._server = SceneServer(host, port, announce=console.say, keeper=FolderKeeper(out))
         self._begun = False
 
     def update(self, work: Reconstruction, event: Event) -> None:
         """Shows one event. Costs nothing most of the time; takes a snapshot of the scene every few seconds while a page is open."""
+        from ...data.edits_file import EDITS, read_edits
         from ...viewer.status import LiveInfo
 
+        if self._server.live.stopped and not work.stopped:
+            work.stop()
         if isinstance(event, StageProgress):
             self._server.set_status(f"**{event.what[:1].upper()}{event.what[1:]}** ...", event.done or None)
         elif isinstance(event, StepDone) and work.run is not None:
             if not self._begun:
                 self._begun = True
                 scene = work.run.snapshot()
+                self._server.set_edits(read_edits(self._out / EDITS))
                 self._server.set_background(scene.background)
-                self._server.set_photos(scene.cameras, work.run.images, scene.names)
-            info = LiveInfo(event.steps, event.psnr, event.seconds_left)
+                self._server.set_photos(scene.cameras, work.run.images, scene.names, left_out=self._left_out(work))
+            info = LiveInfo(event.steps, event.psnr, event.seconds_left, loss=event.loss)
             run = work.run
             self._server.update_gaussians(lambda: run.snapshot().gaussians, event.step, info)
+            run.rest(self._server.live.gate(lambda: work.stopped))
         elif isinstance(event, Finished) and work.run is not None:
             scene = work.run.snapshot()
             self._server.set_background(scene.background)
-            self._server.set_photos(scene.cameras, work.run.images, scene.names)  # where refinement has brought the cameras
+            self._server.set_photos(scene.cameras, work.run.images, scene.names, left_out=self._left_out(work))  # where refinement has brought the cameras
+            self._server.live.end()
             self._server.set_gaussians(scene.gaussians)
+
+    def _left_out(self, work: Reconstruction) -> list[str]:
+        return [] if work.init is None else [f"{u.name} ({u.reason.rstrip('.')})" for u in work.init.report.unplaced]
 
     def __enter__(self) -> LiveView:
         return self

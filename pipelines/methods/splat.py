@@ -66,6 +66,7 @@ class SplatRun:
         self.step, self.steps, self.elapsed = 0, self.planned, 0.0
         self.max_seconds = max_seconds
         self.order: list[int] = []
+        self._rested = 0.0
         moves = start.estimated_cameras or config.optim.move_given_cameras
         self.corrections = CameraCorrections(self.photos.cameras, self.photos.scene_depth, config.optim.lr_camera if moves else 0.0)
         self._stop = threading.Event()
@@ -85,12 +86,14 @@ class SplatRun:
         return self.photos.images
 
     def events(self) -> Iterator[Event]:
+        """One per step; the caller may take its time between two of them, and says so by `rest` when it does not count."""
+        self._rested = 0.0
         began, first = time.monotonic() - self.elapsed, self.step
         timed, timed_at = self.step, self.elapsed
         while self.step < self.steps and not self._stop.is_set():
             with self._lock:
                 self._one_step()
-            self.elapsed = time.monotonic() - began
+            self.elapsed = time.monotonic() - began - self._rested
             if self.max_seconds is not None:
                 count, taken = self.step - timed, self.elapsed - timed_at
                 slow_start = self.step == first + 1 and taken < self.max_seconds / 2  # tells nothing of the steps to come
@@ -105,6 +108,10 @@ class SplatRun:
 
     def stop(self) -> None:
         self._stop.set()
+
+    def rest(self, seconds: float) -> None:
+        """So long nothing was to be done: it counts neither as time taken nor towards a time limit."""
+        self._rested += seconds
 
     def snapshot(self) -> SplatScene:
         with self._lock:

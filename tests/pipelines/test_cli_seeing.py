@@ -67,7 +67,7 @@ def test_render_along_a_file_and_to_frames(out: Path, tmp_path: Path) -> None:
 
 
 def test_requests_that_cannot_be_met_end_with_one_sentence(out: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    with pytest.raises(ConfigError, match="no camera path 'spin'; choose one of orbit, spiral, between"):
+    with pytest.raises(ConfigError, match="no camera path 'spin'; choose one of orbit, spiral, between, ellipse"):
         RenderCommand(scene=out, out=tmp_path / "a.mp4", path="spin").run()
     with pytest.raises(ConfigError, match="0 frames a second"):
         RenderCommand(scene=out, out=tmp_path / "a.mp4", fps=0.0).run()

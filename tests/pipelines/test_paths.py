@@ -8,9 +8,10 @@ from pathlib import Path
 
 import pytest
 import torch
-from handful.pipelines.path_file import CameraPath, load_path, save_path
-from handful.pipelines.paths import PATHS, fit_size, make_path
+from handful.pipelines.path_file import load_path, save_path
+from handful.pipelines.paths import PATHS, make_path
 from handful.recon.camera import Cameras
+from handful.recon.camera_path import CameraPath, fit_size
 from handful.recon.errors import ConfigError
 from handful.recon.framing import frame_scene, look_at
 
@@ -116,7 +117,7 @@ def test_other_sizes_keep_square_pixels_and_show_no_more() -> None:
 
 
 def test_bad_requests_are_one_sentence() -> None:
-    with pytest.raises(ConfigError, match="no camera path 'spin'; choose one of orbit, spiral, between"):
+    with pytest.raises(ConfigError, match="no camera path 'spin'; choose one of orbit, spiral, between, ellipse"):
         make_path("spin", ring([0]), 10)  # pyright: ignore[reportArgumentType]
     with pytest.raises(ConfigError, match="at least one frame"):
         make_path("orbit", ring([0]), 0)
@@ -136,6 +137,42 @@ def test_our_file_round_trip(tmp_path: Path) -> None:
     assert len(frames) == 31 and len(loaded.sample(7)) == 7
     torch.testing.assert_close(frames.cam_from_world[10], keys.cam_from_world[1].float(), atol=1e-5, rtol=0)
     assert loaded.sample(size=(320, 240)).K[0, 0, 0] == pytest.approx(250.0)
+
+
+def test_the_ellipse_is_the_one_that_the_photos_span() -> None:
+    """Photos evenly on an ellipse give that ellipse, around its middle and looking there; photos on a line give a narrow one before the scene."""
+    t = torch.arange(12, dtype=torch.float64) / 12 * 2 * math.pi
+    side = torch.nn.functional.normalize(torch.linalg.cross(UP, torch.tensor([1.0, 0, 0], dtype=torch.float64)), dim=0)
+    other = torch.linalg.cross(side, UP)
+    eye = 5 * torch.cos(t)[:, None] * side + 3 * torch.sin(t)[:, None] * other
+    photos = Cameras(look_at(eye, torch.zeros(12, 3, dtype=torch.float64), UP).float(), ring([0] * 12).K, 640, 480)
+    path = make_path("ellipse", photos, 40)
+    x, y = path.centers.double() @ side / 5, path.centers.double() @ other / 3
+    torch.testing.assert_close(x * x + y * y, torch.ones(40, dtype=torch.float64), atol=1e-3, rtol=0)
+    assert (path.centers.double() @ UP).abs().max() < 1e-3
+    line = make_path("ellipse", ring([-10, 0, 10]), 40)
+    gaze = line.cam_from_world[:, 2, :3].double()
+    away = torch.tensor([2.0, -1.0, 0.5]).double() - line.centers.double()
+    assert (gaze * torch.nn.functional.normalize(away, dim=-1)).sum(-1).min() > 0.98
+
+
+@pytest.mark.parametrize("count", [2, 3])
+def test_a_loop_ends_where_it_began_without_a_jerk(tmp_path: Path, count: int) -> None:
+    times = torch.tensor([1.0, 2.0, 4.0][:count], dtype=torch.float64)
+    save_path(tmp_path / "p.json", CameraPath(ring([0, 100, 220][:count]).to(dtype=torch.float64), times, fps=100, loop=True))
+    path = load_path(tmp_path / "p.json")
+    span = float(times[-1] - times[0])
+    assert path.loop and path.seconds == pytest.approx(span * count / (count - 1))
+    frames = path.sample()
+    assert len(frames) == round(path.seconds * 100)
+    torch.testing.assert_close(frames.cam_from_world[0], path.cameras.cam_from_world[0].float(), atol=1e-5, rtol=0)
+    step = torch.linalg.vector_norm(torch.cat([frames.centers, frames.centers[:1]]).diff(dim=0), dim=-1)
+    assert (torch.cat([step[-3:], step[:3]]).diff().abs() < 0.05 * step.max()).all()  # across the seam the speed changes no quicker than elsewhere
+
+
+def test_a_loop_of_one_stays_where_it_is() -> None:
+    path = CameraPath(ring([30]).to(dtype=torch.float64), torch.tensor([2.0], dtype=torch.float64), fps=10, loop=True)
+    assert len(path.sample()) == 1 and torch.equal(path.sample(3).centers, path.sample(1).centers.expand(3, 3))
 
 
 def test_nerfstudio_file(tmp_path: Path) -> None:
@@ -158,6 +195,7 @@ def test_nerfstudio_file(tmp_path: Path) -> None:
         ("not json", "cannot be read"),
         ("[1, 2]", "neither"),
         ('{"format": "handful-camera-path", "version": 9}', "version 9"),
+        ('{"format": "handful-camera-path", "version": 1, "loop": 1, "keyframes": [{"cam_from_world": [[1,0,0,0],[0,1,0,0],[0,0,1,0],[0,0,0,1]], "fov_y_degrees": 50, "time": 0}], "width": 10, "height": 10}', "loop must be true or false"),
         ('{"format": "handful-camera-path", "version": 1}', "'keyframes' is missing"),
         ('{"format": "handful-camera-path", "version": 1, "width": 10, "height": 10, "keyframes": []}', "keyframes"),
         ('{"camera_path": [{"camera_to_world": [1, 2], "fov": 50}], "render_width": 10, "render_height": 10}', "not a camera path"),

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import re
 import subprocess
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from handful.data.ffmpeg import ffmpeg_exe
+from handful.pipelines import frame_sinks
+from handful.pipelines.frame_sinks import Mp4Sink, open_sink
 from handful.pipelines.paths import make_path
-from handful.pipelines.video import Mp4Sink, open_sink, parse_what, picture, render_path
+from handful.pipelines.video import nearest_photo, parse_what, picture, render_path
 from handful.recon.camera import Cameras
 from handful.recon.errors import ConfigError, HandfulError
 from handful.recon.framing import look_at
@@ -119,6 +122,87 @@ def test_interrupted_frames_leave_the_old_ones(tmp_path: Path) -> None:
     assert {p.name: p.read_bytes() for p in frames.iterdir()} == before and [p.name for p in tmp_path.iterdir()] == ["frames"]
 
 
+class Stopping:
+    """A rasterizer that is interrupted before it draws its n-th picture."""
+
+    def __init__(self, scene: SplatScene, at: int, error: type[BaseException] = KeyboardInterrupt) -> None:
+        self.inner, self.left, self.error, self.drawn = scene.rasterizer, at, error, 0
+
+    def render(self, *args, **options):
+        if self.left == 0:
+            raise self.error
+        self.left -= 1
+        self.drawn += 1
+        return self.inner.render(*args, **options)
+
+
+@pytest.mark.parametrize("name", ["a.mp4", "frames"])
+def test_what_was_interrupted_goes_on_where_it_stopped(scene: SplatScene, tmp_path: Path, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(frame_sinks, "SEGMENT", 3)
+    cameras = make_path("spiral", scene.cameras, 11, scene.gaussians.means)
+    render_path(scene, cameras, tmp_path / "whole" / name, fps=12)
+    out = tmp_path / "new" / name
+    for at in (5, 2):
+        with pytest.raises(KeyboardInterrupt):
+            render_path(replace(scene, rasterizer=Stopping(scene, at)), cameras, out, fps=12)
+        assert not out.exists() or not list(out.glob("frame_*.png"))
+        assert any(p.name.endswith(".frames") for p in (*out.parent.iterdir(), *(out.iterdir() if out.is_dir() else ())))
+    counting = Stopping(scene, -1)
+    report = render_path(replace(scene, rasterizer=counting), cameras, out, fps=12)
+    assert (report.frames, report.drawn, counting.drawn) == (11, 4, 4)
+    if name == "frames":
+        assert {p.name: p.read_bytes() for p in out.iterdir()} == {p.name: p.read_bytes() for p in (tmp_path / "whole" / name).iterdir()}
+    else:
+        assert [p.name for p in out.parent.iterdir()] == [name]
+        (whole, info), (pieces, info2) = decode(tmp_path / "whole" / name), decode(out)
+        assert whole.shape == pieces.shape and np.abs(whole.astype(float) - pieces.astype(float)).mean() < 2
+        assert "12 fps" in info and "12 fps" in info2 and re.search("Duration: (.*?),", info)[1] == re.search("Duration: (.*?),", info2)[1]
+
+
+def test_another_job_begins_anew_and_clears_what_waited(scene: SplatScene, tmp_path: Path) -> None:
+    cameras = make_path("spiral", scene.cameras, 4, scene.gaussians.means)
+    out = tmp_path / "a.mp4"
+    with pytest.raises(KeyboardInterrupt):
+        render_path(replace(scene, rasterizer=Stopping(scene, 2)), cameras, out)
+    (tmp_path / ".a.mp4.mine.frames").mkdir()
+    other = replace(scene, gaussians=replace(scene.gaussians, means=scene.gaussians.means + 0.01))
+    assert render_path(other, cameras, out).drawn == 4
+    assert sorted(p.name for p in tmp_path.iterdir()) == [".a.mp4.mine.frames", "a.mp4"]
+
+
+def test_an_error_leaves_nothing_to_go_on_from(scene: SplatScene, tmp_path: Path) -> None:
+    cameras = make_path("spiral", scene.cameras, 4, scene.gaussians.means)
+    for name in ("a.mp4", "frames", "a.gif"):
+        with pytest.raises(ValueError):
+            render_path(replace(scene, rasterizer=Stopping(scene, 2, ValueError)), cameras, tmp_path / name)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_gif_moves_and_has_its_colours(scene: SplatScene, tmp_path: Path) -> None:
+    cameras = make_path("spiral", scene.cameras, 5, scene.gaussians.means)
+    report = render_path(scene, cameras, tmp_path / "a.gif", fps=10)
+    gif = Image.open(tmp_path / "a.gif")
+    assert gif.n_frames == report.frames == 5 and gif.size == (64, 48) and gif.info["loop"] == 0 and gif.info["duration"] == 100
+    gif.seek(2)
+    want = (picture(scene, cameras[2]) * 255).numpy()
+    assert np.abs(np.asarray(gif.convert("RGB")).astype(float) - want).mean() < 6
+    assert [p.name for p in tmp_path.iterdir()] == ["a.gif"]
+
+
+def test_the_nearest_photo_beside_the_frame(scene: SplatScene, tmp_path: Path) -> None:
+    cameras = make_path("between", scene.cameras, 5, scene.gaussians.means)
+    assert nearest_photo(scene, scene.cameras) == [0, 1, 2]
+    photos = [torch.full((24, 48, 3), v) for v in (0.2, 0.5, 0.8)]
+    render_path(scene, cameras, tmp_path / "frames", what="color+photo", photos=photos)
+    for i, near in ((0, nearest_photo(scene, cameras)[0]), (4, nearest_photo(scene, cameras)[4])):
+        frame = np.asarray(Image.open(tmp_path / "frames" / f"frame_{i:05d}.png")) / 255
+        assert frame.shape == (48, 128, 3)
+        np.testing.assert_allclose(frame[12:36, 70:120], float(photos[near][0, 0, 0]), atol=0.01)
+        assert frame[:6, 70:120].max() == 0, "a wide photo in a higher frame"
+    with pytest.raises(ConfigError, match="no photos"):
+        render_path(scene, cameras, tmp_path / "more", what="photo")
+
+
 def test_frames_of_somebody_else_are_left_alone(tmp_path: Path) -> None:
     """ffmpeg calls its pictures so, too."""
     frames = tmp_path / "frames"
@@ -135,7 +219,7 @@ def test_an_encoder_that_dies_is_told(tmp_path: Path, monkeypatch: pytest.Monkey
     fake = tmp_path / "ffmpeg"
     fake.write_text("#!/bin/sh\necho 'av_interleaved_write_frame(): No space left on device' >&2\nexit 1\n")
     fake.chmod(0o755)
-    monkeypatch.setattr("handful.pipelines.video.ffmpeg_exe", lambda: str(fake))
+    monkeypatch.setattr("handful.pipelines.frame_sinks.ffmpeg_exe", lambda: str(fake))
     with pytest.raises(HandfulError, match="disk is full"):
         with Mp4Sink(tmp_path / "a.mp4", 640, 480) as sink:
             for _ in range(50):

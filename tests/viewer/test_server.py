@@ -20,7 +20,8 @@ from handful.recon.framing import look_at
 from handful.recon.gaussians import Gaussians
 from handful.recon.raster.reference import ReferenceRasterizer
 from handful.recon.sh import sh_dc_from_rgb
-from handful.viewer.server import SceneServer, _free_port
+from handful.viewer.server import SceneServer
+from handful.viewer.serving import free_port
 from handful.viewer.status import LiveInfo
 from PIL import Image
 
@@ -104,7 +105,7 @@ def test_no_page_can_make_the_scene_public(server: SceneServer) -> None:
     import viser
     from viser import _messages
 
-    plain = viser.ViserServer(host="127.0.0.1", port=_free_port("127.0.0.1", 8300), verbose=False)
+    plain = viser.ViserServer(host="127.0.0.1", port=free_port("127.0.0.1", 8300), verbose=False)
     try:
         assert _messages.ShareUrlRequest in plain._websock_server._incoming_handlers, "else this test proves nothing"
     finally:
@@ -237,7 +238,7 @@ def test_chromium_draws_what_our_rasterizer_draws(server: SceneServer, scene: tu
 
     # the background is ours, and smaller splats let it through
     server.set_background((1.0, 0.0, 1.0))
-    server._splat_size.value = 0.05
+    server._look._splat_size.value = 0.05
     wait_for(lambda: float(canvas(page)[5:50, 5:50].sub(torch.tensor([1.0, 0, 1])).abs().max()) < 0.02)
     wait_for(lambda: float((canvas(page) - torch.tensor([1.0, 0, 1])).abs().sum(-1).lt(0.1).float().mean()) > 0.8)
 
@@ -275,7 +276,7 @@ def test_a_click_on_a_photo_stands_there(server: SceneServer, scene: tuple[Gauss
 def test_an_open_page_follows_the_training(server: SceneServer, scene: tuple[Gaussians, Cameras], page: Any) -> None:
     gaussians, cameras = scene
     page.goto(server.url)
-    wait_for(lambda: server.clients == 1)
+    wait_for(lambda: len(server.browsers()) == 1)
     server.set_photos(cameras, torch.rand(3, 40, 56, 3), ["a", "b", "c"])
     white = Gaussians(gaussians.means, gaussians.quats_wxyz, gaussians.log_scales, gaussians.logit_opacities, torch.full_like(gaussians.sh, 2.0))
     server.update_gaussians(white, 1, LiveInfo(50, 11.0, 60))

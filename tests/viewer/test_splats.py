@@ -96,7 +96,7 @@ def test_standing_at_a_photo_gives_its_rotation(roll: float) -> None:
 
 
 def test_the_whole_photo_fits_the_window() -> None:
-    photo = Photo("a", np.zeros((2, 2, 3), np.uint8), tan_half=(0.8, 0.5))
+    photo = Photo("a", np.zeros((2, 2, 3), np.uint8), np.zeros((2, 2, 3), np.uint8), tan_half=(0.8, 0.5))
     assert fit_fov(photo, 1.6) == pytest.approx(2 * math.atan(0.5))
     assert fit_fov(photo, 3.0) == pytest.approx(2 * math.atan(0.5))
     assert fit_fov(photo, 0.5) == pytest.approx(2 * math.atan(1.6))

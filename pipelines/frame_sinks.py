@@ -1,0 +1,322 @@
+"""Where frames of a video go: an mp4, a GIF, or PNG files. Whole or not there: written beside their place, then renamed. What Ctrl-C or a crash cuts short
+goes on where it stopped, when the same job comes again."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import subprocess
+import tempfile
+from contextlib import suppress
+from pathlib import Path
+from types import TracebackType
+from typing import IO, Protocol
+
+import numpy as np
+import torch
+from jaxtyping import Float, UInt8
+from torch import Tensor
+
+from ..data.atomic import beside, clear_leftovers, ensure_folder, write_bytes, writing
+from ..data.ffmpeg import ffmpeg_exe
+from ..data.image_io import encode_png
+from ..recon.errors import ConfigError, HandfulError
+
+__all__ = ["FrameSink", "GifSink", "Mp4Sink", "PngSink", "open_sink"]
+
+SEGMENT = 150  # frames of an mp4 that a crash may cost
+
+
+class FrameSink(Protocol):
+    """Takes frames; leaving the `with` block well makes the output appear, leaving it by an error leaves nothing, or what the same job goes on from.
+
+    `done`: frames that are there already when the block begins; the caller adds those after them.
+    """
+
+    width: int
+    height: int
+    done: int
+
+    def add(self, frame: Float[Tensor, "H W 3"]) -> None: ...
+
+    def __enter__(self) -> FrameSink: ...
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None: ...
+
+
+def open_sink(out: Path, width: int, height: int, frames: int, fps: float = 30.0, job: str | None = None) -> FrameSink:
+    """The sink for the ending of `out`. `job` names what is drawn, in full: with it, what was cut short goes on (but for a GIF)."""
+    suffix = out.suffix.lower()
+    if suffix in (".mp4", ".m4v", ".mov"):
+        return Mp4Sink(out, width, height, fps, job=job)
+    if suffix == ".gif":
+        return GifSink(out, width, height, fps)
+    if suffix == ".png" and frames != 1:
+        raise ConfigError(f"{out} is one picture, but {frames} frames were asked for; add --frames 1, or name an .mp4 or a folder.")
+    if suffix in ("", ".png"):
+        return PngSink(out, width, height, job)
+    raise ConfigError(f"{out}: videos are written as .mp4 or .gif and frames as a folder of PNGs; {suffix} is not one of them.")
+
+
+def _to_uint8(frame: Float[Tensor, "H W 3"]) -> UInt8[np.ndarray, "H W 3"]:
+    return (frame.clamp(0, 1) * 255).round().to(torch.uint8).numpy()
+
+
+def _waiting(out: Path, job: str | None) -> Path | None:
+    """The hidden folder beside `out` where the frames of a job wait to be whole. Those of other jobs for the same output are cleared away."""
+    if job is None:
+        return None
+    mine = out.with_name(f".{out.name}.{job[:16]}.frames")
+    for old in out.parent.glob(f".{out.name}.*.frames"):
+        if old != mine and re.fullmatch(re.escape(f".{out.name}.") + r"[0-9a-f]{16}\.frames", old.name):
+            shutil.rmtree(old, ignore_errors=True)
+    return mine
+
+
+FRAMES, MARK = "frame_[0-9][0-9][0-9][0-9][0-9].png", ".handful-frames"
+
+
+class PngSink:
+    """frame_00000.png, ... in a folder, or one .png. Frames gather in a hidden folder and are moved at the end; older ones beyond the last go, where a hidden
+    file says that they are ours. Raises HandfulError for a folder that holds somebody else's pictures of such names."""
+
+    def __init__(self, out: Path, width: int, height: int, job: str | None = None) -> None:
+        self.out, self.width, self.height, self.done = out, width, height, 0
+        self._single = out.suffix.lower() == ".png"
+        self._job = None if self._single else job
+        self._gather = beside(out / "frames")
+        self._new = False
+        self._count = 0
+
+    def add(self, frame: Float[Tensor, "H W 3"]) -> None:
+        if self._single:
+            write_bytes(self.out, encode_png(frame))
+        else:
+            write_bytes(self._gather / f"frame_{self._count:05d}.png", encode_png(frame))
+        self._count += 1
+
+    def __enter__(self) -> PngSink:
+        if not self._single:
+            self._new = not self.out.exists()
+            ensure_folder(self.out)
+            foreign = None if (self.out / MARK).exists() else next(self.out.glob(FRAMES), None)
+            if foreign is not None:
+                raise HandfulError(f"{self.out} holds {foreign.name}, which Handful did not write and would replace; choose another folder with -o.")
+            clear_leftovers(self.out, folders_too=True)
+            self._gather = _waiting(self.out / "frames", self._job) or self._gather
+            with writing(self.out):
+                self._gather.mkdir(exist_ok=True)
+            while (self._gather / f"frame_{self.done:05d}.png").exists():
+                self.done += 1
+            self._count = self.done
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        if self._single or (kind is KeyboardInterrupt and self._job is not None and self._count):
+            return
+        try:
+            if kind is None:
+                with writing(self.out):
+                    (self.out / MARK).touch()
+                    for file in sorted(self._gather.glob(FRAMES)):
+                        file.replace(self.out / file.name)
+                for old in self.out.glob(FRAMES):
+                    if int(old.stem[6:]) >= self._count:
+                        old.unlink(missing_ok=True)
+        finally:
+            shutil.rmtree(self._gather, ignore_errors=True)
+            if self._new and kind is not None:
+                with suppress(OSError):
+                    self.out.rmdir()
+
+
+class _Ffmpeg:
+    """One ffmpeg that reads raw frames from a pipe. `out` is the name that people know."""
+
+    def __init__(self, out: Path, file: Path, width: int, height: int, fps: float, options: list[str]) -> None:
+        self._out = out
+        self._shape = (height, width, 3)
+        self._messages: IO[bytes] = tempfile.TemporaryFile()
+        command = [
+            ffmpeg_exe(), "-y", "-loglevel", "error", "-nostdin",
+            "-f", "rawvideo", "-pix_fmt", "rgb24", "-s", f"{width}x{height}", "-r", f"{fps:g}", "-i", "-", *options, str(file.absolute()),
+        ]  # fmt: skip
+        self._process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=self._messages)
+
+    def write(self, frame: Float[Tensor, "H W 3"]) -> None:
+        assert self._process.stdin is not None
+        pixels = np.ascontiguousarray(_to_uint8(frame)[: self._shape[0], : self._shape[1]])
+        assert pixels.shape == self._shape, "frames have the size the sink was opened with"
+        try:
+            self._process.stdin.write(pixels.data)
+        except OSError as e:
+            raise self._failure() from e
+
+    def finish(self) -> None:
+        if self._end() != 0:
+            raise self._failure()
+        self._messages.close()
+
+    def kill(self) -> None:
+        self._end(kill=True)
+        self._messages.close()
+
+    def _end(self, kill: bool = False) -> int:
+        """Closes the pipe, waits, and returns ffmpeg's exit code."""
+        assert self._process.stdin is not None
+        if kill:
+            self._process.kill()
+        with suppress(OSError):  # what is still in the pipe's buffer has nowhere to go when ffmpeg has ended; its exit code tells why
+            self._process.stdin.close()
+        return self._process.wait()
+
+    def _failure(self) -> HandfulError:
+        self._end(kill=True)
+        self._messages.seek(0)
+        return _failure(self._out, self._messages.read())
+
+
+def _failure(out: Path, messages: bytes) -> HandfulError:
+    lines = [t for t in messages.decode("utf-8", "replace").splitlines() if t.strip()]
+    if any("No space left" in t for t in lines):
+        return HandfulError(f"Cannot write {out}: the disk is full; free some space or choose another output folder.")
+    return HandfulError(f"Cannot write {out}: ffmpeg stopped ({lines[-1].strip() if lines else 'without a reason'}).")
+
+
+class _FfmpegSink:
+    """What mp4 and GIF share: the size, the partial file, its end."""
+
+    options: tuple[str, ...] = ()
+
+    def __init__(self, out: Path, width: int, height: int, fps: float) -> None:
+        if width < 2 or height < 2:
+            raise ConfigError(f"A video of {width}x{height} pixels is too small.")
+        if not 0.01 <= fps <= 1000:
+            raise ConfigError(f"{fps:g} frames a second are not possible.")
+        self.out, self.fps, self.done = out, fps, 0
+        self.width, self.height = width, height
+        self._partial = beside(out)
+        self._ffmpeg: _Ffmpeg | None = None
+
+    def _prepare(self) -> None:
+        with writing(self.out):
+            self.out.parent.mkdir(parents=True, exist_ok=True)
+            if self.out.is_dir():
+                raise IsADirectoryError(21, "is a folder", str(self.out))
+            clear_leftovers(self.out.parent)
+            self._partial.touch()  # a folder that cannot be written is told before the first frame is rendered
+
+    def _start(self, file: Path) -> _Ffmpeg:
+        return _Ffmpeg(self.out, file, self.width, self.height, self.fps, list(self.options))
+
+
+class GifSink(_FfmpegSink):
+    """A GIF that repeats, each frame with the 256 colours that suit it."""
+
+    options = ("-filter_complex", "split[a][b];[a]palettegen=stats_mode=single[p];[b][p]paletteuse=new=1", "-loop", "0", "-f", "gif")
+
+    def __enter__(self) -> GifSink:
+        self._prepare()
+        self._ffmpeg = self._start(self._partial)
+        return self
+
+    def add(self, frame: Float[Tensor, "H W 3"]) -> None:
+        assert self._ffmpeg is not None, "frames are added inside the with block"
+        self._ffmpeg.write(frame)
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        assert self._ffmpeg is not None
+        try:
+            if kind is not None:
+                self._ffmpeg.kill()
+            else:
+                self._ffmpeg.finish()
+                with writing(self.out):
+                    self._partial.replace(self.out)
+        finally:
+            self._partial.unlink(missing_ok=True)
+
+
+class Mp4Sink(_FfmpegSink):
+    """H.264, yuv420p, BT.709, index in front: what every browser and phone plays. With a `job`, it is written in segments that a later run goes on from."""
+
+    def __init__(self, out: Path, width: int, height: int, fps: float = 30.0, quality: int = 18, job: str | None = None) -> None:
+        super().__init__(out, width, height, fps)
+        self.width, self.height = width // 2 * 2, height // 2 * 2  # 4:2:0 shares colour between 2x2 pixels
+        self.options = (
+            "-an", "-vf", "scale=out_color_matrix=bt709:out_range=tv,format=yuv420p", "-c:v", "libx264", "-preset", "faster", "-crf", str(quality),
+            "-bf", "0",  # frames that look ahead would leave gaps between segments
+            "-colorspace", "bt709", "-color_primaries", "bt709", "-color_trc", "bt709", "-movflags", "+faststart", "-f", "mp4",
+        )  # fmt: skip
+        self._job = job
+        self._folder: Path | None = None
+        self._segments: list[Path] = []
+        self._count = 0  # frames of the segment under way
+
+    def __enter__(self) -> Mp4Sink:
+        self._prepare()
+        self._folder = _waiting(self.out, self._job)
+        if self._folder is not None:
+            ensure_folder(self._folder)
+            by_start = {int(m[1]): (p, int(m[2])) for p in self._folder.iterdir() if (m := re.fullmatch(r"(\d{6})-(\d{6})\.mp4", p.name))}
+            while self.done in by_start:
+                segment, self.done = by_start[self.done]
+                self._segments.append(segment)
+        return self
+
+    def add(self, frame: Float[Tensor, "H W 3"]) -> None:
+        if self._ffmpeg is None:
+            self._ffmpeg = self._start(self._partial)
+        self._ffmpeg.write(frame)
+        self._count += 1
+        if self._folder is not None and self._count == SEGMENT:
+            self._close_segment(self._folder)
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        keep = kind is KeyboardInterrupt and self._folder is not None
+        try:
+            if keep and self._folder is not None:
+                self._close_segment(self._folder)
+                keep = bool(self._segments)
+            elif kind is not None:
+                if self._ffmpeg is not None:
+                    self._ffmpeg.kill()
+            else:
+                self._finish()
+        finally:
+            self._partial.unlink(missing_ok=True)
+            if self._folder is not None and not keep:
+                shutil.rmtree(self._folder, ignore_errors=True)
+
+    def _close_segment(self, folder: Path) -> None:
+        """What was added since the last one becomes a segment of its own, named by its first frame and the one after its last."""
+        if self._ffmpeg is None:
+            return
+        self._ffmpeg.finish()
+        self._ffmpeg = None
+        segment = folder / f"{self.done:06d}-{self.done + self._count:06d}.mp4"
+        with writing(self.out):
+            self._partial.replace(segment)
+        self._segments.append(segment)
+        self.done, self._count = self.done + self._count, 0
+
+    def _finish(self) -> None:
+        if self._ffmpeg is not None and not self._segments:  # all in one piece
+            self._ffmpeg.finish()
+        elif self._folder is not None:
+            self._close_segment(self._folder)
+            if len(self._segments) == 1:
+                self._segments[0].replace(self._partial)
+            else:
+                self._join(self._folder)
+        with writing(self.out):
+            self._partial.replace(self.out)
+
+    def _join(self, folder: Path) -> None:
+        """The segments one after the other, as they are."""
+        (folder / "list.txt").write_text("".join(f"file '{segment.name}'\n" for segment in self._segments))
+        command = [ffmpeg_exe(), "-y", "-loglevel", "error", "-nostdin", "-f", "concat", "-safe", "0", "-i", str((folder / "list.txt").absolute()),
+                   "-c", "copy", "-movflags", "+faststart", "-f", "mp4", str(self._partial.absolute())]  # fmt: skip
+        done = subprocess.run(command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+        if done.returncode != 0:
+            raise _failure(self.out, done.stderr)

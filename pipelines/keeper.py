@@ -1,0 +1,54 @@
+"""What a visitor of the viewer does, kept in the scene's folder: edits.json, path.json, exports/."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from jaxtyping import Float
+from torch import Tensor
+
+from ..data.atomic import ensure_folder
+from ..data.edits_file import EDITS, write_edits
+from ..data.export import export_scene
+from ..data.image_io import encode_png
+from ..recon.camera_path import CameraPath
+from ..recon.edits import EditStep
+from ..recon.gaussians import Gaussians
+from .path_file import load_path, save_path
+
+__all__ = ["EXPORTS", "PATH", "FolderKeeper"]
+
+PATH, EXPORTS = "path.json", "exports"
+
+
+class FolderKeeper:
+    """The viewer's `Keeper` for a scene folder."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+
+    def save_edits(self, steps: Sequence[EditStep]) -> None:
+        write_edits(self._folder / EDITS, steps)
+
+    def save_path(self, path: CameraPath) -> str:
+        file = self._folder / PATH
+        save_path(file, path)
+        return str(file)
+
+    def load_path(self) -> CameraPath | None:
+        file = self._folder / PATH
+        return load_path(file) if file.exists() else None
+
+    def formats(self, gaussians: Gaussians) -> dict[str, str]:
+        n, coefficients = len(gaussians), gaussians.sh.shape[1]
+        sizes = {"ply": n * 4 * (14 + 3 * coefficients), "spz": n * (12 + 2 * (coefficients - 1)), "splat": n * 32}
+        return {name: f"about {size / 1e6:.1f} MB" if name == "spz" else f"{size / 1e6:.1f} MB" for name, size in sizes.items()}
+
+    def export(self, format: str, gaussians: Gaussians) -> tuple[str, bytes]:
+        ensure_folder(self._folder / EXPORTS)
+        file = export_scene(self._folder / EXPORTS / f"scene.{format}", gaussians, format=format)
+        return file.name, file.read_bytes()
+
+    def png(self, picture: Float[Tensor, "H W 3"]) -> bytes:
+        return encode_png(picture)

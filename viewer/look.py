@@ -1,0 +1,190 @@
+"""How the scene is shown: by the browser, or in layers that Handful draws itself, and against its photos. No viser import here."""
+
+from __future__ import annotations
+
+import threading
+from typing import Any
+
+import numpy as np
+from jaxtyping import UInt8
+
+from ..recon.gaussians import Gaussians
+from ..recon.sightings import COLORS, count_sightings, painted_by_sightings
+from .page import Page
+from .painter import Painter, Wish, draw_layer
+from .photos import Photo
+from .wipe import Wipe, difference
+
+__all__ = ["LookPanel"]
+
+BROWSER = "splats, by the browser"
+SIGHTINGS = "seen by how many photos"
+LAYERS = {BROWSER: None, "picture": "color", "depth": "depth", "normals": "normal", "opacity": "opacity", SIGHTINGS: "color"}
+WITH = ("the photo", "the difference")
+_LEGEND = "".join(
+    f'<span style="color: rgb({", ".join(str(round(255 * c)) for c in color)})">&#9632;</span> {text} &nbsp;'
+    for color, text in zip(COLORS, ("none: invented", "one: its depth is a guess", "two", "three or more"), strict=True)
+)
+
+
+class LookPanel:
+    """Choices are everybody's, cameras are each browser's own."""
+
+    def __init__(self, page: Page) -> None:
+        self._page = page
+        self._painter = Painter(page.rasterizer)
+        self._lock = threading.RLock()
+        self._wipes: dict[int, Wipe] = {}
+        self._painted: tuple[Gaussians, Gaussians] | None = None  # the scene, and the same in the colours of its sightings
+        self._differences: dict[str, UInt8[np.ndarray, "h w 3"]] = {}
+        gui = page.gui
+        with gui.add_folder("Look"):
+            self._layer = gui.add_dropdown("Show", tuple(LAYERS), hint="All but the first are drawn by Handful: coarse while you move, in full when you rest.")
+            self._legend = gui.add_markdown(_LEGEND, visible=False)
+            self._wipe = gui.add_slider("Compare", 0.0, 1.0, 0.01, 0.0, hint="Stand at a photo, then draw it over the picture from the left.")
+            self._with = gui.add_dropdown("Compare with", WITH, hint="Difference: violet = none, green = a tenth, red = a fifth of full scale.")
+            self._splat_size = gui.add_slider("Splat size", 0.05, 1.5, 0.05, 1.0, hint="Small splats show the points behind the picture.")
+            self._background = gui.add_rgb("Background", (0, 0, 0))
+        self._layer.on_update(lambda _: page.in_background(self._layer_changed))
+        self._wipe.on_update(lambda _: self._refresh_wipes())
+        self._with.on_update(lambda _: self._refresh_wipes())
+        self._splat_size.on_update(lambda _: page.resend())
+        self._background.on_update(lambda _: self._background_changed())
+        self._background_changed()
+
+    # -- what the page asks --------------------------------------------------------------------------------------
+
+    @property
+    def by_browser(self) -> bool:
+        return LAYERS[self._layer.value] is None
+
+    @property
+    def splat_size(self) -> float:
+        return self._splat_size.value
+
+    @property
+    def background(self) -> tuple[float, float, float]:
+        r, g, b = (c / 255 for c in self._background.value)
+        return r, g, b
+
+    def set_background(self, rgb: tuple[float, float, float]) -> None:
+        r, g, b = (round(255 * min(max(c, 0.0), 1.0)) for c in rgb)
+        self._background.value = (r, g, b)
+        self._background_changed()
+
+    def next_layer(self) -> None:
+        names = list(LAYERS)
+        self._layer.value = names[(names.index(self._layer.value) + 1) % len(names)]
+        self._page.in_background(self._layer_changed)
+
+    def scene_changed(self) -> None:
+        with self._lock:
+            self._differences.clear()
+            for wipe in self._wipes.values():
+                wipe.forget()
+        if not self.by_browser:
+            self._page.in_background(self._draw_all)
+        if self._wipe.value > 0:
+            self._refresh_wipes()
+
+    def photos_moved(self) -> None:
+        with self._lock:
+            self._differences.clear()
+            for wipe in self._wipes.values():
+                wipe.forget()
+
+    def came(self, client: Any) -> None:
+        with self._lock:
+            self._wipes[client.client_id] = Wipe(client)
+        self.moved(client)
+
+    def left(self, client: Any) -> None:
+        with self._lock:
+            self._wipes.pop(client.client_id, None)
+        self._painter.forget(client.client_id)
+
+    def moved(self, client: Any) -> None:
+        """The browser's camera has."""
+        if not self.by_browser:
+            self._draw(client)
+        self._refresh_wipe(client.client_id)
+
+    def close(self) -> None:
+        self._painter.close()
+
+    # -- layers --------------------------------------------------------------------------------------------------
+
+    def _layer_changed(self) -> None:
+        self._legend.visible = self._layer.value == SIGHTINGS
+        self._page.show_splats(self.by_browser)
+        if self.by_browser:
+            for client_id in self._page.browsers():
+                self._painter.forget(client_id)
+            self._background_changed()
+        else:
+            self._draw_all()
+
+    def _draw_all(self) -> None:
+        for client in self._page.browsers().values():
+            self._draw(client)
+
+    def _draw(self, client: Any) -> None:
+        gaussians, camera, layer = self._what(), self._page.camera_of(client), LAYERS[self._layer.value]
+        if gaussians is None or camera is None or layer is None:
+            return
+
+        def send(picture: UInt8[np.ndarray, "h w 3"], full: bool) -> None:
+            if not self.by_browser:
+                client.scene.set_background_image(picture, format="jpeg", jpeg_quality=92 if full else 75)
+
+        self._painter.wish(client.client_id, Wish(gaussians, camera, layer, self.background, send))
+
+    def _what(self) -> Gaussians | None:
+        """The Gaussians that the layer draws."""
+        shown = self._page.shown()
+        if shown is None or self._layer.value != SIGHTINGS:
+            return None if shown is None else shown[0]
+        with self._lock:
+            if self._painted is None or self._painted[0] is not shown[0]:
+                self._painted = (shown[0], painted_by_sightings(shown[0], count_sightings(*shown, self._page.rasterizer())))
+            return self._painted[1]
+
+    def _background_changed(self) -> None:
+        if self.by_browser:
+            self._page.scene.set_background_image(np.full((2, 2, 3), self._background.value, np.uint8), format="png")
+        else:
+            self._page.in_background(self._draw_all)
+
+    # -- against the photos --------------------------------------------------------------------------------------
+
+    def _refresh_wipes(self) -> None:
+        with self._lock:
+            for client_id in list(self._wipes):
+                self._refresh_wipe(client_id)
+
+    def _refresh_wipe(self, client_id: int) -> None:
+        with self._lock:
+            wipe = self._wipes.get(client_id)
+            if wipe is None:
+                return
+            photo = wipe.photo_at(self._page.photos) if self._wipe.value > 0 else None
+            picture = None if photo is None else self._compared(photo)
+            wipe.refresh(photo, self._wipe.value, picture, self._with.value)
+
+    def _compared(self, photo: Photo) -> UInt8[np.ndarray, "h w 3"] | None:
+        """The photo, or how the render differs from it; None until that is drawn."""
+        if self._with.value == WITH[0]:
+            return photo.picture
+        if photo.name not in self._differences:
+            self._page.in_background(lambda: self._measure(photo))
+        return self._differences.get(photo.name)
+
+    def _measure(self, photo: Photo) -> None:
+        shown = self._page.shown()
+        if shown is None or photo.camera is None or photo.name in self._differences:
+            return
+        h, w = photo.picture.shape[:2]
+        render = draw_layer(shown[0], photo.camera.resized(w, h), "color", self._page.rasterizer(), self.background)
+        with self._lock:
+            self._differences[photo.name] = difference(photo.picture, (render * 255).round().byte().numpy())
+        self._refresh_wipes()

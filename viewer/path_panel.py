@@ -1,0 +1,275 @@
+"""A camera path made on the page: keyframes in time, a look at it, and a file that `handful render --path` draws. No viser import here."""
+
+from __future__ import annotations
+
+import math
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from ..recon.camera import Cameras
+from ..recon.camera_path import CameraPath
+from ..recon.se3 import quat_from_matrix
+from .page import Page
+from .splats import SCENE_DEPTH
+
+__all__ = ["PathPanel"]
+
+STEP = 2.0  # seconds from one keyframe to the next
+COLOR = (90, 200, 120)
+PREVIEW_FPS = 20.0
+NONE = "-"
+
+
+class PathPanel:
+    """The keyframes belong to the scene, not to a browser: all see them, and they are there when the page is opened again."""
+
+    def __init__(self, page: Page) -> None:
+        self._page = page
+        self._keys: list[tuple[float, Cameras]] = []  # seconds, and the camera (world frame, float64)
+        self._drawn: list[Any] = []
+        self._playing = threading.Event()
+        self._lock = threading.RLock()
+        self._busy = False  # our own changes of the page must not come back as a visitor's
+        gui = page.gui
+        with gui.add_folder("Camera path", expand_by_default=False):
+            self._about = gui.add_markdown("Stand somewhere, add a keyframe, go on: the film flies from one to the next.")
+            add = gui.add_button("Add keyframe here")
+            self._which = gui.add_dropdown("Keyframe", (NONE,))
+            self._time = gui.add_slider("At second", 0.0, 60.0, 0.1, 0.0, disabled=True)
+            self._fov = gui.add_slider("Field of view", 5.0, 120.0, 0.5, 50.0, disabled=True, hint="Of this keyframe, degrees from top to bottom.")
+            go, self._set, drop = gui.add_button("Go there"), gui.add_button("Replace by this view"), gui.add_button("Remove")
+            self._speed = gui.add_number("Whole length, s", 0.0, min=0.0, step=0.1, disabled=True, hint="Slower or faster, all of it.")
+            self._loop = gui.add_checkbox("Back to the start", False, hint="The film ends where it began.")
+            self._at = gui.add_slider("Look at second", 0.0, 60.0, 0.05, 0.0)
+            self._play = gui.add_button("Preview")
+            self._show = gui.add_checkbox("Show the path", True)
+            save = gui.add_button("Save the path")
+        add.on_click(lambda event: self.add_key(event.client))
+        go.on_click(lambda event: self._go(event.client))
+        self._set.on_click(lambda event: self._replace(event.client))
+        drop.on_click(lambda _: self._remove())
+        self._which.on_update(lambda _: self._chosen())
+        self._time.on_update(lambda _: self._retime())
+        self._fov.on_update(lambda _: self._refov())
+        self._speed.on_update(lambda _: self._respeed())
+        self._loop.on_update(lambda _: self._refresh())
+        self._show.on_update(lambda _: self._draw())
+        self._at.on_update(lambda event: self._look(event.client))
+        self._play.on_click(lambda event: self._toggle(event.client))
+        save.on_click(lambda event: page.in_background(lambda: self.save(event.client), event.client))
+        self.load()
+
+    # -- the keyframes -------------------------------------------------------------------------------------------
+
+    def path(self) -> CameraPath | None:
+        with self._lock:
+            if not self._keys:
+                return None
+            first = self._keys[0][1]
+            cameras = Cameras(torch.cat([c.cam_from_world for _, c in self._keys]), torch.cat([c.K for _, c in self._keys]), first.width, first.height)
+            times = torch.tensor([t for t, _ in self._keys], dtype=torch.float64)
+            return CameraPath(cameras, times, 30.0, bool(self._loop.value))
+
+    def load(self) -> None:
+        """The path saved before, if there is one."""
+        path = None if self._page.keeper is None else self._page.keeper.load_path()
+        if path is None:
+            return
+        start = float(path.times[0])
+        self._keys = [(float(t) - start, path.cameras[i]) for i, t in enumerate(path.times)]
+        self._loop.value = path.loop
+        self._refresh(0)
+
+    def add_key(self, client: Any) -> None:
+        """Where this browser stands becomes the last keyframe."""
+        camera = self._page.camera_of(client)
+        if camera is None:
+            return
+        with self._lock:
+            camera = _as_large_as(camera, self._keys[0][1]) if self._keys else _even(camera)
+            self._keys.append((self._keys[-1][0] + STEP if self._keys else 0.0, camera))
+            self._refresh(len(self._keys) - 1)
+
+    def _index(self) -> int | None:
+        value = self._which.value
+        return None if value == NONE else int(value.split(" ")[0]) - 1
+
+    def _replace(self, client: Any) -> None:
+        i, camera = self._index(), self._page.camera_of(client)
+        if i is not None and camera is not None:
+            with self._lock:
+                self._keys[i] = (self._keys[i][0], _as_large_as(camera, self._keys[0][1]))
+                self._refresh(i)
+
+    def _remove(self) -> None:
+        i = self._index()
+        if i is not None:
+            with self._lock:
+                del self._keys[i]
+                self._refresh(min(i, len(self._keys) - 1) if self._keys else None)
+
+    def _retime(self) -> None:
+        i = self._index()
+        if i is None or self._busy:
+            return
+        with self._lock:
+            key = (float(self._time.value), self._keys[i][1])
+            others = [k for j, k in enumerate(self._keys) if j != i]
+            if any(abs(t - key[0]) < 0.05 for t, _ in others):
+                return  # two keyframes at one time: wait until it is dragged past
+            self._keys = sorted([*others, key], key=lambda k: k[0])
+            self._refresh(self._keys.index(key))
+
+    def _refov(self) -> None:
+        i = self._index()
+        if i is None or self._busy:
+            return
+        with self._lock:
+            time_, camera = self._keys[i]
+            K = camera.K.clone()
+            K[:, 0, 0] = K[:, 1, 1] = camera.height / 2 / math.tan(math.radians(self._fov.value) / 2)
+            self._keys[i] = (time_, replace(camera, K=K))
+            self._draw()
+
+    def _respeed(self) -> None:
+        path = self.path()
+        if self._busy or path is None or path.seconds <= 0 or self._speed.value <= 0:
+            return
+        with self._lock:
+            factor = float(self._speed.value) / path.seconds
+            self._keys = [(t * factor, c) for t, c in self._keys]
+            self._refresh(self._index())
+
+    # -- the page ------------------------------------------------------------------------------------------------
+
+    def _refresh(self, chosen: int | None = None) -> None:
+        with self._lock:
+            self._busy = True
+            try:
+                names = tuple(f"{i + 1} at {t:.1f} s" for i, (t, _) in enumerate(self._keys))
+                chosen = self._index() if chosen is None else chosen
+                self._which.options = names or (NONE,)
+                self._which.value = names[min(chosen or 0, len(names) - 1)] if names else NONE
+                self._chosen()
+                path = self.path()
+                self._speed.disabled = path is None or path.seconds <= 0
+                self._speed.value = 0.0 if path is None else round(path.seconds, 3)
+                self._at.max = max(0.1, self._speed.value)
+                self._about.content = "No keyframes." if path is None else f"{len(names)} keyframes, {path.seconds:.1f} s."
+            finally:
+                self._busy = False
+        self._draw()
+
+    def _chosen(self) -> None:
+        i = self._index()
+        self._time.disabled = self._fov.disabled = i is None
+        if i is None:
+            return
+        before, self._busy = self._busy, True
+        time_, camera = self._keys[i]
+        self._time.value = round(time_, 2)
+        self._fov.value = round(math.degrees(2 * math.atan(camera.height / 2 / float(camera.K[0, 1, 1]))), 1)
+        self._busy = before
+
+    def _draw(self) -> None:
+        """The way as a line, keyframes as small frustums."""
+        with self._lock:
+            for handle in self._drawn:
+                handle.remove()
+            self._drawn.clear()
+            path, frame = self.path(), self._page.frame
+            if path is None or not self._show.value:
+                return
+            if len(path.cameras) > 1:
+                at = torch.linspace(0, path.seconds, 16 * len(path.cameras), dtype=torch.float64)
+                points = frame.apply(path.at(at).centers).numpy()
+                self._drawn.append(self._page.scene.add_spline_catmull_rom("/path/line", points, thickness=2.0, thickness_units="screen", color=COLOR))
+            for i in range(len(path.cameras)):
+                camera = path.cameras[i]
+                wxyz = quat_from_matrix(camera.cam_from_world[0, :3, :3].T.contiguous()).numpy()
+                self._drawn.append(self._page.scene.add_camera_frustum(
+                    f"/path/key{i}", fov=2 * math.atan(camera.height / 2 / float(camera.K[0, 1, 1])), aspect=camera.width / camera.height,
+                    scale=0.02 * SCENE_DEPTH, color=COLOR, thickness=1.5, thickness_units="screen", wxyz=wxyz,
+                    position=frame.apply(camera.centers)[0].numpy(), cast_shadow=False, receive_shadow=False,
+                ))  # fmt: skip
+
+    def moved(self, carry: Callable[[Cameras], Cameras]) -> None:
+        """The world has moved under the path: `carry` moves a camera along."""
+        with self._lock:
+            self._keys = [(t, carry(c)) for t, c in self._keys]
+        self._draw()
+
+    # -- looking -------------------------------------------------------------------------------------------------
+
+    def _go(self, client: Any) -> None:
+        i = self._index()
+        if i is not None:
+            self._page.move(client, self._keys[i][1])
+
+    def _look(self, client: Any) -> None:
+        path = self.path()
+        if path is not None and client is not None and not self._busy:
+            self._page.move(client, path.at(self._seconds(float(self._at.value), path)))
+
+    def _seconds(self, at: float, path: CameraPath) -> Float[Tensor, "1"]:
+        return torch.tensor([min(at, path.seconds)], dtype=torch.float64)
+
+    def _toggle(self, client: Any) -> None:
+        path = self.path()
+        if self._playing.is_set() or path is None or client is None:
+            self._playing.clear()
+            return
+        self._playing.set()
+        threading.Thread(target=self._run, args=(client, path), name="handful-preview", daemon=True).start()
+
+    def _run(self, client: Any, path: CameraPath) -> None:
+        self._play.label = "Stop"
+        try:
+            began = time.monotonic()
+            while self._playing.is_set() and client.client_id in self._page.browsers():
+                at = time.monotonic() - began
+                if at > path.seconds and not path.closed:
+                    break
+                at = at % max(path.seconds, 1e-9) if path.closed else at
+                self._page.move(client, path.at(self._seconds(at, path)))
+                time.sleep(1 / PREVIEW_FPS)
+        finally:
+            self._playing.clear()
+            self._play.label = "Preview"
+
+    def stop(self) -> None:
+        self._playing.clear()
+
+    def save(self, client: Any) -> None:
+        path, keeper = self.path(), self._page.keeper
+        if path is None:
+            self._page.tell(client, "No keyframes yet", "Stand somewhere and add one first.", bad=True)
+        elif keeper is None:
+            self._page.tell(client, "Nothing to save it beside", "Open the scene with `handful view FOLDER`.", bad=True)
+        else:
+            where = keeper.save_path(path)
+            self._page.tell(client, "Saved", f"Make the film with `handful render SCENE --path {where} -o film.mp4`.")
+
+
+def _even(camera: Cameras) -> Cameras:
+    """Of a size that a video can have."""
+    return _resized(camera, camera.width // 2 * 2, camera.height // 2 * 2)
+
+
+def _as_large_as(camera: Cameras, first: Cameras) -> Cameras:
+    """All keyframes have one size; the vertical field of view stays."""
+    return _resized(camera, first.width, first.height)
+
+
+def _resized(camera: Cameras, width: int, height: int) -> Cameras:
+    width, height = max(2, width), max(2, height)
+    focal = float(camera.K[0, 1, 1]) * height / camera.height
+    K = torch.tensor([[[focal, 0, width / 2], [0, focal, height / 2], [0, 0, 1]]], dtype=torch.float64)
+    return Cameras(camera.cam_from_world.double(), K, width, height)
