@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from typing import Literal, Protocol
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from .camera import Cameras
@@ -21,7 +21,7 @@ from .gaussians import Gaussians
 from .se3 import Similarity, matrix_from_quat, quat_from_matrix, quat_multiply
 from .sh import sh_basis
 
-__all__ = ["STEPS", "CropBox", "DropFaint", "DropFar", "DropLarge", "DropLoose", "EditStep", "Move", "apply_edits", "carry_between", "connected_parts", "move_gaussians", "up_after"]
+__all__ = ["STEPS", "CropBox", "DropFaint", "DropFar", "DropLarge", "DropLoose", "EditStep", "Move", "apply_edits", "carry_between", "connected_parts", "dropped_by", "move_gaussians", "up_after"]
 
 Vector = tuple[float, float, float]
 
@@ -35,13 +35,24 @@ class EditStep(Protocol):
     def apply(self, gaussians: Gaussians, cameras: Cameras) -> tuple[Gaussians, Cameras]: ...
 
 
+class _Selection:
+    """A step that drops Gaussians and moves nothing."""
+
+    def keeps(self, gaussians: Gaussians) -> Bool[Tensor, "N"]:
+        """Which of them stay."""
+        raise NotImplementedError
+
+    def apply(self, gaussians: Gaussians, cameras: Cameras) -> tuple[Gaussians, Cameras]:
+        return gaussians[self.keeps(gaussians)], cameras
+
+
 def _finite(step: object, *values: float) -> None:
     if not all(isinstance(v, (int, float)) and math.isfinite(v) for v in values):
         raise ConfigError(f"{type(step).__name__} needs finite numbers, got {values}.")
 
 
 @dataclass(frozen=True)
-class CropBox:
+class CropBox(_Selection):
     """Keeps what has its centre inside a box (or outside it).
 
     Attributes:
@@ -62,15 +73,15 @@ class CropBox:
     def title(self) -> str:
         return f"keep what is {self.keep} a box of {2 * self.half[0]:.3g} x {2 * self.half[1]:.3g} x {2 * self.half[2]:.3g}"
 
-    def apply(self, gaussians: Gaussians, cameras: Cameras) -> tuple[Gaussians, Cameras]:
+    def keeps(self, gaussians: Gaussians) -> Bool[Tensor, "N"]:
         xyz = gaussians.means
         local = (xyz - xyz.new_tensor(self.center)) @ matrix_from_quat(xyz.new_tensor(self.wxyz))
         inside = (local.abs() <= xyz.new_tensor(self.half)).all(-1)
-        return gaussians[inside if self.keep == "inside" else ~inside], cameras
+        return inside if self.keep == "inside" else ~inside
 
 
 @dataclass(frozen=True)
-class DropFaint:
+class DropFaint(_Selection):
     """Drops Gaussians of less opacity than `below`."""
 
     below: float
@@ -84,12 +95,12 @@ class DropFaint:
     def title(self) -> str:
         return f"drop what is fainter than {self.below:.2g}"
 
-    def apply(self, gaussians: Gaussians, cameras: Cameras) -> tuple[Gaussians, Cameras]:
-        return gaussians[gaussians.opacities >= self.below], cameras
+    def keeps(self, gaussians: Gaussians) -> Bool[Tensor, "N"]:
+        return gaussians.opacities >= self.below
 
 
 @dataclass(frozen=True)
-class DropLarge:
+class DropLarge(_Selection):
     """Drops Gaussians whose longest standard deviation is above `above`, world units."""
 
     above: float
@@ -103,12 +114,12 @@ class DropLarge:
     def title(self) -> str:
         return f"drop what is larger than {self.above:.3g}"
 
-    def apply(self, gaussians: Gaussians, cameras: Cameras) -> tuple[Gaussians, Cameras]:
-        return gaussians[gaussians.log_scales.amax(-1) <= math.log(self.above)], cameras
+    def keeps(self, gaussians: Gaussians) -> Bool[Tensor, "N"]:
+        return gaussians.log_scales.amax(-1) <= math.log(self.above)
 
 
 @dataclass(frozen=True)
-class DropFar:
+class DropFar(_Selection):
     """Drops Gaussians further than `beyond` from `center`, world units."""
 
     center: Vector
@@ -123,13 +134,13 @@ class DropFar:
     def title(self) -> str:
         return f"drop what is further away than {self.beyond:.3g}"
 
-    def apply(self, gaussians: Gaussians, cameras: Cameras) -> tuple[Gaussians, Cameras]:
+    def keeps(self, gaussians: Gaussians) -> Bool[Tensor, "N"]:
         distance = torch.linalg.vector_norm(gaussians.means - gaussians.means.new_tensor(self.center), dim=-1)
-        return gaussians[distance <= self.beyond], cameras
+        return distance <= self.beyond
 
 
 @dataclass(frozen=True)
-class DropLoose:
+class DropLoose(_Selection):
     """Drops connected parts of fewer than `smallest` Gaussians. Two belong together when a chain of cells of edge `reach` (world units) that hold
     Gaussians, each touching the next, leads from one to the other."""
 
@@ -145,10 +156,10 @@ class DropLoose:
     def title(self) -> str:
         return f"drop loose parts of fewer than {self.smallest:,} splats"
 
-    def apply(self, gaussians: Gaussians, cameras: Cameras) -> tuple[Gaussians, Cameras]:
+    def keeps(self, gaussians: Gaussians) -> Bool[Tensor, "N"]:
         part = connected_parts(gaussians.means, self.reach)
         sizes = torch.bincount(part, minlength=1)
-        return gaussians[sizes[part] >= self.smallest], cameras
+        return sizes[part] >= self.smallest
 
 
 @dataclass(frozen=True)
@@ -203,6 +214,18 @@ def apply_edits(gaussians: Gaussians, cameras: Cameras, steps: Sequence[EditStep
     for step in steps:
         gaussians, cameras = step.apply(gaussians, cameras)
     return gaussians, cameras
+
+
+@torch.no_grad()
+def dropped_by(gaussians: Gaussians, steps: Sequence[EditStep]) -> Bool[Tensor, "N"]:
+    """Which Gaussians these steps, one after the other, drop. Moves among them are left out."""
+    left = torch.arange(len(gaussians), device=gaussians.device)
+    for step in steps:
+        if isinstance(step, _Selection):
+            left = left[step.keeps(gaussians[left])]
+    gone = torch.ones(len(gaussians), dtype=torch.bool, device=gaussians.device)
+    gone[left] = False
+    return gone
 
 
 def up_after(steps: Sequence[EditStep]) -> Float[Tensor, "3"] | None:

@@ -9,15 +9,16 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from ..recon.edits import CropBox, DropFaint, DropFar, DropLarge, DropLoose, EditStep, Move, apply_edits
+from ..recon.edits import CropBox, DropFaint, DropFar, DropLarge, DropLoose, EditStep, Move, dropped_by
 from ..recon.se3 import quat_from_matrix, so3_exp
 from .page import Page
 from .picker import Picker
-from .splats import SCENE_DEPTH
+from .splats import SCENE_DEPTH, faded, tinted
 
 __all__ = ["EditPanel", "upright"]
 
 REACH = 0.02  # of the scene's depth: nearer than this belongs together
+BOX = (235, 140, 60)
 OFF_SIZE, OFF_FAR = 2.0, 50.0  # ends of the sliders: nothing is dropped
 
 
@@ -40,7 +41,7 @@ class EditPanel:
     def __init__(self, page: Page) -> None:
         self._page, self._picker = page, Picker(page)
         self._undone: list[EditStep] = []
-        self._box: tuple[Any, Any] | None = None  # the gizmo, and the box it carries
+        self._box: tuple[Any, Any] | None = None  # the gizmo, and the edges it carries
         self._pair: Tensor | None = None  # two points whose distance is to be set, world frame
         gui = page.gui
         with gui.add_folder("Edit", expand_by_default=False):
@@ -102,6 +103,7 @@ class EditPanel:
             for handle in self._box[::-1]:
                 handle.remove()
             self._box = None
+            self._page.preview(None)
         shown, frame = self._page.shown(), self._page.frame
         if not show or shown is None or len(shown[0]) == 0:
             return
@@ -114,28 +116,44 @@ class EditPanel:
         gizmo = self._page.scene.add_transform_controls(
             "/crop", scale=0.25 * SCENE_DEPTH, position=frame.apply(((low + high) / 2)[None])[0].numpy(), depth_test=False
         )
-        box = self._page.scene.add_box(
-            "/crop/box", (235, 140, 60), tuple((size * frame.scale).tolist()), wireframe=True, cast_shadow=False, receive_shadow=False
-        )
-        self._box = (gizmo, box)
+        self._box = (gizmo, self._edges())
+        gizmo.on_update(lambda _: self._preview_box())
+        self._preview_box()
+
+    def _edges(self) -> Any:
+        corners = np.array([[x, y, z] for x in (-0.5, 0.5) for y in (-0.5, 0.5) for z in (-0.5, 0.5)]) * np.asarray(self._size.value) * self._page.frame.scale
+        pairs = [(i, j) for i in range(8) for j in range(i) if bin(i ^ j).count("1") == 1]
+        return self._page.scene.add_line_segments("/crop/edges", corners[np.array(pairs)], BOX, thickness=3.0, thickness_units="screen")
 
     def _resize_box(self) -> None:
         if self._box is not None:
-            self._box[1].dimensions = tuple(v * self._page.frame.scale for v in self._size.value)
+            self._box[1].remove()
+            self._box = (self._box[0], self._edges())
+            self._preview_box()
+
+    def _box_step(self, keep: Any = "inside") -> CropBox | None:
+        if self._box is None:
+            return None
+        x, y, z = self._page.frame.undo(torch.tensor(np.asarray(self._box[0].position), dtype=torch.float64)[None])[0].tolist()
+        w, a, b, c = map(float, self._box[0].wxyz)
+        sx, sy, sz = self._size.value
+        return CropBox((x, y, z), (sx / 2, sy / 2, sz / 2), (w, a, b, c), keep)
+
+    def _preview_box(self) -> None:
+        """What lies outside is nearly clear."""
+        step = self._box_step()
+        self._page.preview(None if step is None else lambda g: faded(g, dropped_by(g, [step])))
 
     def _crop(self, keep: Any, client: Any) -> None:
-        if self._box is None:
+        step = self._box_step(keep)
+        if step is None:
             self._show_box.value = True
             self._toggle_box(True)
             self._page.tell(client, "The box is shown", "Drag it to where you want it, then click again.")
             return
-        gizmo = self._box[0]
-        x, y, z = self._page.frame.undo(torch.tensor(np.asarray(gizmo.position), dtype=torch.float64)[None])[0].tolist()
-        w, a, b, c = map(float, gizmo.wxyz)
-        sx, sy, sz = self._size.value
         self._show_box.value = False
         self._toggle_box(False)
-        self.add([CropBox((x, y, z), (sx / 2, sy / 2, sz / 2), (w, a, b, c), keep)], client)
+        self.add([step], client)
 
     # -- floaters ------------------------------------------------------------------------------------------------
 
@@ -168,10 +186,13 @@ class EditPanel:
     def _tell_floaters(self) -> None:
         shown, steps = self._page.shown(), self._floaters()
         if shown is None or not steps:
-            self._would.content = "Move a slider to see how many would go."
+            self._would.content = "Move a slider to see what would go, in pink."
+            if self._box is None:
+                self._page.preview(None)
             return
-        left = len(apply_edits(*shown, steps)[0])
-        self._would.content = f"**{len(shown[0]) - left:,}** of {len(shown[0]):,} splats would go."
+        gone = int(dropped_by(shown[0], steps).sum())
+        self._would.content = f"**{gone:,}** of {len(shown[0]):,} splats would go."
+        self._page.preview(lambda g: tinted(g, dropped_by(g, steps)))
 
     def _drop(self, client: Any) -> None:
         steps = self._floaters()

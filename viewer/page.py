@@ -77,6 +77,10 @@ class Page(Protocol):
         """Sends the splats again, soon."""
         ...
 
+    def preview(self, change: Callable[[Gaussians], Gaussians] | None) -> None:
+        """The browsers show what `change` makes of the scene, until None."""
+        ...
+
     def show_splats(self, visible: bool) -> None: ...
 
     def shown(self) -> tuple[Gaussians, Cameras] | None:

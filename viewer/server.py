@@ -101,6 +101,7 @@ class SceneServer:
         self._photos: list[Photo] = []
         self._layers: dict[int, PhotoLayer] = {}
         self._splats: Any = None
+        self._preview: Callable[[Gaussians], Gaussians] | None = None
         self._next_update = self._next_status = 0.0
         self._build_page(on_stop)
         self._server.on_client_connect(self._client_came)
@@ -292,6 +293,12 @@ class SceneServer:
     def resend(self) -> None:
         self._worker.submit(self._send_splats)
 
+    def preview(self, change: Callable[[Gaussians], Gaussians] | None) -> None:
+        """The browsers show what `change` makes of the scene, until None; nothing else does."""
+        if change is not None or self._preview is not None:
+            self._preview = change
+            self.resend()
+
     def show_splats(self, visible: bool) -> None:
         if self._splats is not None:
             self._splats.visible = visible
@@ -421,6 +428,9 @@ class SceneServer:
             gaussians, frame, cameras = self._gaussians, self.frame, self._cameras
         if gaussians is None or self._closed.is_set():
             return
+        change = self._preview
+        if change is not None:
+            gaussians = change(gaussians)
         packed = pack_splats(gaussians, frame, cameras, self._max_splats, self._look.splat_size)
         with self._lock:
             if self._splats is None or not hasattr(self._splats, "set_gaussians"):

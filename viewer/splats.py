@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor
 
 from ..recon.camera import Cameras
 from ..recon.gaussians import Gaussians
 from ..recon.se3 import matrix_from_quat
-from ..recon.sh import rgb_from_sh, rgb_from_sh_dc
+from ..recon.sh import rgb_from_sh, rgb_from_sh_dc, sh_dc_from_rgb
 
-__all__ = ["PackedSplats", "ViewFrame", "pack_splats"]
+__all__ = ["PackedSplats", "ViewFrame", "faded", "pack_splats", "tinted"]
 
 SCENE_DEPTH = 10.0  # viewer units: half precision holds covariances best when a pixel's footprint is about 0.02
 MAX_VARIANCE = 3e4  # half precision ends at 65504
@@ -82,6 +82,25 @@ def pack_splats(
         rgbs=_colors(g, eyes).clamp(0, 1).numpy(),
         opacities=g.opacities[:, None].numpy(),
     )
+
+
+FADE, TINT = 0.1, (1.0, 0.1, 0.45)
+
+
+@torch.no_grad()
+def faded(gaussians: Gaussians, which: Bool[Tensor, "N"]) -> Gaussians:
+    """The same with these nearly clear: what a crop would cut."""
+    opacity = torch.where(which, FADE * gaussians.opacities, gaussians.opacities).clamp(1e-6, 1 - 1e-6)
+    return replace(gaussians, logit_opacities=torch.logit(opacity))
+
+
+@torch.no_grad()
+def tinted(gaussians: Gaussians, which: Bool[Tensor, "N"]) -> Gaussians:
+    """The same with these in pink: what would be dropped."""
+    sh = gaussians.sh.clone()
+    sh[which] = 0
+    sh[which, 0] = sh_dc_from_rgb(torch.tensor(TINT, dtype=sh.dtype))
+    return replace(gaussians, sh=sh)
 
 
 def _eyes(photos: Cameras) -> Cameras:

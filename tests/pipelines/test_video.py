@@ -155,7 +155,7 @@ def test_what_was_interrupted_goes_on_where_it_stopped(scene: SplatScene, tmp_pa
     else:
         assert [p.name for p in out.parent.iterdir()] == [name]
         (whole, info), (pieces, info2) = decode(tmp_path / "whole" / name), decode(out)
-        assert whole.shape == pieces.shape and np.abs(whole.astype(float) - pieces.astype(float)).mean() < 2
+        assert whole.shape == pieces.shape and np.abs(whole.astype(float) - pieces.astype(float)).mean() < 6  # key frames elsewhere; a frame off would be 18
         assert "12 fps" in info and "12 fps" in info2 and re.search("Duration: (.*?),", info)[1] == re.search("Duration: (.*?),", info2)[1]
 
 

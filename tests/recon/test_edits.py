@@ -7,7 +7,7 @@ import math
 import pytest
 import torch
 from handful.recon.camera import Cameras
-from handful.recon.edits import CropBox, DropFaint, DropFar, DropLarge, DropLoose, Move, apply_edits, connected_parts, up_after
+from handful.recon.edits import CropBox, DropFaint, DropFar, DropLarge, DropLoose, Move, apply_edits, connected_parts, dropped_by, up_after
 from handful.recon.errors import ConfigError
 from handful.recon.framing import look_at
 from handful.recon.gaussians import Gaussians
@@ -134,6 +134,13 @@ def test_up_is_what_was_set_last_and_turns_with_what_follows() -> None:
     quarter = (math.sqrt(0.5), math.sqrt(0.5), 0.0, 0.0)  # about x: z goes to -y
     assert torch.allclose(up_after([Move(QUAT, upright=True)]), torch.tensor([0.0, 0, 1]).double())
     assert torch.allclose(up_after([Move(QUAT, upright=True), Move(quarter)]), torch.tensor([0.0, -1, 0]).double(), atol=1e-6)
+
+
+def test_what_is_dropped_is_told_row_by_row() -> None:
+    g = some()
+    steps = [DropFaint(0.3), Move(scale=5.0), CropBox((0, 0, 0), (1, 1, 1)), DropLoose(3, 0.5)]
+    gone = dropped_by(g, steps)
+    assert torch.equal(g.means[~gone], apply_edits(g, two_cameras(), [s for s in steps if not isinstance(s, Move)])[0].means) and 0 < int(gone.sum()) < len(g)
 
 
 def test_nothing_left_is_a_scene_too() -> None:
