@@ -40,7 +40,8 @@ SPLAT_FORMATS: dict[str, SplatFormat] = {
     "splat": SplatFormat("splat_file", "read_splat", "write_splat", (".splat",), "32 bytes a splat, no view-dependent colour"),
     "spz": SplatFormat("spz", "read_spz", "write_spz", (".spz",), "Niantic's, compressed to about a tenth of the ply"),
     "sog": SplatFormat("sog", "read_sog", "write_sog", (".sog",), "PlayCanvas' images in a zip (or, without the ending, in a folder), a tenth to a twentieth of the ply"),
-    "glb": SplatFormat("glb", "read_glb", "write_glb", (".glb",), "glTF with KHR_gaussian_splatting; nothing is lost"),
+    "glb": SplatFormat("glb", "read_glb", "write_glb", (".glb",), "glTF with KHR_gaussian_splatting; next to nothing is lost"),
+    "usd": SplatFormat("usd", "read_usd", "write_usd", (".usdc", ".usd", ".usda", ".usdz"), "OpenUSD's ParticleField3DGaussianSplat, by usd-core; next to nothing is lost"),
 }
 
 
@@ -86,6 +87,8 @@ def _format_inside(path: Path) -> str:
             head = f.read(65536)
     except OSError as e:
         raise CaptureError(f"{path} cannot be read ({e.strerror or e}).") from e
+    if splat_format_of(path) == "usd":  # a .usdz begins like any zip
+        return "usd"
     if head.startswith(b"ply"):
         return "compressed-ply" if b"packed_position" in head.split(b"end_header", 1)[0] else "ply"
     magics = {b"\x1f\x8b": "spz", struct.pack("<I", 0x5053474E): "spz", b"PK\x03\x04": "sog", b"glTF": "glb"}

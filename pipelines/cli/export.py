@@ -21,7 +21,7 @@ __all__ = ["Export"]
 class Export(CommonOptions):
     """Write a scene in another format, chosen by the file's ending; a file of splats from anywhere is read, too.
 
-    Splats: .ply .compressed.ply .splat .spz .sog .glb (both ways). Cameras and photos: --format colmap, colmap-text, nerfstudio, blender.
+    Splats: .ply .compressed.ply .splat .spz .sog .glb .usdc (both ways). Cameras and photos: --format colmap, colmap-text, nerfstudio, blender.
     Centres as points: --format points, .las. docs/formats.md says what each keeps.
 
     Examples:
@@ -31,7 +31,7 @@ class Export(CommonOptions):
     """
 
     scene: tyro.conf.Positional[Path]
-    """Folder that `handful reconstruct` wrote, or a file of splats (.ply .compressed.ply .splat .spz .sog .glb)."""
+    """Folder that `handful reconstruct` wrote, or a file of splats (.ply .compressed.ply .splat .spz .sog .glb .usdc)."""
     out: Annotated[Path, tyro.conf.arg(aliases=["-o"], metavar="FILE")]
     """File (or folder) to write."""
     format: str | None = None
