@@ -1,4 +1,4 @@
-"""All export formats by name. A new one is one file with a writer and one line here."""
+"""All export formats by name: the files of splats (`splats.py`), and the formats with cameras. A new one is one file with a writer and one line here."""
 
 from __future__ import annotations
 
@@ -10,8 +10,10 @@ from pathlib import Path
 from ..recon.camera import Cameras
 from ..recon.errors import ConfigError
 from ..recon.gaussians import Gaussians
+from .splat_rows import Progress
+from .splats import SPLAT_FORMATS, splat_format_of, write_splats
 
-__all__ = ["EXPORTERS", "ExportScene", "Exporter", "export_scene"]
+__all__ = ["CAMERA_FORMATS", "EXPORTERS", "ExportScene", "Exporter", "export_scene"]
 
 
 @dataclass(frozen=True)
@@ -44,13 +46,16 @@ class Exporter:
     what: str
 
 
-EXPORTERS: dict[str, Exporter] = {
-    "ply": Exporter("export_splats:ply", (".ply",), "standard 3DGS layout, read by every splat viewer"),
-    "splat": Exporter("export_splats:splat", (".splat",), "32 bytes a splat, no view-dependent colour"),
-    "spz": Exporter("export_splats:spz", (".spz",), "compressed to about a tenth of the ply"),
+CAMERA_FORMATS: dict[str, Exporter] = {
     "colmap": Exporter("export_cameras:colmap", (), "folder with images/ and sparse/0: cameras, and the splats' centres as points"),
+    "colmap-text": Exporter("export_cameras:colmap_text", (), "the same with .txt files"),
     "nerfstudio": Exporter("export_cameras:nerfstudio", (".json",), "folder with images/ and transforms.json, or that file alone"),
+    "blender": Exporter("export_cameras:blender", (), "folder with train/ and transforms_train.json, as the NeRF synthetic scenes have it"),
+    "points": Exporter("export_points:points", (), "the splats' centres with their colours as a .ply of points"),
+    "las": Exporter("export_points:las", (".las", ".laz"), "the same for surveying and GIS programs"),
 }
+EXPORTERS: dict[str, str] = {name: f.what for name, f in (SPLAT_FORMATS | CAMERA_FORMATS).items()}
+"""Every format and what it is, for the user."""
 
 
 def export_scene(
@@ -61,6 +66,7 @@ def export_scene(
     format: str | None = None,
     photos: Sequence[Path] = (),
     masks: Sequence[Path] = (),
+    progress: Progress | None = None,
 ) -> Path:
     """Writes the scene to `path` in `format`, or in the one its ending names. Returns what was written.
 
@@ -70,13 +76,16 @@ def export_scene(
     """
     path = Path(path)
     if format is None:
-        format = next((name for name, e in EXPORTERS.items() if path.suffix.lower() in e.suffixes), None)
+        format = splat_format_of(path) or next((name for name, e in CAMERA_FORMATS.items() if path.suffix.lower() in e.suffixes), None)
         if format is None:
-            endings = ", ".join(s for e in EXPORTERS.values() for s in e.suffixes)
+            endings = ", ".join(s for e in (SPLAT_FORMATS | CAMERA_FORMATS).values() for s in e.suffixes)
             raise ConfigError(f"The ending of {path.name!r} names no format; use one of {endings}, or say --format {' | '.join(EXPORTERS)}.")
     if format not in EXPORTERS:
         raise ConfigError(f"There is no export format {format!r}; choose one of {', '.join(EXPORTERS)}.")
-    module, attr = EXPORTERS[format].writer.split(":")
+    if format in SPLAT_FORMATS:
+        write_splats(path, gaussians, format, progress)
+        return path
+    module, attr = CAMERA_FORMATS[format].writer.split(":")
     write: Callable[[Path, ExportScene], None] = getattr(import_module(f".{module}", __package__), attr)
     write(path, ExportScene(gaussians, cameras, tuple(names), tuple(photos), tuple(masks)))
     return path

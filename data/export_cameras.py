@@ -2,42 +2,53 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-import torch
-
 from ..recon.camera import Cameras
 from ..recon.errors import CaptureError, ConfigError
-from ..recon.gaussians import Gaussians
-from ..recon.points import PointCloud
-from ..recon.sh import rgb_from_sh_dc
 from .atomic import atomic_folder
 from .colmap import write_model
 from .export import ExportScene
+from .export_points import centers_as_points
 from .nerfstudio_json import write_transforms
-from .ply import finite_gaussians
 
-__all__ = ["colmap", "nerfstudio"]
+__all__ = ["blender", "colmap", "colmap_text", "nerfstudio"]
 
 MAX_POINTS = 200_000  # enough to start another program from; COLMAP's file takes 51 bytes a point
 
 
 def _cameras(scene: ExportScene) -> Cameras:
     if scene.cameras is None or len(scene.cameras) != len(scene.names):
-        raise ConfigError("This scene has no cameras with photo names, so only splat formats (ply, splat, spz) can be written.")
+        raise ConfigError("This scene has no cameras with photo names, so only files of splats and points can be written.")
     return scene.cameras
 
 
-def colmap(path: Path, scene: ExportScene) -> None:
+def colmap(path: Path, scene: ExportScene, text: bool = False) -> None:
     cameras = _cameras(scene)
     with _new_folder(path) as folder:
         names = _copy_photos(folder, scene)
         for mask in scene.masks:  # COLMAP looks for the photo's whole name with .png behind it
             _copy(mask, folder / "masks" / f"{mask.name}.png")
-        write_model(folder / "sparse" / "0", cameras, names, centers_as_points(scene.gaussians))
+        write_model(folder / "sparse" / "0", cameras, names, centers_as_points(scene.gaussians, MAX_POINTS), text)
+
+
+def colmap_text(path: Path, scene: ExportScene) -> None:
+    colmap(path, scene, text=True)
+
+
+def blender(path: Path, scene: ExportScene) -> None:
+    """train/ with the photos, and transforms_train.json, which names them without their ending (.png). Masks are not taken along: the format has
+    transparency instead. The angle, which is all that some readers know, says one focal length and the centre of the picture; keys as in transforms.json
+    say the rest."""
+    cameras = _cameras(scene)
+    with _new_folder(path) as folder:
+        names = _copy_photos(folder, scene, "train")
+        angle = 2 * math.atan(cameras.width / (2 * float(cameras.K[:, 0, 0].double().mean())))
+        write_transforms(folder / "transforms_train.json", cameras, [f"./train/{Path(n).stem}" for n in names], extra={"camera_angle_x": angle})
 
 
 def nerfstudio(path: Path, scene: ExportScene) -> None:
@@ -63,10 +74,10 @@ def _new_folder(path: Path) -> Iterator[Path]:
         yield folder
 
 
-def _copy_photos(folder: Path, scene: ExportScene) -> list[str]:
-    """Copies the photos into images/ and returns their names there; without photos, the names they had."""
+def _copy_photos(folder: Path, scene: ExportScene, into: str = "images") -> list[str]:
+    """Copies the photos into this folder and returns their names there; without photos, the names they had."""
     for photo in scene.photos:
-        _copy(photo, folder / "images" / photo.name)
+        _copy(photo, folder / into / photo.name)
     return [p.name for p in scene.photos] or list(scene.names)
 
 
@@ -77,11 +88,3 @@ def _copy(file: Path, target: Path) -> None:
     except OSError as e:
         raise CaptureError(f"{file} cannot be read ({e.strerror or e}); restore the scene folder or reconstruct again.") from e
     target.write_bytes(data)
-
-
-def centers_as_points(gaussians: Gaussians) -> PointCloud:
-    """The centres of the more opaque splats with their mean colour, at most MAX_POINTS, evenly taken."""
-    g = finite_gaussians(gaussians)
-    g = g[g.opacities > 0.1]
-    g = g[torch.arange(len(g))[:: max(1, -(-len(g) // MAX_POINTS))]]
-    return PointCloud(g.means, rgb_from_sh_dc(g.sh[:, 0]).clamp(0, 1))

@@ -7,7 +7,7 @@ or in each frame; distortion (OpenCV radial-tangential and fisheye) is removed w
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -192,14 +192,16 @@ def read_cameras(path: str | Path) -> Cameras:
     return Cameras(T, K, *size).validate()
 
 
-def write_transforms(path: str | Path, cameras: Cameras, files: Sequence[str], masks: Sequence[str] = ()) -> None:
+def write_transforms(
+    path: str | Path, cameras: Cameras, files: Sequence[str], masks: Sequence[str] = (), extra: Mapping[str, Any] | None = None
+) -> None:
     """Writes the cameras of the photos `files` (posix paths relative to the json), atomically. Intrinsics stand at the top
-    when all agree, else in each frame. `masks`: one for each photo, or none."""
+    when all agree, else in each frame. `masks`: one for each photo, or none. `extra`: more keys for the top."""
     if len(files) != len(cameras):
         raise ShapeError(f"write_transforms: {len(files)} files for {len(cameras)} cameras.")
     K = cameras.K.detach().cpu().double().numpy()
     T = cameras.cam_from_world.detach().cpu().double().numpy()
-    top: dict[str, Any] = {"camera_model": "OPENCV", "w": cameras.width, "h": cameras.height}
+    top: dict[str, Any] = {"camera_model": "OPENCV", "w": cameras.width, "h": cameras.height, **(extra or {})}
 
     def intrinsics(k: np.ndarray) -> dict[str, float]:
         return {"fl_x": k[0, 0], "fl_y": k[1, 1], "cx": k[0, 2], "cy": k[1, 2], "k1": 0.0, "k2": 0.0, "p1": 0.0, "p2": 0.0}

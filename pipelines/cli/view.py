@@ -32,13 +32,13 @@ class ViewCommand(CommonOptions):
 
     Examples:
       handful view out/
-      handful view out/scene.ply
+      handful view found.spz
       handful view out/ --photos fern/           (photos it has not learned from, in blue)
       handful view out/ --host 0.0.0.0 --port 8099
     """
 
     scene: tyro.conf.Positional[Path]
-    """Folder that `handful reconstruct` wrote, or a .ply with splats."""
+    """Folder that `handful reconstruct` wrote, or a file of splats (.ply .compressed.ply .splat .spz .sog .glb .usdc)."""
     port: int = 8080
     """First port to try; the next free one is taken."""
     host: str = "127.0.0.1"
@@ -50,16 +50,15 @@ class ViewCommand(CommonOptions):
     """Capture with cameras that the scene was made from: its other photos are shown, too, in blue."""
 
     def run(self) -> dict[str, Any]:
+        from ...data.splats import is_splat_file, read_splats
         from ...recon.errors import ConfigError
         from ...viewer.server import SceneServer
 
         if self.max_splats < 1:
             raise ConfigError(f"--max-splats must be at least 1, got {self.max_splats}.")
         console = self.console
-        if self.scene.suffix.lower() == ".ply":
-            from ...data.ply import read_gaussians
-
-            gaussians, folder, keeper = read_gaussians(self.scene), None, None
+        if is_splat_file(self.scene):
+            gaussians, folder, keeper = read_splats(self.scene), None, None
         else:
             from ..keeper import FolderKeeper
             from ..scene_folder import load_scene
@@ -67,7 +66,7 @@ class ViewCommand(CommonOptions):
             folder, keeper = load_scene(self.scene), FolderKeeper(self.scene)
             gaussians = folder.gaussians
         if folder is None and self.photos is not None:
-            raise ConfigError("--photos needs the scene's folder, not its .ply, to tell which photos it has learned from.")
+            raise ConfigError("--photos needs the scene's folder, not a file of splats, to tell which photos it has learned from.")
         with SceneServer(self.host, self.port, announce=console.say, max_splats=self.max_splats, keeper=keeper) as server:
             if folder is not None:
                 server.set_edits(folder.edits())

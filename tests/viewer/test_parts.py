@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import torch
 from handful.data.ply import read_gaussians
+from handful.data.splats import read_splats
 from handful.pipelines.keeper import FolderKeeper
 from handful.recon.camera import Cameras
 from handful.recon.edits import DropFaint, DropFar, DropLarge, DropLoose, Move, apply_edits
@@ -272,8 +273,9 @@ def test_what_is_taken_along_is_what_is_shown(server: SceneServer, tmp_path: Pat
         panel._format.value = text
         panel._take(client)
         file, content = sent.pop()
-        said = float(text.split("(")[1].removeprefix("about ").split(" ")[0]) * 1e6
-        assert file == f"scene.{name}" and (tmp_path / "exports" / file).read_bytes() == content
-        if not text.startswith(f"{name} (about"):
-            assert abs(len(content) - said) < 0.1e6
+        said = text.rsplit("(", 1)[1].removesuffix(" MB)")
+        assert (tmp_path / "exports" / file).read_bytes() == content and len(read_splats(tmp_path / "exports" / file)) == 3100, name
+        if not said.startswith("about"):
+            assert abs(len(content) / 1e6 - float(said)) < 0.1, name
+    assert {p.name for p in (tmp_path / "exports").iterdir()} == {"scene.ply", "scene.compressed.ply", "scene.splat", "scene.glb", "scene.spz", "scene.sog"}
     assert len(read_gaussians(tmp_path / "exports/scene.ply")) == 3100

@@ -1,0 +1,202 @@
+"""Binary glTF 2.0 with the extension KHR_gaussian_splatting, as ratified by Khronos; float32 throughout, so next to nothing is lost.
+
+Our own codec: a header, JSON, and one block of numbers. A primitive of POINTS with the attributes POSITION, COLOR_0 (for programs that
+only know points) and KHR_gaussian_splatting:ROTATION (xyzw), SCALE (standard deviations), OPACITY (0 to 1) and SH_DEGREE_l_COEF_n
+(l = 0 to 3, with the 0.5 of 3DGS not included), colours in sRGB. glTF's axes have y up where a PLY's have y down: the scene is turned by
+180 degrees about z, as splat-transform does.
+"""
+
+from __future__ import annotations
+
+import json
+import struct
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from ..recon.errors import CaptureError, HandfulError
+from ..recon.gaussians import Gaussians
+from ..recon.sh import rgb_from_sh_dc
+from .atomic import atomic_file
+from .splat_rows import ROWS, FiniteRows, Meter, Progress, empty_gaussians, half_turn
+
+__all__ = ["read_glb", "write_glb"]
+
+EXTENSION = "KHR_gaussian_splatting"
+_FLOAT, _BYTE = 5126, 5121
+_Z = 2  # the axis of the half turn between a PLY's axes and glTF's
+_TYPES = {5120: "i1", 5121: "u1", 5122: "<i2", 5123: "<u2", 5126: "<f4"}
+_WIDTHS = {"SCALAR": 1, "VEC2": 2, "VEC3": 3, "VEC4": 4}
+_KIND = {1: "SCALAR", 3: "VEC3", 4: "VEC4"}
+_MOST_JSON = 1 << 26
+
+
+# -- writing ---------------------------------------------------------------------------------------------------------------------------
+
+
+def write_glb(path: str | Path, gaussians: Gaussians, progress: Progress | None = None) -> None:
+    """Atomic. Raises HandfulError where the splats are more than the 4 GiB of a .glb hold."""
+    rows = FiniteRows.of(gaussians)
+    n, attributes = len(rows), _attributes(rows.sh_degree)
+    if not n:
+        raise HandfulError("There is no splat to write, and glTF has no empty list; write a .ply.")
+    sizes = [n * width * (1 if name == "COLOR_0" else 4) for name, width, _ in attributes]
+    bounds = [(g.means * torch.tensor([-1.0, -1.0, 1.0])).aminmax(dim=0) for g in rows.pieces()]
+    low, high = torch.stack([b.min for b in bounds]).amin(dim=0), torch.stack([b.max for b in bounds]).amax(dim=0)
+    text = json.dumps(_document(n, attributes, sizes, low.tolist(), high.tolist()), separators=(",", ":")).encode()
+    text += b" " * (-len(text) % 4)
+    total = 12 + 8 + len(text) + 8 + sum(sizes)
+    if total >= 1 << 32:
+        raise HandfulError(f"{n} splats would fill {total / 2**30:.1f} GiB, and a .glb has at most 4; write a .ply or .spz.")
+    meter = Meter(progress, n * len(attributes))
+    with atomic_file(path) as f:
+        f.write(struct.pack("<4sII", b"glTF", 2, total) + struct.pack("<I4s", len(text), b"JSON") + text)
+        f.write(struct.pack("<I4s", sum(sizes), b"BIN\0"))
+        for _, _, values in attributes:
+            for g in rows.pieces(meter):
+                f.write(np.ascontiguousarray(values(half_turn(g, _Z)).numpy()).data)
+
+
+def _attributes(degree: int) -> list[tuple[str, int, Callable[[Gaussians], torch.Tensor]]]:
+    """(name, numbers a splat, how they are made); each a multiple of four bytes."""
+
+    def color(g: Gaussians) -> torch.Tensor:
+        return (torch.cat([rgb_from_sh_dc(g.sh[:, 0]), g.opacities[:, None]], dim=1).clamp(0, 1) * 255).round().to(torch.uint8)
+
+    def coefficient(i: int) -> Callable[[Gaussians], torch.Tensor]:
+        return lambda g: g.sh[:, i]
+
+    named = [(f"{EXTENSION}:SH_DEGREE_{d}_COEF_{c}", 3, coefficient(d * d + c)) for d in range(degree + 1) for c in range(2 * d + 1)]
+    return [
+        ("POSITION", 3, lambda g: g.means),
+        ("COLOR_0", 4, color),
+        (f"{EXTENSION}:ROTATION", 4, lambda g: g.quats_wxyz[:, [1, 2, 3, 0]]),
+        (f"{EXTENSION}:SCALE", 3, lambda g: g.scales.nan_to_num()),
+        (f"{EXTENSION}:OPACITY", 1, lambda g: g.opacities),
+        *named,
+    ]
+
+
+def _document(n: int, attributes: list, sizes: list[int], low: list[float], high: list[float]) -> dict[str, Any]:
+    starts = np.cumsum([0, *sizes]).tolist()
+    accessors: list[dict[str, Any]] = []
+    for i, (name, width, _) in enumerate(attributes):
+        kind = {"componentType": _BYTE, "normalized": True} if name == "COLOR_0" else {"componentType": _FLOAT}
+        ends = {"min": low, "max": high} if name == "POSITION" else {}
+        accessors.append({"bufferView": i, "count": n, "type": _KIND[width], **kind, **ends})
+    extension = {"kernel": "ellipse", "colorSpace": "srgb_rec709_display", "projection": "perspective", "sortingMethod": "cameraDistance"}
+    primitive = {"mode": 0, "attributes": {name: i for i, (name, _, _) in enumerate(attributes)}, "extensions": {EXTENSION: extension}}
+    return {
+        "asset": {"version": "2.0", "generator": "Handful"},
+        "extensionsUsed": [EXTENSION],
+        "scene": 0,
+        "scenes": [{"nodes": [0]}],
+        "nodes": [{"mesh": 0}],
+        "meshes": [{"primitives": [primitive]}],
+        "buffers": [{"byteLength": starts[-1]}],
+        "bufferViews": [{"buffer": 0, "byteOffset": at, "byteLength": size, "target": 34962} for at, size in zip(starts, sizes, strict=False)],
+        "accessors": accessors,
+    }
+
+
+# -- reading ---------------------------------------------------------------------------------------------------------------------------
+
+
+def read_glb(path: str | Path, progress: Progress | None = None) -> Gaussians:
+    """The first primitive with the extension. Raises CaptureError when the file is broken, has none, compresses it, or places it by a node
+    (a translation, rotation or scale)."""
+    path = Path(path)
+    try:
+        size = path.stat().st_size
+        with path.open("rb") as f:
+            document, at = _header(f, size, path)
+            try:
+                return _read(f, document, at, size, path, progress)
+            except (KeyError, IndexError, TypeError, AttributeError, OverflowError) as e:
+                raise CaptureError(f"{path}: its JSON is not that of glTF with {EXTENSION} ({type(e).__name__}: {str(e)[:100]}).") from e
+    except OSError as e:
+        raise CaptureError(f"{path} cannot be read ({e.strerror or e}).") from e
+
+
+def _header(f: Any, size: int, path: Path) -> tuple[dict[str, Any], int]:
+    """(the JSON, where the numbers begin)"""
+    head = f.read(20)
+    if len(head) < 20 or head[:8] != struct.pack("<4sI", b"glTF", 2) or head[16:20] != b"JSON":
+        raise CaptureError(f"{path} is no binary glTF 2.0.")
+    length = struct.unpack("<I", head[12:16])[0]
+    if length > min(size - 20, _MOST_JSON):
+        raise CaptureError(f"{path}: its header promises {length} bytes of JSON, which it does not hold (truncated?); get it again.")
+    try:
+        document = json.loads(f.read(length))
+    except (ValueError, RecursionError) as e:
+        raise CaptureError(f"{path}: its JSON is broken ({str(e)[:100]}).") from e
+    block = f.read(8)
+    if not isinstance(document, dict) or block[4:] != b"BIN\0":
+        raise CaptureError(f"{path} is a glTF without numbers inside; only files that are one piece (.glb) are read.")
+    return document, 28 + length
+
+
+def _read(f: Any, document: dict[str, Any], start: int, size: int, path: Path, progress: Progress | None) -> Gaussians:
+    found = [(m, p) for m, mesh in enumerate(document.get("meshes", [])) for p in mesh["primitives"] if EXTENSION in p.get("extensions", {})]
+    if not found:
+        raise CaptureError(f"{path} holds no Gaussian splats (no primitive with {EXTENSION}).")
+    mesh, primitive = found[0]
+    extension = primitive["extensions"][EXTENSION]
+    if extension.get("extensions"):
+        raise CaptureError(f"{path} compresses its splats with {next(iter(extension['extensions']))}, which is not read; export them without.")
+    if extension.get("colorSpace", "srgb_rec709_display") != "srgb_rec709_display":
+        raise CaptureError(f"{path} has its colours in {extension['colorSpace']}; only srgb_rec709_display is read.")
+    for node in document.get("nodes", []):
+        if (node.get("mesh") == mesh or node.get("children")) and node.keys() & {"matrix", "translation", "rotation", "scale"}:
+            raise CaptureError(f"{path} places its splats by a node (translation, rotation or scale), which is not read; apply it in the program that wrote the file.")
+    attributes = primitive["attributes"]
+    degree = max((d for d in range(1, 4) if f"{EXTENSION}:SH_DEGREE_{d}_COEF_{2 * d}" in attributes), default=0)
+    n = document["accessors"][attributes["POSITION"]]["count"]
+    names = [(name, width) for name, width, _ in _attributes(degree) if name != "COLOR_0"]
+    views = {name: _View(document, attributes[name], width, n, start, size, path) for name, width in names}
+    out, meter = empty_gaussians(n, degree), Meter(progress, n * len(views))
+    columns = [out.means, out.quats_wxyz, out.log_scales, out.logit_opacities[:, None], *out.sh.unbind(1)]
+    for (name, _), column in zip(names, columns, strict=True):
+        for at in range(0, n, ROWS):
+            values = torch.from_numpy(views[name].rows(f, at, min(ROWS, n - at)))
+            column[at : at + ROWS] = values[:, [3, 0, 1, 2]] if name.endswith(":ROTATION") else values
+            meter.add(len(values))
+    if not bool((out.log_scales < 0).any()):  # else written by a draft of the extension, which had logarithms here
+        out.log_scales.clamp_min_(1e-30).log_()
+    out.logit_opacities.clamp_(1e-30, 1 - 2.0**-24).logit_()
+    for at in range(0, n, ROWS):  # in place: a turned copy would be as large as the scene
+        piece = out[at : at + ROWS]
+        turned = half_turn(piece, _Z)
+        piece.means[:], piece.quats_wxyz[:], piece.sh[:] = turned.means, turned.quats_wxyz, turned.sh
+    return out
+
+
+class _View:
+    """An accessor that has been checked against the file: its rows, piece by piece."""
+
+    def __init__(self, document: dict[str, Any], index: int, width: int, n: int, start: int, size: int, path: Path) -> None:
+        accessor = document["accessors"][index]
+        view = document["bufferViews"][accessor["bufferView"]]
+        kind = _TYPES.get(accessor["componentType"])
+        if kind is None or _WIDTHS.get(accessor["type"]) != width or accessor.get("sparse") or view.get("buffer", 0) != 0:
+            raise CaptureError(f"{path}: an attribute is stored in a way that is not read (sparse, or {accessor['type']} of {accessor['componentType']}).")
+        self._type, self._width = np.dtype(kind), width
+        self._stride = view.get("byteStride") or self._type.itemsize * width
+        self._at = start + view.get("byteOffset", 0) + accessor.get("byteOffset", 0)
+        self._normalized = bool(accessor.get("normalized"))
+        if not (0 < accessor["count"] == n) or self._at < start or self._stride < self._type.itemsize * width or self._at + (n - 1) * self._stride + self._type.itemsize * width > size:
+            raise CaptureError(f"{path}: its JSON promises {n} splats, which the file does not hold (truncated?); get it again.")
+
+    def rows(self, f: Any, first: int, count: int) -> np.ndarray:
+        """count,width float32; integers are brought to -1..1 where they are normalised."""
+        f.seek(self._at + first * self._stride)
+        used = self._type.itemsize * self._width
+        raw = np.frombuffer(f.read((count - 1) * self._stride + used), np.uint8)
+        raw = np.concatenate([raw, np.zeros(self._stride - used, np.uint8)]).reshape(count, self._stride)[:, :used]
+        values = np.ascontiguousarray(raw).view(self._type).astype(np.float32)
+        if self._normalized and self._type.kind in "ui":
+            values = np.maximum(values / np.iinfo(self._type).max, -1.0)
+        return values

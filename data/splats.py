@@ -1,0 +1,99 @@
+"""All files of splats that can be read and written, by name. A new format is one file with its two functions and one line here."""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Callable
+from dataclasses import dataclass
+from importlib import import_module
+from pathlib import Path
+
+from ..recon.errors import CaptureError
+from ..recon.gaussians import Gaussians
+from .splat_rows import Progress
+
+__all__ = ["SPLAT_FORMATS", "SplatFormat", "is_splat_file", "read_splats", "splat_format_of", "write_splats"]
+
+
+@dataclass(frozen=True)
+class SplatFormat:
+    """One format.
+
+    Attributes:
+        module: in this room, with the functions
+        reader: function(path, progress) -> Gaussians, raises CaptureError; and
+        writer: function(path, gaussians, progress) writes all or nothing.
+        suffixes: endings of a path that mean this format.
+        what: for the user, one line.
+    """
+
+    module: str
+    reader: str
+    writer: str
+    suffixes: tuple[str, ...]
+    what: str
+
+
+SPLAT_FORMATS: dict[str, SplatFormat] = {
+    "ply": SplatFormat("ply", "read_gaussians", "write_gaussians", (".ply",), "standard 3DGS layout, read by every splat viewer; nothing is lost"),
+    "compressed-ply": SplatFormat("compressed_ply", "read_compressed_ply", "write_compressed_ply", (".compressed.ply",), "PlayCanvas' layout, about a quarter of the ply"),
+    "splat": SplatFormat("splat_file", "read_splat", "write_splat", (".splat",), "32 bytes a splat, no view-dependent colour"),
+    "spz": SplatFormat("spz", "read_spz", "write_spz", (".spz",), "Niantic's, compressed to about a tenth of the ply"),
+    "sog": SplatFormat("sog", "read_sog", "write_sog", (".sog",), "PlayCanvas' images in a zip (or, without the ending, in a folder), a tenth to a twentieth of the ply"),
+    "glb": SplatFormat("glb", "read_glb", "write_glb", (".glb",), "glTF with KHR_gaussian_splatting; next to nothing is lost"),
+    "usd": SplatFormat("usd", "read_usd", "write_usd", (".usdc", ".usd", ".usda", ".usdz"), "OpenUSD's ParticleField3DGaussianSplat, by usd-core; next to nothing is lost"),
+}
+
+
+def splat_format_of(path: str | Path) -> str | None:
+    """The format that the ending of `path` means; the longer ending wins. None for any other."""
+    name = Path(path).name.lower()
+    found = [(len(s), key) for key, f in SPLAT_FORMATS.items() for s in f.suffixes if name.endswith(s)]
+    return max(found)[1] if found else None
+
+
+def is_splat_file(path: str | Path) -> bool:
+    """Whether `read_splats` is for this path: a file with one of the endings, or a SOG folder or its meta.json."""
+    path = Path(path)
+    if path.is_dir():
+        return (path / "meta.json").is_file() and not (path / "scene.ply").is_file()
+    return splat_format_of(path) is not None or path.name == "meta.json"
+
+
+def read_splats(path: str | Path, progress: Progress | None = None) -> Gaussians:
+    """Reads any of the formats, told by the first bytes, or by the ending where they tell nothing (.splat).
+
+    Raises CaptureError in one sentence when the file is none of them or is broken.
+    """
+    path = Path(path)
+    return _function(_format_inside(path), "reader")(path, progress)
+
+
+def write_splats(path: str | Path, gaussians: Gaussians, format: str, progress: Progress | None = None) -> None:
+    """Writes in one of SPLAT_FORMATS, all or nothing. Raises HandfulError when the disk cannot be written."""
+    _function(format, "writer")(path, gaussians, progress)
+
+
+def _function(format: str, kind: str) -> Callable:
+    f = SPLAT_FORMATS[format]
+    return getattr(import_module(f".{f.module}", __package__), getattr(f, kind))
+
+
+def _format_inside(path: Path) -> str:
+    if path.is_dir() or path.name == "meta.json":
+        return "sog"
+    try:
+        with path.open("rb") as f:
+            head = f.read(65536)
+    except OSError as e:
+        raise CaptureError(f"{path} cannot be read ({e.strerror or e}).") from e
+    if splat_format_of(path) == "usd":  # a .usdz begins like any zip
+        return "usd"
+    if head.startswith(b"ply"):
+        return "compressed-ply" if b"packed_position" in head.split(b"end_header", 1)[0] else "ply"
+    magics = {b"\x1f\x8b": "spz", struct.pack("<I", 0x5053474E): "spz", b"PK\x03\x04": "sog", b"glTF": "glb"}
+    found = next((name for magic, name in magics.items() if head.startswith(magic)), splat_format_of(path))
+    if found is None:
+        endings = ", ".join(s for f in SPLAT_FORMATS.values() for s in f.suffixes)
+        raise CaptureError(f"{path} is no file of splats that can be read; these are: {endings}.")
+    return found
