@@ -30,6 +30,7 @@ __all__ = [
     "sim3_log",
     "so3_exp",
     "so3_log",
+    "turn_to",
     "umeyama",
 ]
 
@@ -97,6 +98,20 @@ def so3_log(R: Float[Tensor, "*batch 3 3"]) -> Float[Tensor, "*batch 3"]:
     s = torch.where(small, torch.ones_like(s2), s2).sqrt()
     # angle / sin(angle / 2); near the identity asin's series 2 (1 + s^2 / 6), which has a gradient there
     return v * torch.where(small, 2 + s2 / 3, 2 * torch.atan2(s, w) / s)
+
+
+def turn_to(source: Float[Tensor, "3"], target: tuple[float, float, float]) -> Float[Tensor, "3 3"]:
+    """The rotation (float64) by the shortest way that brings the direction `source` to the unit vector `target`; half a turn about an axis of the frame's choice
+    where they are opposite."""
+    a, b = torch.nn.functional.normalize(source.detach().cpu().double(), dim=0), torch.tensor(target, dtype=torch.float64)
+    axis, cosine = torch.linalg.cross(a, b), a @ b
+    sine = torch.linalg.vector_norm(axis)
+    if float(sine) < 1e-9:
+        across = torch.linalg.cross(b, torch.eye(3, dtype=torch.float64)[int(b.abs().argmin())])
+        axis = torch.nn.functional.normalize(across, dim=0) * (torch.pi if float(cosine) < 0 else 0.0)
+    else:
+        axis = axis / sine * torch.atan2(sine, cosine)
+    return so3_exp(axis)
 
 
 def rotation_angle(R: Float[Tensor, "*batch 3 3"]) -> Float[Tensor, "*batch"]:

@@ -10,7 +10,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from ..recon.edits import CropBox, DropFaint, DropFar, DropLarge, DropLoose, EditStep, Move, dropped_by
-from ..recon.se3 import quat_from_matrix, so3_exp
+from ..recon.se3 import quat_from_matrix, turn_to
 from .page import Page
 from .picker import Picker
 from .splats import SCENE_DEPTH, faded, tinted
@@ -24,14 +24,7 @@ OFF_SIZE, OFF_FAR = 2.0, 50.0  # ends of the sliders: nothing is dropped
 
 def upright(up: Float[Tensor, "3"], floor: Float[Tensor, "3"] | None = None, what: str = "up") -> Move:
     """The move after which `up` is z, by the shortest turn, and the point `floor` lies at height 0."""
-    z = torch.nn.functional.normalize(up.double(), dim=0)
-    axis = torch.linalg.cross(z, torch.tensor([0.0, 0.0, 1.0], dtype=torch.float64))
-    sine = axis.norm()
-    if float(sine) < 1e-9:  # it is z already, or upside down: half a turn about x
-        axis = torch.tensor([torch.pi, 0.0, 0.0], dtype=torch.float64) if float(z[2]) < 0 else torch.zeros(3, dtype=torch.float64)
-    else:
-        axis = axis / sine * torch.atan2(sine, z[2])
-    R = so3_exp(axis)
+    R = turn_to(up, (0.0, 0.0, 1.0))
     w, a, b, c = quat_from_matrix(R).tolist()
     height = 0.0 if floor is None else -float((R @ floor.double())[2])
     return Move((w, a, b, c), (0.0, 0.0, height), 1.0, what, upright=True)

@@ -19,6 +19,7 @@ from .demo import Demo
 from .doctor import Doctor
 from .evaluate import Evaluate
 from .export import Export
+from .mesh import MeshCommand
 from .reconstruct import Reconstruct
 from .render import RenderCommand
 from .view import ViewCommand
@@ -30,6 +31,7 @@ COMMANDS: dict[str, type] = {
     "view": ViewCommand,
     "render": RenderCommand,
     "export": Export,
+    "mesh": MeshCommand,
     "evaluate": Evaluate,
     "benchmark": Benchmark,
     "demo": Demo,

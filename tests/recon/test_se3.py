@@ -24,6 +24,7 @@ from handful.recon.se3 import (
     sim3_log,
     so3_exp,
     so3_log,
+    turn_to,
     umeyama,
 )
 from scipy.spatial.transform import Rotation
@@ -196,3 +197,12 @@ def test_alignment_of_noisy_cameras() -> None:
     s = align_cameras(cams, noisy)
     assert math.degrees(rotation_angle(s.R).item()) < 1 and abs(s.scale.item() - 1) < 0.02
     assert np.allclose(s.apply(cams.centers).numpy(), noisy.centers.numpy(), atol=0.1)
+
+
+@pytest.mark.parametrize("source", [(0.0, 1.0, 0.0), (0.0, -2.0, 0.0), (0.3, 0.1, -0.5), (0.0, -1.0, 1e-10)])
+def test_turn_to_goes_the_shortest_way(source: tuple[float, float, float]) -> None:
+    a, b = torch.tensor(source, dtype=torch.float64), torch.tensor([0.0, 1.0, 0.0], dtype=torch.float64)
+    R = turn_to(a, (0.0, 1.0, 0.0))
+    torch.testing.assert_close(R @ a / a.norm(), b, atol=1e-8, rtol=0)
+    torch.testing.assert_close(R @ R.T, torch.eye(3, dtype=torch.float64), atol=1e-12, rtol=0)
+    assert float(rotation_angle(R)) == pytest.approx(float(torch.arccos((a @ b / a.norm()).clamp(-1, 1))), abs=1e-6)

@@ -1,0 +1,197 @@
+"""Meshes by Open3D (Zhou et al. 2018; MIT): fusion of depth maps, small parts, Poisson, textures, files. The only file that imports open3d (extra `mesh`)."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+from ..recon.camera import Cameras
+from ..recon.errors import BackendUnavailable, ConfigError, HandfulError
+from ..recon.mesh import Mesh
+from .atomic import beside, clear_leftovers, write_bytes, writing
+from .mesh_glb import glb_of_mesh, vertex_normals
+
+__all__ = ["MESH_SUFFIXES", "fuse_depth", "keep_large_parts", "textured", "watertight", "write_mesh"]
+
+MESH_SUFFIXES = (".glb", ".ply", ".obj", ".stl")
+_BLOCK, _BLOCKS = 16, 2000  # voxels along a block's edge, and blocks to begin with: 80 KB each, more when they are needed
+_GUTTER, _STRETCH = 2.0, 0.5  # of a texture: pixels between its pieces, and how far they may be stretched
+
+
+def _open3d() -> Any:
+    try:
+        import open3d
+    except (ImportError, OSError) as e:  # OSError: a system library it needs is missing
+        raise BackendUnavailable(f"Meshes need open3d, which cannot be imported ({e}); run `pip install 'handful[mesh]'` (or `pip install open3d`).") from e
+    return open3d
+
+
+def fuse_depth(
+    depth: Float[Tensor, "V H W"],
+    color: Float[Tensor, "V H W 3"],
+    cameras: Cameras,
+    voxel: float,
+    truncation: float,
+    progress: Callable[[int, int], None] | None = None,
+) -> Mesh:
+    """The zero level of a truncated signed distance field averaged over all depth maps (Curless and Levoy 1996).
+
+    Args:
+        depth: z-depth at pixel centres, world units, 0 = none; color: sRGB in [0, 1].
+        voxel, truncation: edge of a voxel, and how far from a surface it is written, world units.
+        progress: called with (maps done, maps).
+
+    Raises HandfulError when nothing is left to make a surface of.
+    """
+    o3d = _open3d()
+    f32 = o3d.core.float32
+    # the older ScalableTSDFVolume finds no surface in Open3D 0.20
+    grid = o3d.t.geometry.VoxelBlockGrid(("tsdf", "weight", "color"), (f32, f32, f32), (1, 1, 3), voxel, _BLOCK, _BLOCKS, o3d.core.Device("CPU:0"))
+    cameras = cameras.to("cpu")
+    for i in range(len(cameras)):
+        z = np.ascontiguousarray(depth[i].float().cpu().numpy())
+        if not (z > 0).any():
+            continue
+        rgb = np.ascontiguousarray(color[i].clamp(0, 1).float().cpu().numpy())
+        maps = [o3d.t.geometry.Image(o3d.core.Tensor(x)) for x in (z, rgb)]
+        pose = [o3d.core.Tensor(x.double().numpy()) for x in (cameras.K[i], cameras.cam_from_world[i])]  # it cuts pixels off to whole numbers: ours
+        limits = (1.0, float(z.max()) + 1.0, truncation / voxel)  # of a unit of depth, the farthest, the truncation in voxels
+        blocks = grid.compute_unique_block_coordinates(maps[0], *pose, *limits)
+        grid.integrate(blocks, *maps, *pose, *limits)
+        if progress is not None:
+            progress(i + 1, len(cameras))
+    made = grid.extract_triangle_mesh(weight_threshold=0.5) if bool((depth > 0).any()) else None
+    if made is None or len(made.triangle.indices) == 0:
+        raise HandfulError("The depth of this scene makes no surface at this resolution; try a finer one (--resolution), or look at its depth in the viewer.")
+    return Mesh(
+        made.vertex.positions.numpy().astype(np.float64), made.triangle.indices.numpy().astype(np.int32), made.vertex.colors.numpy().astype(np.float64).clip(0, 1)
+    )
+
+
+def keep_large_parts(mesh: Mesh, smallest: int) -> Mesh:
+    """Without connected parts of fewer than `smallest` triangles; the largest always stays."""
+    made = _to(mesh)
+    part, sizes, _ = made.cluster_connected_triangles()
+    part, sizes = np.asarray(part), np.asarray(sizes)
+    keep: Bool[np.ndarray, "K"] = (sizes >= smallest) | (np.arange(len(sizes)) == sizes.argmax())
+    made.remove_triangles_by_mask(~keep[part])
+    made.remove_unreferenced_vertices()
+    return _from(made)
+
+
+def watertight(mesh: Mesh, depth: int = 9) -> Mesh:
+    """A closed surface through the vertices (screened Poisson, Kazhdan and Hoppe 2013); where nothing was seen it is bridged. `depth`: of its octree."""
+    o3d = _open3d()
+    used = np.unique(mesh.triangles)  # a vertex without a triangle has no normal
+    points = o3d.geometry.PointCloud(o3d.utility.Vector3dVector(mesh.vertices[used]))
+    points.normals = o3d.utility.Vector3dVector(vertex_normals(mesh.vertices, mesh.triangles)[used])
+    points.colors = o3d.utility.Vector3dVector(mesh.colors[used])
+    made, _ = o3d.geometry.TriangleMesh.create_from_point_cloud_poisson(points, depth=depth, scale=1.5)
+    return _capped(_from(made))
+
+
+def _capped(mesh: Mesh) -> Mesh:
+    """Its borders closed by a fan each: the surface leaves Poisson's octree now and then."""
+    edges = np.concatenate([mesh.triangles[:, [i, (i + 1) % 3]] for i in range(3)])
+    _, inverse, times = np.unique(np.sort(edges, axis=1), axis=0, return_inverse=True, return_counts=True)
+    border = edges[times[inverse.reshape(-1)] == 1]
+    if len(border) == 0:
+        return mesh
+    loop = np.arange(len(mesh.vertices))
+    while True:  # each vertex takes the smallest number along its border
+        before = loop.copy()
+        np.minimum.at(loop, border[:, 0], before[border[:, 1]])
+        np.minimum.at(loop, border[:, 1], before[border[:, 0]])
+        if np.array_equal(loop, before):
+            break
+    names, of = np.unique(loop[border[:, 0]], return_inverse=True)
+    middles = [(mesh.vertices[ring].mean(0), mesh.colors[ring].mean(0)) for ring in (border[of == k, 0] for k in range(len(names)))]
+    fans = np.stack([border[:, 1], border[:, 0], len(mesh.vertices) + of], 1).astype(np.int32)
+    places, colors = (np.stack([m[k] for m in middles]) for k in (0, 1))
+    return Mesh(np.concatenate([mesh.vertices, places]), np.concatenate([mesh.triangles, fans]), np.concatenate([mesh.colors, colors]))
+
+
+def textured(mesh: Mesh, images: Float[Tensor, "V H W 3"], cameras: Cameras, size: int = 2048) -> Mesh:
+    """The same with a texture, blended from the photos. Raises HandfulError where the mesh cannot be unfolded (it must be a manifold)."""
+    o3d = _open3d()
+    legacy = _to(mesh)
+    legacy.remove_non_manifold_edges()
+    legacy.remove_degenerate_triangles()
+    legacy.remove_unreferenced_vertices()
+    made = o3d.t.geometry.TriangleMesh.from_legacy(legacy)
+    try:
+        made.compute_uvatlas(size, _GUTTER, _STRETCH, parallel_partitions=8)
+        pictures = [o3d.t.geometry.Image(np.ascontiguousarray((image.clamp(0, 1) * 255).round().byte().cpu().numpy())) for image in images]
+        shifted = cameras.K.double().cpu().numpy().copy()
+        shifted[:, :2, 2] -= 0.5  # Open3D puts pixel centres at whole numbers
+        K = [o3d.core.Tensor(k) for k in shifted]
+        T = [o3d.core.Tensor(t) for t in cameras.cam_from_world.double().cpu().numpy()]
+        texture = made.project_images_to_albedo(pictures, K, T, size, True)
+    except RuntimeError as e:
+        raise HandfulError(f"No texture could be laid on this mesh ({str(e).strip().splitlines()[-1]}); leave --texture away for a colour per vertex.") from e
+    plain = _from(made.to_legacy())
+    return replace(plain, colors=_from(legacy).colors, uvs=made.triangle.texture_uvs.numpy(), texture=texture.as_tensor().numpy()[..., :3].copy())
+
+
+def write_mesh(path: Path, mesh: Mesh) -> None:
+    """Writes .glb, .ply, .obj (with its .mtl and texture) or .stl, beside and then renamed. Raises ConfigError for another ending, and for a texture in
+    a .ply or .stl, which have none."""
+    suffix = path.suffix.lower()
+    if suffix not in MESH_SUFFIXES:
+        raise ConfigError(f"{path}: meshes are written as {', '.join(MESH_SUFFIXES)}; {suffix or 'no ending'} is not one of them.")
+    if mesh.texture is not None and suffix in (".ply", ".stl"):
+        raise ConfigError(f"{path}: {suffix} holds no texture; use .glb or .obj, or leave --texture away.")
+    if suffix == ".glb":
+        with writing(path):
+            if path.is_dir():
+                raise IsADirectoryError(21, "is a folder", str(path))
+        write_bytes(path, glb_of_mesh(mesh))
+        return
+    o3d = _open3d()
+    with writing(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if path.is_dir():
+            raise IsADirectoryError(21, "is a folder", str(path))
+        clear_leftovers(path.parent, folders_too=True)
+        staging = beside(path)
+        staging.mkdir()
+    try:
+        file = staging / path.name
+        if mesh.texture is not None and mesh.uvs is not None:
+            made = o3d.t.geometry.TriangleMesh.from_legacy(_to(mesh))
+            made.triangle.texture_uvs = o3d.core.Tensor(np.ascontiguousarray(mesh.uvs, dtype=np.float32))
+            made.material.set_default_properties()
+            made.material.material_name = "defaultLit"
+            made.material.texture_maps["albedo"] = o3d.t.geometry.Image(np.ascontiguousarray(mesh.texture))
+            done = o3d.t.io.write_triangle_mesh(str(file), made)
+        else:
+            done = o3d.io.write_triangle_mesh(str(file), _to(mesh, normals=True))
+        if not done or not file.is_file():
+            raise HandfulError(f"Cannot write {path}: open3d could not; is the disk full?")
+        with writing(path):
+            for part in sorted(staging.iterdir(), key=lambda p: p == file):  # what it refers to first
+                part.replace(path.with_name(part.name))
+    finally:
+        shutil.rmtree(staging, ignore_errors=True)
+
+
+def _from(made: Any) -> Mesh:
+    vertices, triangles = np.asarray(made.vertices), np.asarray(made.triangles)
+    colors = np.asarray(made.vertex_colors) if made.has_vertex_colors() else np.full_like(vertices, 0.5)
+    return Mesh(vertices.astype(np.float64), triangles.astype(np.int32), colors.astype(np.float64))
+
+
+def _to(mesh: Mesh, normals: bool = False) -> Any:
+    o3d = _open3d()
+    made = o3d.geometry.TriangleMesh(o3d.utility.Vector3dVector(mesh.vertices), o3d.utility.Vector3iVector(mesh.triangles))
+    made.vertex_colors = o3d.utility.Vector3dVector(mesh.colors)
+    if normals:
+        made.compute_vertex_normals()
+    return made

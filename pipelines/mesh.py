@@ -1,0 +1,131 @@
+"""A scene's surface as a mesh: depth rendered from the photos' places and between them, fused."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from ..data.mesh_open3d import fuse_depth, keep_large_parts, textured, watertight
+from ..recon.camera import Cameras
+from ..recon.errors import ConfigError
+from ..recon.framing import frame_scene
+from ..recon.mesh import Mesh
+from ..recon.scene import SplatScene
+from .paths import between_path
+
+__all__ = ["MeshOptions", "facing", "mesh_scene", "turned"]
+
+SOLID = 0.6  # opacity from which a pixel has a depth
+EDGE = 0.03  # of the depth: a jump between neighbours across which the rendered depth lies on neither side
+GRAZING = 0.2  # cosine between the line of sight and the normal below which a depth is not believed
+BETWEEN = 8  # cameras between two photos
+
+
+@dataclass(frozen=True)
+class MeshOptions:
+    """How to make the mesh.
+
+    Attributes:
+        resolution: voxels along the typical distance from the photos to the scene.
+        reach: what lies further than so many times that distance is left out.
+        smallest: parts of fewer triangles are left out.
+        between: look from between the photos, too.
+        texture: size of a texture from the photos, pixels; 0 = a colour per vertex. watertight: close it (Poisson).
+    """
+
+    resolution: int = 256
+    reach: float = 3.0
+    smallest: int = 500
+    between: bool = True
+    texture: int = 0
+    watertight: bool = False
+
+    def __post_init__(self) -> None:
+        """Raises ConfigError."""
+        if not 16 <= self.resolution <= 4096:
+            raise ConfigError(f"--resolution must be from 16 to 4096, got {self.resolution}.")
+        if not self.reach > 0:
+            raise ConfigError(f"--reach must be more than 0, got {self.reach:g}.")
+        if self.smallest < 0 or not (self.texture == 0 or 64 <= self.texture <= 16384):
+            raise ConfigError(f"--smallest must be 0 or more and --texture 0 or from 64 to 16384, got {self.smallest} and {self.texture}.")
+
+
+def mesh_scene(
+    scene: SplatScene,
+    options: MeshOptions = MeshOptions(),
+    photos: Sequence[Float[Tensor, "H W 3"]] = (),
+    progress: Callable[[str, float], None] | None = None,
+) -> Mesh:
+    """The surface that the photos see, in the scene's world.
+
+    Args:
+        photos: those of scene.cameras; needed for a texture.
+        progress: called with what is done and the share of it.
+
+    Raises ConfigError for a texture without photos, BackendUnavailable without open3d, HandfulError for a scene without a surface.
+    """
+    if options.texture and len(photos) != len(scene.cameras):
+        raise ConfigError("A texture needs the photos; mesh a scene folder, or leave --texture away.")
+    tell = progress or (lambda what, share: None)
+    g = scene.gaussians
+    framing = frame_scene(scene.cameras, g.means, g.opacities)
+    cameras = _cameras(scene, options)
+    depth, color = [], []
+    for i in range(len(cameras)):
+        tell("rendering depth", i / len(cameras))
+        z, rgb = _believed(scene, cameras[i], options.reach * framing.depth)
+        depth.append(z)
+        color.append(rgb)
+    voxel = framing.depth / options.resolution
+    mesh = fuse_depth(torch.stack(depth), torch.stack(color), cameras, voxel, 4 * voxel, lambda done, n: tell("fusing", done / n))
+    mesh = keep_large_parts(mesh, options.smallest)
+    if options.watertight:
+        tell("closing", 0.0)
+        mesh = watertight(mesh, max(6, min(12, round(float(np.log2(np.ptp(mesh.vertices, axis=0).max() / voxel))))))
+    if options.texture:
+        tell("laying the texture", 0.0)
+        mesh = textured(mesh, torch.stack(list(photos)), scene.cameras, options.texture)
+    return mesh
+
+
+def turned(mesh: Mesh, R: Float[np.ndarray, "3 3"]) -> Mesh:
+    """The same with x -> R x."""
+    return Mesh(mesh.vertices @ R.T, mesh.triangles, mesh.colors, mesh.uvs, mesh.texture)
+
+
+def facing(up: Float[Tensor, "3"], forward: Float[Tensor, "3"]) -> Float[np.ndarray, "3 3"]:
+    """The rotation after which `up` is y, and who looks along `forward` looks along -z: what programs that read glTF show first."""
+    y = torch.nn.functional.normalize(up.double(), dim=0)
+    z = -(forward.double() - (forward.double() @ y) * y)
+    if float(torch.linalg.vector_norm(z)) < 1e-6:  # straight up or down
+        z = torch.linalg.cross(y, torch.eye(3, dtype=torch.float64)[int(y.abs().argmin())])
+    z = torch.nn.functional.normalize(z, dim=0)
+    return torch.stack([torch.linalg.cross(y, z), y, z]).numpy()
+
+
+def _cameras(scene: SplatScene, options: MeshOptions) -> Cameras:
+    photos = scene.cameras.to("cpu", torch.float64)
+    if not options.between or len(photos) < 2:
+        return photos.to(dtype=torch.float32)
+    framing = frame_scene(photos, scene.gaussians.means, scene.gaussians.opacities)
+    return between_path(photos, framing, 1 + (len(photos) - 1) * BETWEEN).to(dtype=torch.float32)
+
+
+def _believed(scene: SplatScene, camera: Cameras, farthest: float) -> tuple[Float[Tensor, "H W"], Float[Tensor, "H W 3"]]:
+    """Rendered depth where there is a surface (0 elsewhere), and the colours."""
+    out = scene.render(camera)
+    z, alpha = out.depth[0].cpu(), out.alpha[0].cpu()
+    jump = torch.zeros_like(z)
+    for axis in (0, 1):
+        step = z.diff(dim=axis).abs()
+        first, last = (0, 0, 0, 1) if axis == 0 else (0, 1, 0, 0), (0, 0, 1, 0) if axis == 0 else (1, 0, 0, 0)
+        jump = torch.maximum(jump, torch.maximum(torch.nn.functional.pad(step, first), torch.nn.functional.pad(step, last)))
+    # a surface seen at an angle steps, too: by its depth over the focal length and the tangent of that angle
+    slope = z / float(camera.K[0, 0, 0]) / GRAZING
+    sure = (alpha > SOLID) & (jump < torch.maximum(EDGE * z, slope)) & (z > 0) & (z < farthest) & torch.isfinite(z)
+    return torch.where(sure, z, 0.0), out.color[0].cpu().nan_to_num(0.0).clamp(0, 1)
