@@ -50,7 +50,7 @@ def read_edits(path: Path) -> tuple[EditStep, ...]:
     for i, step in enumerate(data["steps"]):
         try:
             steps.append(_step(step))
-        except (ConfigError, TypeError, ValueError) as e:
+        except (ConfigError, TypeError, ValueError, ArithmeticError) as e:
             raise CaptureError(f"{path}, step {i + 1}: {str(e).rstrip('.')}; {hint}.") from e
     return tuple(steps)
 

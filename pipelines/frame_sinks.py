@@ -141,7 +141,8 @@ class _Ffmpeg:
             ffmpeg_exe(), "-y", "-loglevel", "error", "-nostdin",
             "-f", "rawvideo", "-pix_fmt", "rgb24", "-s", f"{width}x{height}", "-r", f"{fps:g}", "-i", "-", *options, str(file.absolute()),
         ]  # fmt: skip
-        self._process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=self._messages)
+        # a session of its own: Ctrl-C in the terminal is ours to handle, ffmpeg ends its segment in peace
+        self._process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=self._messages, start_new_session=True)
 
     def write(self, frame: Float[Tensor, "H W 3"]) -> None:
         assert self._process.stdin is not None
@@ -317,6 +318,6 @@ class Mp4Sink(_FfmpegSink):
         (folder / "list.txt").write_text("".join(f"file '{segment.name}'\n" for segment in self._segments))
         command = [ffmpeg_exe(), "-y", "-loglevel", "error", "-nostdin", "-f", "concat", "-safe", "0", "-i", str((folder / "list.txt").absolute()),
                    "-c", "copy", "-movflags", "+faststart", "-f", "mp4", str(self._partial.absolute())]  # fmt: skip
-        done = subprocess.run(command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+        done = subprocess.run(command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, start_new_session=True)
         if done.returncode != 0:
             raise _failure(self.out, done.stderr)

@@ -15,11 +15,11 @@ from ..data.splats import SPLAT_FORMATS, write_splats
 from ..recon.camera_path import CameraPath
 from ..recon.edits import EditStep
 from ..recon.gaussians import Gaussians
-from .path_file import load_path, save_path
+from .path_file import PATH, load_path, save_path
 
-__all__ = ["EXPORTS", "PATH", "FolderKeeper"]
+__all__ = ["EXPORTS", "FolderKeeper"]
 
-PATH, EXPORTS = "path.json", "exports"
+EXPORTS = "exports"
 
 
 class FolderKeeper:

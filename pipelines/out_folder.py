@@ -13,6 +13,7 @@ from ..data.files import list_photos
 from ..data.scene_mark import is_scene_folder
 from ..recon.errors import CaptureError, CheckpointError
 from .checkpoint import load_checkpoint
+from .path_file import PATH
 
 __all__ = ["SCENE_FILES", "STATE", "START", "claim_out", "take_back"]
 
@@ -89,9 +90,13 @@ def _make_room(out: Path, fingerprint: str, overwrite: bool) -> None:
 
 
 def _set_edits_aside(out: Path) -> None:
-    """Edits belong to the scene they were made on: another one's world is another. They stay at hand under another name."""
-    if (out / EDITS).exists():
-        (out / EDITS).replace(out / EDITS.replace(".json", ".before.json"))
+    """Edits and camera path belong to the scene they were made on: another one's world is another. They stay at hand under another name."""
+    for name in (EDITS, PATH):
+        if (out / name).exists():
+            stem, i = name.removesuffix(".json"), 1
+            while (aside := out / f"{stem}.before{i if i > 1 else ''}.json").exists():
+                i += 1
+            (out / name).replace(aside)
 
 
 def fingerprint_of(file: Path) -> str | None:

@@ -22,7 +22,9 @@ from ..recon.camera_path import CameraPath
 from ..recon.errors import ConfigError, ShapeError
 from .paths import PATHS
 
-__all__ = ["load_path", "save_path"]
+__all__ = ["PATH", "load_path", "save_path"]
+
+PATH = "path.json"  # of the viewer, in a scene's folder
 
 _FORMAT, _VERSION = "handful-camera-path", 1
 _MAX_BYTES, _MAX_KEYFRAMES = 64_000_000, 100_000

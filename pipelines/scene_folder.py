@@ -30,9 +30,11 @@ from ..data.nerfstudio_json import read_cameras, write_transforms
 from ..data.ply import read_gaussians, write_gaussians
 from ..data.scene_mark import EXTENTS, is_scene_folder
 from ..recon.camera import Cameras
-from ..recon.edits import EditStep, apply_edits
+from ..recon.edits import EditStep, apply_edits, scale_after
 from ..recon.errors import CaptureError, HandfulError
 from ..recon.gaussians import Gaussians
+from ..recon.raster.closer import CloserRasterizer
+from ..recon.raster.constants import NEAR_PLANE
 from ..recon.raster.registry import get_rasterizer
 from ..recon.scene import SplatScene
 from .config import to_jsonable
@@ -63,7 +65,8 @@ class SceneFolder:
         if not steps:
             return self
         gaussians, cameras = apply_edits(self.gaussians, self.cameras, steps)
-        return replace(self, scene=replace(self.scene, gaussians=gaussians, cameras=cameras))
+        rasterizer = CloserRasterizer(self.scene.rasterizer, NEAR_PLANE * scale_after(steps))
+        return replace(self, scene=replace(self.scene, gaussians=gaussians, cameras=cameras, rasterizer=rasterizer))
 
     @property
     def gaussians(self) -> Gaussians:

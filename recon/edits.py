@@ -21,7 +21,7 @@ from .gaussians import Gaussians
 from .se3 import Similarity, matrix_from_quat, quat_from_matrix, quat_multiply
 from .sh import sh_basis
 
-__all__ = ["STEPS", "CropBox", "DropFaint", "DropFar", "DropLarge", "DropLoose", "EditStep", "Move", "apply_edits", "carry_between", "connected_parts", "dropped_by", "move_gaussians", "up_after"]
+__all__ = ["STEPS", "CropBox", "DropFaint", "DropFar", "DropLarge", "DropLoose", "EditStep", "Move", "apply_edits", "carry_between", "connected_parts", "dropped_by", "move_gaussians", "scale_after", "up_after"]
 
 Vector = tuple[float, float, float]
 
@@ -235,6 +235,11 @@ def up_after(steps: Sequence[EditStep]) -> Float[Tensor, "3"] | None:
         if isinstance(step, Move):
             up = torch.tensor([0.0, 0.0, 1.0], dtype=torch.float64) if step.upright else None if up is None else step.similarity.R @ up
     return up
+
+
+def scale_after(steps: Sequence[EditStep]) -> float:
+    """How many times larger the world is after all steps."""
+    return math.prod(step.scale for step in steps if isinstance(step, Move))
 
 
 def carry_between(old: Sequence[EditStep], new: Sequence[EditStep]) -> Similarity | None:

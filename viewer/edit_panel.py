@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -11,6 +12,7 @@ from torch import Tensor
 
 from ..recon.edits import CropBox, DropFaint, DropFar, DropLarge, DropLoose, EditStep, Move, dropped_by
 from ..recon.se3 import quat_from_matrix, turn_to
+from .newest import NewestWins
 from .page import Page
 from .picker import Picker
 from .splats import SCENE_DEPTH, faded, tinted
@@ -36,6 +38,8 @@ class EditPanel:
         self._undone: list[EditStep] = []
         self._box: tuple[Any, Any] | None = None  # the gizmo, and the edges it carries
         self._pair: Tensor | None = None  # two points whose distance is to be set, world frame
+        self._moves: list[Move] = []  # of the edits when the page was last refreshed
+        self._counter = NewestWins("handful-floaters")
         gui = page.gui
         with gui.add_folder("Edit", expand_by_default=False):
             self._list = gui.add_markdown("No edits.")
@@ -44,27 +48,28 @@ class EditPanel:
             self._build_crop(gui)
             self._build_floaters(gui)
             self._build_world(gui)
-        self._undo.on_click(lambda event: self.undo(event.client))
-        self._redo.on_click(lambda event: self.redo(event.client))
+        self._undo.on_click(lambda event: page.in_background(lambda: self.undo(event.client), event.client))
+        self._redo.on_click(lambda event: page.in_background(lambda: self.redo(event.client), event.client))
 
     # -- the list ------------------------------------------------------------------------------------------------
 
     def add(self, steps: list[EditStep], client: Any = None) -> None:
         if steps:
-            self._undone.clear()
             self._page.edit((*self._page.steps(), *steps))
+            self._undone.clear()
             self.refresh()
 
     def undo(self, client: Any = None) -> None:
         steps = self._page.steps()
         if steps:
-            self._undone.append(steps[-1])
             self._page.edit(steps[:-1])
+            self._undone.append(steps[-1])
             self.refresh()
 
     def redo(self, client: Any = None) -> None:
         if self._undone:
-            self._page.edit((*self._page.steps(), self._undone.pop()))
+            self._page.edit((*self._page.steps(), self._undone[-1]))
+            self._undone.pop()
             self.refresh()
 
     def refresh(self) -> None:
@@ -74,9 +79,17 @@ class EditPanel:
         left = "" if shown is None else f"{len(shown[0]):,} splats are left.\n\n"
         self._list.content = left + "\n".join(lines) if lines else "No edits. They are kept beside the scene, which itself stays as it is."
         self._undo.disabled, self._redo.disabled = not steps, not self._undone
-        self._tell_floaters()
-        if self._box is not None and self._show_box.value:
-            self._toggle_box(True)
+        moves = [step for step in steps if isinstance(step, Move)]
+        if moves != self._moves:  # what was clicked or placed was so in another world
+            self._moves, self._pair = moves, None
+            self._length.visible = self._scale.visible = False
+            self._picker.cancel()
+            if self._box is not None:
+                self._toggle_box(True)
+        self._counter.submit(self._tell_floaters)
+
+    def close(self) -> None:
+        self._counter.close()
 
     # -- crop ----------------------------------------------------------------------------------------------------
 
@@ -105,7 +118,7 @@ class EditPanel:
         solid = (solid if len(solid) else g.means)[:: max(1, len(g) // 100_000)]
         low, high = (torch.quantile(solid.double(), q, dim=0) for q in (0.1, 0.9))
         size = (high - low).clamp(min=1e-3 * SCENE_DEPTH / frame.scale)
-        self._size.value = tuple(round(v, 4) for v in size.tolist())
+        self._size.value = tuple(float(f"{v:.4g}") for v in size.tolist())
         gizmo = self._page.scene.add_transform_controls(
             "/crop", scale=0.25 * SCENE_DEPTH, position=frame.apply(((low + high) / 2)[None])[0].numpy(), depth_test=False
         )
@@ -159,7 +172,7 @@ class EditPanel:
             self._would = gui.add_markdown("")
             apply = gui.add_button("Drop them")
         for slider in (self._faint, self._large, self._far, self._loose):
-            slider.on_update(lambda event: self._page.in_background(self._tell_floaters, event.client))
+            slider.on_update(lambda _: self._counter.submit(self._tell_floaters))
         apply.on_click(lambda event: self._page.in_background(lambda: self._drop(event.client), event.client))
 
     def _floaters(self) -> list[EditStep]:
@@ -180,12 +193,11 @@ class EditPanel:
         shown, steps = self._page.shown(), self._floaters()
         if shown is None or not steps:
             self._would.content = "Move a slider to see what would go, in pink."
-            if self._box is None:
-                self._page.preview(None)
+            self._preview_box()
             return
-        gone = int(dropped_by(shown[0], steps).sum())
-        self._would.content = f"**{gone:,}** of {len(shown[0]):,} splats would go."
-        self._page.preview(lambda g: tinted(g, dropped_by(g, steps)))
+        scene, gone = shown[0], dropped_by(shown[0], steps)
+        self._would.content = f"**{int(gone.sum()):,}** of {len(scene):,} splats would go."
+        self._page.preview(lambda g: tinted(g, gone if g is scene else dropped_by(g, steps)))
 
     def _drop(self, client: Any) -> None:
         steps = self._floaters()
@@ -202,9 +214,12 @@ class EditPanel:
             self._length = gui.add_number("Their distance", 1.0, min=1e-9, step=0.001, visible=False, hint="In the unit you like: metres, say.")
             self._scale = gui.add_button("Set their distance", visible=False)
         level.on_click(lambda event: self._page.in_background(lambda: self._level(event.client), event.client))
-        floor.on_click(lambda event: self._picker.ask(event.client, 3, "The floor", lambda points: self._floor(points, event.client)))
-        measure.on_click(lambda event: self._picker.ask(event.client, 2, "A known distance", lambda points: self._measured(points, event.client)))
+        floor.on_click(lambda event: self._ask(event.client, 3, "The floor", self._floor))
+        measure.on_click(lambda event: self._ask(event.client, 2, "A known distance", self._measured))
         self._scale.on_click(lambda event: self._page.in_background(lambda: self._rescale(event.client), event.client))
+
+    def _ask(self, client: Any, count: int, prompt: str, then: Callable[[Tensor, Any], None]) -> None:
+        self._page.in_background(lambda: self._picker.ask(client, count, prompt, lambda points: then(points, client)), client)
 
     def _level(self, client: Any) -> None:
         camera = self._page.camera_of(client)
@@ -217,7 +232,10 @@ class EditPanel:
         if shown is None or float(normal.norm()) < 1e-9 * float((points - points.mean(0)).norm()) ** 2:
             self._page.tell(client, "These points lie on a line", "Click three points that span the floor.", bad=True)
             return
-        towards = shown[1].centers.double().mean(0) - points.mean(0)  # photos are taken from above the floor
+        eyes = shown[1] if len(shown[1]) else self._page.camera_of(client)
+        if eyes is None:
+            return
+        towards = eyes.centers.double().mean(0) - points.mean(0)  # photos are taken, and floors looked at, from above
         self.add([upright(normal if float(normal @ towards) > 0 else -normal, points.mean(0), "the floor by three points")], client)
 
     def _measured(self, points: Float[Tensor, "2 3"], client: Any) -> None:

@@ -22,7 +22,7 @@ class LivePanel:
         self._on_stop = on_stop
         self._go = threading.Event()
         self._go.set()
-        self._one = threading.Event()
+        self._one = threading.Semaphore(0)  # steps to be let through
         self._lock = threading.Lock()
         self._readings: list[tuple[float, float, float]] = []
         self._next_plot = 0.0
@@ -34,7 +34,7 @@ class LivePanel:
             self._step = gui.add_button("One step", visible=False)
             self._stop = gui.add_button("Stop and save", hint="Ends the training now; what is there is written as the result.")
         self._pause.on_click(lambda _: self.pause(self._go.is_set()))
-        self._step.on_click(lambda _: self._one.set())
+        self._step.on_click(lambda _: self._one.release() if self.paused else None)
         self._stop.on_click(lambda _: self.stop())
 
     @property
@@ -42,6 +42,8 @@ class LivePanel:
         return not self._go.is_set()
 
     def pause(self, hold: bool) -> None:
+        while self._one.acquire(blocking=False):  # clicks of an earlier pause
+            pass
         (self._go.clear if hold else self._go.set)()
         self._pause.label = "Go on" if hold else "Pause"
         self._step.visible = hold
@@ -61,8 +63,7 @@ class LivePanel:
             return 0.0
         began = time.monotonic()
         while not self._go.wait(0.05) and not ended():
-            if self._one.is_set():
-                self._one.clear()
+            if self._one.acquire(blocking=False):
                 break
         return time.monotonic() - began
 

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import UInt8
 
+from ..recon.camera import Cameras
 from ..recon.gaussians import Gaussians
 from ..recon.sightings import COLORS, count_sightings, painted_by_sightings
 from .page import Page
@@ -36,6 +37,7 @@ class LookPanel:
         self._lock = threading.RLock()
         self._wipes: dict[int, Wipe] = {}
         self._painted: tuple[Gaussians, Gaussians] | None = None  # the scene, and the same in the colours of its sightings
+        self._counting: Gaussians | None = None  # the scene whose sightings are being counted
         self._differences: dict[str, UInt8[np.ndarray, "h w 3"]] = {}
         gui = page.gui
         with gui.add_folder("Look"):
@@ -98,10 +100,10 @@ class LookPanel:
             self._wipes[client.client_id] = Wipe(client)
         self.moved(client)
 
-    def left(self, client: Any) -> None:
+    def left(self, client_id: int) -> None:
         with self._lock:
-            self._wipes.pop(client.client_id, None)
-        self._painter.forget(client.client_id)
+            self._wipes.pop(client_id, None)
+        self._painter.forget(client_id)
 
     def moved(self, client: Any) -> None:
         """The browser's camera has."""
@@ -136,6 +138,8 @@ class LookPanel:
         def send(picture: UInt8[np.ndarray, "h w 3"], full: bool) -> None:
             if not self.by_browser:
                 client.scene.set_background_image(picture, format="jpeg", jpeg_quality=92 if full else 75)
+            if self.by_browser:  # chosen meanwhile: the picture must not stay behind the splats
+                client.scene.set_background_image(np.full((2, 2, 3), self._background.value, np.uint8), format="png")
 
         self._painter.wish(client.client_id, Wish(gaussians, camera, layer, self.background, send))
 
@@ -145,11 +149,22 @@ class LookPanel:
         if shown is None or self._layer.value != SIGHTINGS:
             return None if shown is None else shown[0]
         with self._lock:
-            if self._painted is None or self._painted[0] is not shown[0]:
-                self._painted = (shown[0], painted_by_sightings(shown[0], count_sightings(*shown, self._page.rasterizer())))
-            return self._painted[1]
+            if (self._painted is None or self._painted[0] is not shown[0]) and self._counting is not shown[0]:
+                self._counting = shown[0]
+                self._page.in_background(lambda: self._count(*shown))
+            return None if self._painted is None else self._painted[1]  # those of before, until they are counted again
+
+    def _count(self, gaussians: Gaussians, cameras: Cameras) -> None:
+        """By the photos that the scene has learned from; then everybody sees it."""
+        learned = [i for i, photo in enumerate(self._page.photos) if photo.kind == "trained"]
+        painted = painted_by_sightings(gaussians, count_sightings(gaussians, cameras[learned], self._page.rasterizer()))
+        with self._lock:
+            self._painted = (gaussians, painted)
+        self._draw_all()
 
     def _background_changed(self) -> None:
+        with self._lock:
+            self._differences.clear()
         if self.by_browser:
             self._page.scene.set_background_image(np.full((2, 2, 3), self._background.value, np.uint8), format="png")
         else:
@@ -183,8 +198,12 @@ class LookPanel:
         shown = self._page.shown()
         if shown is None or photo.camera is None or photo.name in self._differences:
             return
+        background = self.background
         h, w = photo.picture.shape[:2]
-        render = draw_layer(shown[0], photo.camera.resized(w, h), "color", self._page.rasterizer(), self.background)
+        render = draw_layer(shown[0], photo.camera.resized(w, h), "color", self._page.rasterizer(), background)
+        now = self._page.shown()
+        if now is None or now[0] is not shown[0] or background != self.background:
+            return  # of a scene that is no more; the next refresh asks again
         with self._lock:
             self._differences[photo.name] = difference(photo.picture, (render * 255).round().byte().numpy())
         self._refresh_wipes()

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from ..recon.camera import Cameras
 from ..recon.camera_path import CameraPath
+from ..recon.errors import HandfulError
 from ..recon.se3 import quat_from_matrix
 from .page import Page
 from .splats import SCENE_DEPTH
@@ -34,7 +35,8 @@ class PathPanel:
         self._page = page
         self._keys: list[tuple[float, Cameras]] = []  # seconds, and the camera (world frame, float64)
         self._drawn: list[Any] = []
-        self._playing = threading.Event()
+        self._playing: threading.Event | None = None  # set to end the preview under way
+        self._fps, self._saved = 30.0, False
         self._lock = threading.RLock()
         self._busy = False  # our own changes of the page must not come back as a visitor's
         gui = page.gui
@@ -75,13 +77,18 @@ class PathPanel:
             first = self._keys[0][1]
             cameras = Cameras(torch.cat([c.cam_from_world for _, c in self._keys]), torch.cat([c.K for _, c in self._keys]), first.width, first.height)
             times = torch.tensor([t for t, _ in self._keys], dtype=torch.float64)
-            return CameraPath(cameras, times, 30.0, bool(self._loop.value))
+            return CameraPath(cameras, times, self._fps, bool(self._loop.value))
 
     def load(self) -> None:
         """The path saved before, if there is one."""
-        path = None if self._page.keeper is None else self._page.keeper.load_path()
+        try:
+            path = None if self._page.keeper is None else self._page.keeper.load_path()
+        except HandfulError as e:
+            self._about.content = str(e)
+            return
         if path is None:
             return
+        self._fps, self._saved = path.fps, True
         start = float(path.times[0])
         self._keys = [(float(t) - start, path.cameras[i]) for i, t in enumerate(path.times)]
         self._loop.value = path.loop
@@ -162,21 +169,29 @@ class PathPanel:
                 self._speed.disabled = path is None or path.seconds <= 0
                 self._speed.value = 0.0 if path is None else round(path.seconds, 3)
                 self._at.max = max(0.1, self._speed.value)
+                self._time.max = max(60.0, 1.5 * self._speed.value)
                 self._about.content = "No keyframes." if path is None else f"{len(names)} keyframes, {path.seconds:.1f} s."
             finally:
                 self._busy = False
         self._draw()
 
     def _chosen(self) -> None:
-        i = self._index()
-        self._time.disabled = self._fov.disabled = i is None
-        if i is None:
-            return
-        before, self._busy = self._busy, True
-        time_, camera = self._keys[i]
-        self._time.value = round(time_, 2)
-        self._fov.value = round(math.degrees(2 * math.atan(camera.height / 2 / float(camera.K[0, 1, 1]))), 1)
-        self._busy = before
+        with self._lock:
+            i = self._index()
+            self._time.disabled = self._fov.disabled = i is None
+            if i is None:
+                return
+            before, self._busy = self._busy, True
+            try:
+                time_, camera = self._keys[i]
+                self._time.value = round(time_, 2)
+                self._fov.value = round(math.degrees(2 * math.atan(camera.height / 2 / float(camera.K[0, 1, 1]))), 1)
+            finally:
+                self._busy = before
+
+    def redraw(self) -> None:
+        """The frame of the page has changed."""
+        self._draw()
 
     def _draw(self) -> None:
         """The way as a line, keyframes as small frustums."""
@@ -201,10 +216,14 @@ class PathPanel:
                 ))  # fmt: skip
 
     def moved(self, carry: Callable[[Cameras], Cameras]) -> None:
-        """The world has moved under the path: `carry` moves a camera along."""
+        """The world has moved under the path: `carry` moves a camera along, and a path that was saved is saved anew."""
+        self.stop()
         with self._lock:
             self._keys = [(t, carry(c)) for t, c in self._keys]
         self._draw()
+        path, keeper = self.path(), self._page.keeper
+        if self._saved and path is not None and keeper is not None:
+            keeper.save_path(path)
 
     # -- looking -------------------------------------------------------------------------------------------------
 
@@ -223,29 +242,38 @@ class PathPanel:
 
     def _toggle(self, client: Any) -> None:
         path = self.path()
-        if self._playing.is_set() or path is None or client is None:
-            self._playing.clear()
-            return
-        self._playing.set()
-        threading.Thread(target=self._run, args=(client, path), name="handful-preview", daemon=True).start()
+        with self._lock:
+            running, self._playing = self._playing, None
+            if running is not None:
+                running.set()
+            if running is not None or path is None or client is None:
+                return
+            self._playing = ended = threading.Event()
+        threading.Thread(target=self._run, args=(client, path, ended), name="handful-preview", daemon=True).start()
 
-    def _run(self, client: Any, path: CameraPath) -> None:
+    def _run(self, client: Any, path: CameraPath, ended: threading.Event) -> None:
         self._play.label = "Stop"
         try:
             began = time.monotonic()
-            while self._playing.is_set() and client.client_id in self._page.browsers():
+            while not ended.is_set() and client.client_id in self._page.browsers():
                 at = time.monotonic() - began
                 if at > path.seconds and not path.closed:
                     break
                 at = at % max(path.seconds, 1e-9) if path.closed else at
                 self._page.move(client, path.at(self._seconds(at, path)))
-                time.sleep(1 / PREVIEW_FPS)
+                ended.wait(1 / PREVIEW_FPS)
         finally:
-            self._playing.clear()
-            self._play.label = "Preview"
+            with self._lock:
+                if self._playing is ended:
+                    self._playing = None
+                if self._playing is None:
+                    self._play.label = "Preview"
 
     def stop(self) -> None:
-        self._playing.clear()
+        with self._lock:
+            running, self._playing = self._playing, None
+        if running is not None:
+            running.set()
 
     def save(self, client: Any) -> None:
         path, keeper = self.path(), self._page.keeper
@@ -255,6 +283,7 @@ class PathPanel:
             self._page.tell(client, "Nothing to save it beside", "Open the scene with `handful view FOLDER`.", bad=True)
         else:
             where = keeper.save_path(path)
+            self._saved = True
             self._page.tell(client, "Saved", f"Make the film with `handful render SCENE --path {where} -o film.mp4`.")
 
 

@@ -45,6 +45,8 @@ class Picker:
         self._page = page
         self._marks: list[Any] = []
         self._end: Callable[[], None] | None = None
+        self._who: Any = None  # the browser that is asked
+        self._asked = 0
 
     @property
     def active(self) -> bool:
@@ -52,17 +54,22 @@ class Picker:
 
     def ask(self, client: Any, count: int, prompt: str, then: Callable[[Float[Tensor, "n 3"]], None]) -> None:
         """`then` gets `count` clicked points (world frame). Asking again forgets what was asked before."""
+        if self.active and self._who is not client:
+            self._page.tell(self._who, "Another browser asks for points", "Your clicks are not waited for any more.")
         self.cancel()
         points: list[Tensor] = []
+        self._who = client
+        asked = self._asked
         self._page.tell(client, prompt, f"Click {count} points in the scene.")
 
         def clicked(event: Any) -> None:
-            self._page.in_background(lambda: self._clicked(event, points, count, then), client)
+            self._page.in_background(lambda: self._clicked(asked, event, points, count, then), client)
 
         client.scene.on_click()(clicked)
         self._end = lambda: client.scene.remove_click_callback(clicked)
 
     def cancel(self) -> None:
+        self._asked += 1  # clicks that are still on their way belong to what was asked before
         if self._end is not None:
             self._end()
             self._end = None
@@ -70,9 +77,9 @@ class Picker:
             mark.remove()
         self._marks.clear()
 
-    def _clicked(self, event: Any, points: list[Tensor], count: int, then: Callable[[Tensor], None]) -> None:
+    def _clicked(self, asked: int, event: Any, points: list[Tensor], count: int, then: Callable[[Tensor], None]) -> None:
         shown, frame = self._page.shown(), self._page.frame
-        if shown is None or not self.active:
+        if shown is None or asked != self._asked:
             return
         origin = frame.undo(torch.tensor(event.ray_origin, dtype=torch.float64)[None])[0]
         point = hit(shown[0], origin, torch.tensor(event.ray_direction, dtype=torch.float64), self._page.rasterizer())

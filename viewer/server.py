@@ -23,6 +23,7 @@ from ..recon.edits import EditStep, apply_edits, carry_between, up_after
 from ..recon.errors import HandfulError, ShapeError
 from ..recon.framing import Framing, frame_scene
 from ..recon.gaussians import Gaussians
+from ..recon.raster.closer import CloserRasterizer
 from ..recon.raster.protocol import Rasterizer
 from ..recon.raster.registry import get_rasterizer
 from .edit_panel import EditPanel
@@ -45,6 +46,10 @@ __all__ = ["SceneServer"]
 MIN_INTERVAL = 2.0  # seconds between two live updates; more when one takes long
 LIVE_SHARE = 0.05  # of the training's time that live updates may take
 STATUS_INTERVAL = 0.5
+RESET_SECONDS = 1.5
+NEAR_SHARE = 1e-3  # of the scene's depth: nearer than this nothing is drawn
+SAME_UP = 1e-5  # 1 - cosine of what counts as the same up: a quarter of a degree
+NOWHERE = "-"
 _log = logging.getLogger(__name__)
 
 
@@ -102,6 +107,8 @@ class SceneServer:
         self._layers: dict[int, PhotoLayer] = {}
         self._splats: Any = None
         self._preview: Callable[[Gaussians], Gaussians] | None = None
+        self._sending = self._sent = 0  # of the packs of splats: the last that was begun, and that went out
+        self._up: tuple[float, ...] | None = None
         self._next_update = self._next_status = 0.0
         self._build_page(on_stop)
         self._server.on_client_connect(self._client_came)
@@ -169,6 +176,7 @@ class SceneServer:
             self._steps = tuple(steps)
             self._apply_edits()
             self._place()
+        self._edit.refresh()
 
     def update_gaussians(self, gaussians: Gaussians | Callable[[], Gaussians], step: int = 0, info: LiveInfo = LiveInfo()) -> bool:
         """To be called from a training loop after every step; costs nothing most of the time and never waits for a browser.
@@ -180,6 +188,8 @@ class SceneServer:
         Returns whether a snapshot was taken.
         """
         now = time.monotonic()
+        if self.live.paused:  # whoever looks now should see where it stands
+            self._next_update = 0.0
         if now >= self._next_status:
             self._next_status = now + STATUS_INTERVAL
             self._show_live(step, info)
@@ -189,8 +199,11 @@ class SceneServer:
         taken = time.monotonic()
 
         def job() -> None:
+            first = self._gaussians is None
             self._take(snapshot)
             self._send_splats()
+            if first:
+                self._take_panel.refresh()
             spent = time.monotonic() - now
             self._next_update = taken + max(MIN_INTERVAL, spent / LIVE_SHARE)
 
@@ -223,6 +236,7 @@ class SceneServer:
         with undisturbed(), contextlib.redirect_stdout(io.StringIO()):  # viser says goodbye
             self.live.stop_waiting()
             self._path.stop()
+            self._edit.close()
             self._look.close()
             self._worker.close()
             self._actions.shutdown(wait=False, cancel_futures=True)
@@ -269,7 +283,7 @@ class SceneServer:
     def rasterizer(self) -> Rasterizer:
         if self._drawer is None:
             self._drawer = get_rasterizer("auto", "cpu")
-        return self._drawer
+        return CloserRasterizer(self._drawer, NEAR_SHARE * SCENE_DEPTH / self.frame.scale)
 
     def camera_of(self, client: Any) -> Cameras | None:
         try:
@@ -284,8 +298,10 @@ class SceneServer:
         camera, frame = camera.to("cpu", torch.float64), self.frame
         R = camera.cam_from_world[0, :3, :3]
         position = frame.apply(camera.centers)[0]
+        scene_up = -R[1] if self._up is None else torch.tensor(self._up, dtype=torch.float64)
+        up = scene_up - (scene_up @ R[0]) * R[0]  # the same picture, and who turns from here turns about the scene's up
         with client.atomic():
-            client.camera.up_direction = -R[1].numpy()
+            client.camera.up_direction = (up if float(up @ -R[1]) > 0.05 else -R[1]).numpy()
             client.camera.position = position.numpy()
             client.camera.look_at = (position + R[2] * SCENE_DEPTH).numpy()
             client.camera.fov = 2 * float(torch.atan(camera.height / 2 / camera.K[0, 1, 1]))
@@ -312,19 +328,29 @@ class SceneServer:
             self._keeper.save_edits(steps)
         stood = {client: camera for client in self.browsers().values() if (camera := self.camera_of(client)) is not None}
         with self._lock:
-            carry = carry_between(self._steps, steps)
+            carry, turned = carry_between(self._steps, steps), False
             self._steps = tuple(steps)
             self._apply_edits()
             if carry is not None:
-                self._frame = None
+                self._frame, before = None, self._up
                 self._place(stay=True)
+                turned = self._up != before
         if carry is not None:
+            if turned:
+                self._wait_for_reset(stood)
             for client, camera in stood.items():
                 self.move(client, carry.apply_to_cameras(camera))
             self._path.moved(carry.apply_to_cameras)
         self._send_splats()
         self._tell_scene()
         self._take_panel.refresh()
+
+    def _wait_for_reset(self, stood: dict[Any, Cameras]) -> None:
+        """A browser that is told another up goes back to the first photo, some frames later; only then can it be put where it was."""
+        end = time.monotonic() + RESET_SECONDS
+        first = self._server.initial_camera.position
+        while time.monotonic() < end and any(np.linalg.norm(c.camera.position - first) > 1e-3 * SCENE_DEPTH for c in stood if c.client_id in self.browsers()):
+            time.sleep(0.05)
 
     def in_background(self, job: Callable[[], None], client: Any = None) -> None:
         def run() -> None:
@@ -355,7 +381,7 @@ class SceneServer:
         with gui.add_folder("Photos"):
             self._show_photos = gui.add_checkbox("Show photos", True, hint="Click a photo in the scene to stand where it was taken.")
             self._frustum_size = gui.add_slider("Photo size", 0.1, 5.0, 0.1, 1.0)
-            self._goto = gui.add_dropdown("Stand at", ("-",), hint="Look from where this photo was taken.")
+            self._goto = gui.add_dropdown("Stand at", (NOWHERE,), hint="Look from where this photo was taken.")
             self._about_photos = gui.add_markdown("", visible=False)
         self._look = LookPanel(self)
         self._edit = EditPanel(self)
@@ -425,14 +451,18 @@ class SceneServer:
 
     def _send_splats(self) -> None:
         with self._lock:
-            gaussians, frame, cameras = self._gaussians, self.frame, self._cameras
+            gaussians, frame, cameras, change = self._gaussians, self.frame, self._cameras, self._preview
+            self._sending += 1
+            number = self._sending
         if gaussians is None or self._closed.is_set():
             return
-        change = self._preview
         if change is not None:
             gaussians = change(gaussians)
         packed = pack_splats(gaussians, frame, cameras, self._max_splats, self._look.splat_size)
         with self._lock:
+            if number < self._sent:
+                return  # a newer one was quicker
+            self._sent = number
             if self._splats is None or not hasattr(self._splats, "set_gaussians"):
                 self._splats = self._server.scene.add_gaussian_splats(
                     "/splats", packed.centers, packed.covariances, packed.rgbs, packed.opacities, visible=self._look.by_browser
@@ -459,26 +489,35 @@ class SceneServer:
             self._frame = ViewFrame(SCENE_DEPTH / (3 * extent), tuple(center.tolist()))
             up = up_after(self._steps)
             if up is not None:
-                self._server.scene.set_up_direction(tuple(up.tolist()))
+                self._set_up(up)
+            self._path.redraw()
             return
         framing = frame_scene(cameras, None if g is None else g.means, None if g is None else g.opacities, up_after(self._steps))
         frame, moved = self._frame, self._frame is None or self._framing_is_rough
         if frame is None or moved:
             self._frame = frame = ViewFrame(SCENE_DEPTH / framing.depth, tuple(framing.focus.tolist()))
         self._framing, self._framing_is_rough = framing, g is None
-        self._server.scene.set_up_direction(tuple(framing.up.tolist()))
+        self._set_up(framing.up)
         for photo, camera, depth in zip(self._photos, (cameras[i] for i in range(len(cameras))), framing.depths.tolist(), strict=True):
             photo.stand(camera, depth, frame, framing.up)
         first, start = self._photos[0], self._server.initial_camera
         start.position, start.look_at, start.up = first.position, first.look_at, first.up
         start.fov = fit_fov(first, 1.6)
         start.near, start.far = SCENE_DEPTH * 2e-3, SCENE_DEPTH * 1e3
-        self._goto.options = tuple(p.name for p in self._photos)
+        self._goto.options = (NOWHERE, *(p.name for p in self._photos))
         self._look.photos_moved()
+        self._path.redraw()
         for client in self.browsers().values():
             self._give_photos(client)
             if moved and not stay:
                 self._stand(client, first)
+
+    def _set_up(self, up: Float[Tensor, "3"]) -> None:
+        """Tells the browsers which way is up, when it is another than before: each then goes back to the first photo."""
+        new = tuple(up.tolist())
+        if self._up is None or float(np.dot(new, self._up)) < 1 - SAME_UP:
+            self._up = new
+            self._server.scene.set_up_direction(new)
 
     # -- browsers ----------------------------------------------------------------------------------------------------------------
 
@@ -490,6 +529,13 @@ class SceneServer:
                 client.camera.fov = fit_fov(self._photos[0], client.camera.aspect)
         self._look.came(client)
         client.camera.on_update(lambda _: self._camera_moved(client))
+        self._forget_gone()
+
+    def _forget_gone(self) -> None:
+        """A browser may leave before it has been welcomed."""
+        for client_id in [i for i in self._layers if i not in self.browsers()]:
+            self._layers.pop(client_id, None)
+            self._look.left(client_id)
 
     def _camera_moved(self, client: Any) -> None:
         self._refresh_layer(client.client_id)
@@ -498,7 +544,7 @@ class SceneServer:
     def _client_left(self, client: Any) -> None:
         with self._lock:
             self._layers.pop(client.client_id, None)
-        self._look.left(client)
+        self._look.left(client.client_id)
 
     def _give_photos(self, client: Any) -> None:
         """Frustums belong to each browser by itself: the photo one stands at must not stand in one's own view only."""
@@ -533,12 +579,13 @@ class SceneServer:
             photo = next((p for p in self._photos if p.name == name), None)
         if photo is not None and client is not None:
             self._stand(client, photo)
+            if self._goto.value != NOWHERE:  # so that the same one can be chosen again
+                self._goto.value = NOWHERE
 
     def _next_photo(self, client: Any) -> None:
-        names = [p.name for p in self._photos]
-        if names and client is not None:
-            self._goto.value = names[(names.index(self._goto.value) + 1) % len(names)] if self._goto.value in names else names[0]
-            self._go(client, self._goto.value)
+        if self._photos and client is not None:
+            at = next((i for i, p in enumerate(self._photos) if np.linalg.norm(client.camera.position - p.position) < 1e-3 * SCENE_DEPTH), -1)
+            self._stand(client, self._photos[(at + 1) % len(self._photos)])
 
     def _stand(self, client: Any, photo: Photo) -> None:
         """Moves one browser's camera to where a photo was taken."""

@@ -50,11 +50,9 @@ class Wipe:
     def refresh(self, photo: Photo | None, share: float, picture: UInt8[np.ndarray, "h w 3"] | None, kind: str) -> None:
         """Shows `picture` (of the photo's shape) from the left up to `share` of its width; nothing without a photo or a share."""
         wanted = None if photo is None or picture is None or share <= 0 else (photo.name, round(share, 3), kind)
-        if wanted == self._shown:
-            return
         if photo is None or picture is None or wanted is None:
             self._remove()
-        else:
+        elif wanted != self._shown:
             columns = max(1, round(share * picture.shape[1]))
             self._place(photo, picture[:, :columns], columns / picture.shape[1])
         self._shown = wanted

@@ -132,16 +132,16 @@ class LiveView:
     """The page while a reconstruction works: call `update` after every event. Leaving the block well keeps it open until Ctrl-C."""
 
     def __init__(self, port: int, console: Console, out: Path, host: str = "127.0.0.1") -> None:
+        from ...data.edits_file import EDITS, read_edits
         from ...viewer.server import SceneServer
         from ..keeper import FolderKeeper
 
-        self._out = out
+        self._edits = read_edits(out / EDITS)  # one that cannot be read is told before the work
         self._server = SceneServer(host, port, announce=console.say, keeper=FolderKeeper(out))
         self._begun = False
 
     def update(self, work: Reconstruction, event: Event) -> None:
         """Shows one event. Costs nothing most of the time; takes a snapshot of the scene every few seconds while a page is open."""
-        from ...data.edits_file import EDITS, read_edits
         from ...viewer.status import LiveInfo
 
         if self._server.live.stopped and not work.stopped:
@@ -152,7 +152,7 @@ class LiveView:
             if not self._begun:
                 self._begun = True
                 scene = work.run.snapshot()
-                self._server.set_edits(read_edits(self._out / EDITS))
+                self._server.set_edits(self._edits)
                 self._server.set_background(scene.background)
                 self._server.set_photos(scene.cameras, work.run.images, scene.names, left_out=self._left_out(work))
             info = LiveInfo(event.steps, event.psnr, event.seconds_left, loss=event.loss)

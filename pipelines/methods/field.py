@@ -110,7 +110,7 @@ class Field:
     def _set(self, rows: Mapping[str, Tensor]) -> None:
         """Makes trainable copies and a fresh optimiser."""
         self.rows = {name: t.detach().clone().requires_grad_(name in self.rates) for name, t in rows.items()}
-        bands = torch.ones_like(self.rows["sh"][0], requires_grad=False)
+        bands = torch.ones(self.rows["sh"].shape[1:], device=self.rows["sh"].device, dtype=self.rows["sh"].dtype)
         bands[1:] = self.sh_pace
         self.adam = SparseAdam({name: self.rows[name] for name in self.rates}, self.rates, column_lr={"sh": bands} if len(bands) > 1 else None)
         self.pull = torch.zeros(len(self), 2, device=self.rows["means"].device)  # sum and number of the gradients to the projected centres

@@ -30,6 +30,7 @@ def test_round_trip(tmp_path: Path) -> None:
         ([{"step": "drop_faint", "below": "much"}], "step 1: below must be a number"),
         ([{"step": "drop_faint", "below": True}], "below must be a number"),
         ([{"step": "drop_faint"}], "below"),
+        ([{"step": "drop_far", "center": [0, 0, 10**400], "beyond": 1}], "step 1"),
         ([{"step": "drop_faint", "below": 7}], "between 0 and 1"),
         ([{"step": "drop_loose", "smallest": 2.5, "reach": 1}], "smallest must be a number"),
         ([{"step": "crop_box", "center": [0, 0], "half": [1, 1, 1]}], "center must be 3 numbers"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import signal
 import subprocess
@@ -64,6 +65,27 @@ def test_render_along_a_file_and_to_frames(out: Path, tmp_path: Path) -> None:
     write_json(tmp_path / "p.json", {"format": "handful-camera-path", "version": 1, "fps": 2, "width": 40, "height": 30, "keyframes": keys})
     summary = RenderCommand(scene=out, out=tmp_path / "frames", path=str(tmp_path / "p.json"), quiet=True).run()
     assert summary["frames"] == 3 and len(list((tmp_path / "frames").glob("*.png"))) == 3
+
+
+def test_ctrl_c_in_a_terminal_goes_on_where_it_stopped(out: Path, tmp_path: Path) -> None:
+    """The terminal's Ctrl-C reaches the whole process group, ffmpeg as well."""
+    film = tmp_path / "film.mp4"
+    command = [sys.executable, "-m", "handful.pipelines.cli.main", "render", str(out), "-o", str(film), "--frames", "2000", "--size", "160x120"]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True)
+    segments: list[Path] = []
+    end = time.monotonic() + 60
+    while not segments and time.monotonic() < end:
+        segments = list(tmp_path.glob(".film.mp4.*.frames/*.mp4"))
+        time.sleep(0.02)
+    os.killpg(process.pid, signal.SIGINT)
+    _, errors = process.communicate(timeout=30)
+    assert process.returncode == 130 and "interrupted" in errors and "Traceback" not in errors
+    there = [tuple(map(int, p.stem.split("-"))) for p in sorted(tmp_path.glob(".film.mp4.*.frames/*.mp4"))]
+    assert there[0][0] == 0 and all(a[1] == b[0] for a, b in zip(there, there[1:], strict=False)) and there[-1][1] < 2000
+    summary = tmp_path / "s.json"
+    done = subprocess.run([*command, "--json", str(summary)], capture_output=True, text=True)
+    assert done.returncode == 0 and json.loads(summary.read_text())["drawn"] == 2000 - there[-1][1]
+    assert f"{there[-1][1]} frames were there already" in done.stdout and [p.name for p in tmp_path.iterdir() if p.name.startswith(".")] == []
 
 
 def test_requests_that_cannot_be_met_end_with_one_sentence(out: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -107,6 +107,17 @@ def test_a_lock_does_not_make_the_files_beside_it_ours(tmp_path: Path) -> None:
         claim_out(out, tmp_path / "photos", "x", True)
 
 
+def test_edits_and_path_of_another_scene_are_set_aside(tmp_path: Path, write) -> None:
+    out = write(tmp_path / "out")
+    for turn in (1, 2):
+        write_json(out / "edits.json", {"turn": turn})
+        write_json(out / "path.json", {"turn": turn})
+        claim_out(out, tmp_path / "photos", "another", overwrite=True).close()
+    assert not (out / "edits.json").exists() and not (out / "path.json").exists()
+    for name in ("edits", "path"):
+        assert "1" in (out / f"{name}.before.json").read_text() and "2" in (out / f"{name}.before2.json").read_text()
+
+
 def test_only_overwrite_replaces_another_scene(tmp_path: Path, write) -> None:
     out = write(tmp_path / "out")
     with pytest.raises(CheckpointError, match="--overwrite"):

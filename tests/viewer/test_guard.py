@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import http.client
+import socket
 from collections.abc import Iterator
 
 import pytest
@@ -33,14 +34,14 @@ def get(port: int, path: str = "/", **headers: str) -> tuple[int, str, str | Non
     return answer.status, answer.read().decode("utf-8", "replace"), answer.getheader("Set-Cookie")
 
 
-def knock(port: int, origin: str | None, cookie: str | None = None, path: str = "") -> int:
+def knock(port: int, origin: str | None, cookie: str | None = None, host: str | None = None) -> int:
     """Status of an attempt to open the websocket."""
     import viser
 
     headers = {"Cookie": cookie} if cookie else {}
     try:
         protocol = Subprotocol(f"viser-v{viser.__version__}")
-        with connect(f"ws://127.0.0.1:{port}{path}", origin=origin, additional_headers=headers, subprotocols=[protocol], max_size=None) as ws:  # pyright: ignore
+        with connect(f"ws://{host or f'127.0.0.1:{port}'}", sock=socket.create_connection(("127.0.0.1", port)), origin=origin, additional_headers=headers, subprotocols=[protocol], max_size=None) as ws:  # pyright: ignore
             assert ws.recv(timeout=10)
             return 101
     except InvalidStatus as e:
@@ -52,6 +53,8 @@ def test_only_names_of_this_machine_are_answered(server: SceneServer) -> None:
     assert get(server.port)[0] == get(server.port, Host=f"localhost:{server.port}")[0] == 200
     status, text, _ = get(server.port, Host=f"evil.example:{server.port}")
     assert status == 403 and "open the link" in text and "<html" not in text
+    named = f"127.evil.example:{server.port}"  # a name that begins like an address
+    assert get(server.port, Host=named)[0] == knock(server.port, f"http://{named}", host=named) == 403
 
 
 def test_another_page_cannot_open_the_scene(server: SceneServer) -> None:
@@ -71,6 +74,7 @@ def test_beyond_this_machine_a_token_is_needed(opened: SceneServer) -> None:
     own = f"http://127.0.0.1:{opened.port}"
     assert get(opened.port, Cookie=kept)[0] == 200
     assert knock(opened.port, own) == 403 and knock(opened.port, own, kept) == 101
+    assert knock(opened.port, own, f'other={{"x":1}}; {kept}; last') == 101, "cookies of other programs on this machine may be of any kind"
     assert knock(opened.port, own, kept.replace(token, "x" * len(token))) == 403
     assert knock(opened.port, "https://evil.example", kept) == 403
 
@@ -93,6 +97,7 @@ def test_broken_headers_are_refused_or_harmless(headers: dict[str, str]) -> None
 
 def test_local_addresses() -> None:
     assert is_local("localhost") and is_local("127.0.0.1") and is_local("127.8.8.8") and is_local("::1")
+    assert not is_local("127.name.lan") and not is_local("localhost.evil.example")
     assert not is_local("0.0.0.0") and not is_local("::") and not is_local("") and not is_local("192.168.0.3")
 
 

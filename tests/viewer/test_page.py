@@ -263,6 +263,20 @@ def test_two_pages_at_once_and_a_server_that_comes_back(folder: Path, browser: A
         page.close()
 
 
+def test_who_looks_stays_where_he_stands_when_the_world_moves(server: SceneServer, page: Any) -> None:
+    """Scaled, and turned to another up: the picture stays."""
+    client = come(server, page)
+    server._show_photos.value = False
+    with client.atomic():
+        client.camera.position = server.photos[1].position * 1.1
+        client.camera.look_at = server.photos[1].look_at
+    wait_for(lambda: psnr(canvas(page), drawn(server, client, "color")) > 25)
+    before = canvas(page)
+    for steps in ([Move(scale=3.0)], [Move((0.9, 0.1, 0.3, -0.2), (3.0, 1.0, -2.0), 3.0, "turned", upright=True)], []):
+        server.edit(steps)
+        wait_for(lambda: psnr(canvas(page), before) > 25, 20)
+
+
 def test_the_link_restores_the_view(server: SceneServer, browser: Any, page: Any) -> None:
     client = come(server, page)
     with client.atomic():

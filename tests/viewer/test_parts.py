@@ -14,8 +14,10 @@ import torch
 from handful.data.ply import read_gaussians
 from handful.data.splats import read_splats
 from handful.pipelines.keeper import FolderKeeper
+from handful.pipelines.path_file import load_path
 from handful.recon.camera import Cameras
 from handful.recon.edits import DropFaint, DropFar, DropLarge, DropLoose, Move, apply_edits
+from handful.recon.errors import HandfulError
 from handful.recon.framing import look_at
 from handful.recon.gaussians import Gaussians
 from handful.recon.raster.reference import ReferenceRasterizer
@@ -25,10 +27,11 @@ from handful.recon.sightings import COLORS, count_sightings, painted_by_sighting
 from handful.viewer.edit_panel import upright
 from handful.viewer.painter import COARSE, Painter, Wish, draw_layer, window_camera
 from handful.viewer.path_panel import PathPanel
+from handful.viewer.photos import Photo
 from handful.viewer.picker import hit
 from handful.viewer.server import SceneServer
 from handful.viewer.splats import ViewFrame
-from handful.viewer.wipe import difference
+from handful.viewer.wipe import Wipe, difference
 
 
 def wall(z: float, n: int = 40, size: float = 0.05) -> Gaussians:
@@ -82,9 +85,10 @@ class Slow:
 
     def __init__(self) -> None:
         self.sizes: list[tuple[int, float]] = []
-        self.go = threading.Event()
+        self.go, self.begun = threading.Event(), threading.Event()
 
     def render(self, gaussians: Gaussians, cameras: Cameras, options: Any) -> Any:
+        self.begun.set()
         self.go.wait(10)
         self.sizes.append((cameras.width, float(cameras.K[0, 0, 0]) / cameras.width))
         h, w = cameras.height, cameras.width
@@ -104,7 +108,7 @@ def test_the_newest_wish_wins_and_coarse_pictures_come_first() -> None:
 
     try:
         painter.wish(1, wish("a old", 1.0))
-        time.sleep(0.1)  # it is being drawn
+        assert slow.begun.wait(10)
         painter.wish(1, wish("a older", 2.0))
         painter.wish(1, wish("a", 3.0))
         painter.wish(2, wish("b", 4.0))
@@ -234,6 +238,168 @@ def test_three_points_of_the_floor_and_a_known_length(server: SceneServer) -> No
     server._edit.undo()
     server._edit.undo()
     assert server.steps() == () and torch.equal(server.shown()[0].means[:3], wall(0.0).means[:3])
+
+
+def test_a_floor_without_photos_is_seen_from_above_too() -> None:
+    """As with a file of splats: whoever clicks looks from above, in whatever order the points come."""
+    eye = camera((0.0, 0, -3)).to(dtype=torch.float64)
+    for order in ([0, 1, 2], [0, 2, 1]):
+        with SceneServer(port=18780, announce=None) as s:
+            s.set_gaussians(wall(0.0))
+            s.camera_of = lambda client: eye  # pyright: ignore[reportAttributeAccessIssue]
+            s._edit._floor(torch.tensor([[0.0, 0, 0], [1, 0, 0], [0, 1, 0]]).double()[order], None)
+            up = s.steps()[0].similarity.R[2]  # pyright: ignore[reportAttributeAccessIssue]
+            torch.testing.assert_close(up, torch.tensor([0.0, 0, -1]).double(), atol=1e-6, rtol=0)
+
+
+def test_what_was_measured_in_another_world_is_forgotten(server: SceneServer) -> None:
+    server._edit.add([Move(scale=2.0)])
+    server._edit._measured(torch.tensor([[0.0, 0, 0], [0, 2, 0]]).double(), None)
+    server._edit.undo()
+    assert not server._edit._scale.visible
+    server._edit._rescale(None)
+    assert server.steps() == ()
+
+
+def test_undo_that_cannot_be_kept_changes_nothing(server: SceneServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    server._edit.add([DropFaint(0.5)])
+    kept = server._keeper.save_edits
+
+    def full(steps: object) -> None:
+        raise HandfulError("the disk is full")
+
+    monkeypatch.setattr(server._keeper, "save_edits", full)
+    with pytest.raises(HandfulError):
+        server._edit.undo()
+    assert server.steps() == (DropFaint(0.5),) and not server._edit._undone
+    monkeypatch.setattr(server._keeper, "save_edits", kept)
+    server._edit.undo()
+    monkeypatch.setattr(server._keeper, "save_edits", full)
+    with pytest.raises(HandfulError):
+        server._edit.redo()
+    assert server.steps() == () and len(server._edit._undone) == 1
+
+
+def test_two_clicks_on_undo_undo_twice(server: SceneServer) -> None:
+    steps = [DropFaint(0.1), Move(scale=2.0), DropFaint(0.2)]
+    for step in steps:
+        server._edit.add([step])
+    for _ in range(2):
+        threading.Thread(target=lambda: server.in_background(lambda: server._edit.undo(None))).start()
+    end = time.monotonic() + 10
+    while len(server.steps()) > 1 and time.monotonic() < end:
+        time.sleep(0.02)
+    server._actions.submit(lambda: None).result(10)
+    assert server.steps() == (steps[0],) and server._edit._undone == [steps[2], steps[1]]
+
+
+def test_a_saved_path_moves_with_the_world(server: SceneServer, tmp_path: Path) -> None:
+    server._path._keys = [(0.0, camera((0.0, 0, -3)).to(dtype=torch.float64)), (2.0, camera((1.0, 0, -3)).to(dtype=torch.float64))]
+    server._edit.add([Move(scale=2.0)])
+    assert not (tmp_path / "path.json").exists(), "what was not saved is not"
+    server._path.save(SimpleNamespace(add_notification=lambda *a, **k: None))
+    server._edit.add([Move(scale=3.0)])
+    torch.testing.assert_close(load_path(tmp_path / "path.json").cameras.centers[1], torch.tensor([6.0, 0, -18]).double(), atol=1e-4, rtol=0)
+    server._edit.undo()
+    torch.testing.assert_close(load_path(tmp_path / "path.json").cameras.centers[1], torch.tensor([2.0, 0, -6]).double(), atol=1e-4, rtol=0)
+
+
+def test_a_path_of_before_is_drawn_where_it_is(server: SceneServer, tmp_path: Path) -> None:
+    server._path._keys = [(0.0, camera((0.5, 0, -3)).to(dtype=torch.float64))]
+    server._path.save(SimpleNamespace(add_notification=lambda *a, **k: None))
+    with SceneServer(port=18790, announce=None, keeper=FolderKeeper(tmp_path)) as again:
+        again.set_photos(together(camera((0.0, 0, -3)), camera((0.5, 0, -3))), torch.rand(2, 64, 64, 3), ["a.png", "b.png"])
+        again.set_gaussians(wall(0.0))
+        assert abs(again.frame.scale - 1) > 0.1
+        np.testing.assert_allclose(again._path._drawn[-1].position, again.frame.apply(torch.tensor([[0.5, 0, -3.0]]))[0].numpy(), atol=1e-5)
+
+
+def test_a_path_that_cannot_be_read_is_told_on_the_page(tmp_path: Path) -> None:
+    (tmp_path / "path.json").write_text("{")
+    with SceneServer(port=18790, announce=None, keeper=FolderKeeper(tmp_path)) as s:
+        assert "path.json" in s._path._about.content and s._path.path() is None
+
+
+def test_a_pack_that_comes_late_is_not_sent(server: SceneServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The slow pack of the whole scene must not land on that of the edited one."""
+    import handful.viewer.server as module
+
+    begun, go, real = threading.Event(), threading.Event(), module.pack_splats
+
+    def slow(gaussians: Gaussians, *args: Any) -> Any:
+        if len(gaussians) == 3200:
+            begun.set()
+            go.wait(10)
+        return real(gaussians, *args)
+
+    monkeypatch.setattr(module, "pack_splats", slow)
+    late = threading.Thread(target=server._send_splats)
+    late.start()
+    assert begun.wait(10)
+    server.edit([DropFaint(0.5)])
+    assert server._splats.buffer.shape[0] == 3100
+    go.set()
+    late.join(10)
+    assert server._splats.buffer.shape[0] == 3100
+
+
+def test_photos_it_has_not_learned_from_vouch_for_nothing(server: SceneServer) -> None:
+    cameras = together(camera((0.0, 0, -3)), camera((0.1, 0, -3)), camera((0.0, 0, 8.0), (0.0, 0, 3)))
+    server.set_photos(cameras, torch.rand(3, 64, 64, 3), ["a", "b", "held"], [False, False, True])
+    assert "1 of 3 photos are held out" in server._about_photos.content
+    server._look._count(*server.shown())
+    painted = rgb_from_sh_dc(server._look._painted[1].sh[:, 0])
+    behind = painted[1600:][(server.shown()[0].means[1600:, :2].abs() < 0.5).all(-1)]
+    torch.testing.assert_close(behind, (torch.tensor(COLORS[0]) * 0.725).expand_as(behind))
+
+
+def test_the_wipe_goes_when_one_leaves_while_it_is_measured() -> None:
+    there: list[Any] = []
+
+    class Image:
+        def remove(self) -> None:
+            there.remove(self)
+
+    def add_image(*args: Any, **options: Any) -> Image:
+        there.append(Image())
+        return there[-1]
+
+    wipe = Wipe(SimpleNamespace(scene=SimpleNamespace(add_image=add_image)))
+    photo = Photo("a", np.zeros((2, 2, 3), np.uint8), np.zeros((4, 4, 3), np.uint8))
+    wipe.refresh(photo, 0.5, photo.picture, "the difference")
+    wipe.forget()
+    wipe.refresh(None, 0.5, None, "the difference")
+    assert not there
+
+
+def test_edits_are_named_while_it_trains(tmp_path: Path) -> None:
+    with SceneServer(port=18790, announce=None, keeper=FolderKeeper(tmp_path)) as s:
+        s.set_edits([DropFaint(0.3)])
+        s.set_photos(together(camera((0.0, 0, -3))), torch.rand(1, 64, 64, 3), ["a.png"])
+        s.update_gaussians(wall(0.0), 1)
+        assert s._worker.wait(10)
+        assert "drop what is fainter" in s._edit._list.content and not s._edit._undo.disabled and not s._take_panel._export.disabled
+
+
+def test_clicks_of_a_pause_do_not_leak_into_the_next() -> None:
+    with SceneServer(port=18790, announce=None) as s:
+        s.live.pause(True)
+        for _ in range(3):
+            s.live._one.release()
+        assert all(s.live.gate() < 1 for _ in range(3)), "three clicks, three steps"
+        s.live._one.release()
+        s.live.pause(False)
+        s.live.pause(True)
+        began = time.monotonic()
+        s.live.gate(lambda: time.monotonic() - began > 0.3)
+        assert time.monotonic() - began > 0.3
+
+
+def test_a_tiny_world_is_drawn_too(server: SceneServer) -> None:
+    before = draw_layer(server.shown()[0], server.shown()[1][0], "color", server.rasterizer(), (0.0, 0, 0))
+    server.edit([Move(scale=1e-4)])
+    after = draw_layer(server.shown()[0], server.shown()[1][0], "color", server.rasterizer(), (0.0, 0, 0))
+    assert before.max() > 0.3 and float((before - after).abs().mean()) < 0.01
 
 
 def test_points_on_a_line_are_no_floor(server: SceneServer) -> None:
