@@ -35,7 +35,8 @@ from .newest import NewestWins
 from .page import Keeper
 from .painter import window_camera
 from .path_panel import PathPanel
-from .photos import Photo, PhotoLayer, fit_fov
+from .photo_panel import PhotoPanel
+from .photos import Photo, fit_fov
 from .serving import start_server, undisturbed
 from .splats import SCENE_DEPTH, ViewFrame, pack_splats
 from .status import LiveInfo, live_text
@@ -49,7 +50,6 @@ STATUS_INTERVAL = 0.5
 RESET_SECONDS = 1.5
 NEAR_SHARE = 1e-3  # of the scene's depth: nearer than this nothing is drawn
 SAME_UP = 1e-5  # 1 - cosine of what counts as the same up: a quarter of a degree
-NOWHERE = "-"
 _log = logging.getLogger(__name__)
 
 
@@ -103,8 +103,6 @@ class SceneServer:
         self._gaussians: Gaussians | None = None  # with the edits
         self._cameras: Cameras | None = None
         self._steps: tuple[EditStep, ...] = ()
-        self._photos: list[Photo] = []
-        self._layers: dict[int, PhotoLayer] = {}
         self._splats: Any = None
         self._preview: Callable[[Gaussians], Gaussians] | None = None
         self._sending = self._sent = 0  # of the packs of splats: the last that was begun, and that went out
@@ -152,12 +150,10 @@ class SceneServer:
         held = [False] * len(names) if held_out is None else list(held_out)
         with self._lock:
             self._base = (self._base[0], cameras.to("cpu", torch.float32))
-            self._photos = [Photo.of(image, name, "held out" if h else "trained") for image, name, h in zip(images, names, held, strict=True)]
+            self._photos.photos = [Photo.of(image, name, "held out" if h else "trained") for image, name, h in zip(images, names, held, strict=True)]
             self._apply_edits()
             self._place()
-        held_text = [f"{sum(held)} of {len(held)} photos are held out (blue): the scene has not learned from them."] if any(held) else []
-        self._about_photos.content = "\n\n".join([*held_text, *(f"Left out: {text}" for text in left_out)])
-        self._about_photos.visible = bool(self._about_photos.content)
+        self._photos.tell(left_out)
         if self._splats is not None:  # the frame they were sent in, and the colours the photos see, may have changed
             self._send_splats()
 
@@ -272,7 +268,7 @@ class SceneServer:
 
     @property
     def photos(self) -> list[Photo]:
-        return self._photos
+        return self._photos.photos
 
     def shown(self) -> tuple[Gaussians, Cameras] | None:
         with self._lock:
@@ -378,19 +374,12 @@ class SceneServer:
         self._status = gui.add_markdown("Waiting for the scene ...")
         self._progress = gui.add_progress_bar(0.0, visible=False)
         self.live = LivePanel(gui, on_stop)
-        with gui.add_folder("Photos"):
-            self._show_photos = gui.add_checkbox("Show photos", True, hint="Click a photo in the scene to stand where it was taken.")
-            self._frustum_size = gui.add_slider("Photo size", 0.1, 5.0, 0.1, 1.0)
-            self._goto = gui.add_dropdown("Stand at", (NOWHERE,), hint="Look from where this photo was taken.")
-            self._about_photos = gui.add_markdown("", visible=False)
+        self._photos = PhotoPanel(self)
         self._look = LookPanel(self)
         self._edit = EditPanel(self)
         self._path = PathPanel(self)
         self._take_panel = TakePanel(self, self._link)
         self._build_help(gui)
-        self._show_photos.on_update(lambda _: self._refresh_layers())
-        self._frustum_size.on_update(lambda _: self._refresh_layers())
-        self._goto.on_update(lambda event: self._go(event.client, self._goto.value))
 
     def _build_help(self, gui: Any) -> None:
         dark = gui.add_checkbox("Dark page", True)
@@ -398,8 +387,8 @@ class SceneServer:
         gui.add_button("Help").on_click(lambda event: self._help(event.client))
         keys: tuple[tuple[str, str, Callable[[Any], None]], ...] = (
             ("H", "Help", self._help),
-            ("P", "Show or hide the photos", lambda _: setattr(self._show_photos, "value", not self._show_photos.value)),
-            ("N", "Stand at the next photo", self._next_photo),
+            ("P", "Show or hide the photos", lambda _: setattr(self._photos.show, "value", not self._photos.show.value)),
+            ("N", "Stand at the next photo", self._photos.next),
             ("L", "Show the next layer: picture, depth, ...", lambda _: self._look.next_layer()),
             ("K", "Add a keyframe here", lambda client: self._path.add_key(client)),
             ("Z", "Undo the last edit", lambda client: self.in_background(lambda: self._edit.undo(client), client)),
@@ -434,7 +423,7 @@ class SceneServer:
     def _tell_scene(self) -> None:
         count = 0 if self._gaussians is None else len(self._gaussians)
         edits = f" · {len(self._steps)} edit{'s' if len(self._steps) != 1 else ''}" if self._steps else ""
-        self._status.content = f"{count:,} splats" + (f" · {len(self._photos)} photos" if self._photos else "") + edits
+        self._status.content = f"{count:,} splats" + (f" · {len(self.photos)} photos" if self.photos else "") + edits
 
     def _take(self, gaussians: Gaussians) -> None:
         with self._lock:
@@ -498,19 +487,17 @@ class SceneServer:
             self._frame = frame = ViewFrame(SCENE_DEPTH / framing.depth, tuple(framing.focus.tolist()))
         self._framing, self._framing_is_rough = framing, g is None
         self._set_up(framing.up)
-        for photo, camera, depth in zip(self._photos, (cameras[i] for i in range(len(cameras))), framing.depths.tolist(), strict=True):
+        for photo, camera, depth in zip(self.photos, (cameras[i] for i in range(len(cameras))), framing.depths.tolist(), strict=True):
             photo.stand(camera, depth, frame, framing.up)
-        first, start = self._photos[0], self._server.initial_camera
+        first, start = self.photos[0], self._server.initial_camera
         start.position, start.look_at, start.up = first.position, first.look_at, first.up
         start.fov = fit_fov(first, 1.6)
         start.near, start.far = SCENE_DEPTH * 2e-3, SCENE_DEPTH * 1e3
-        self._goto.options = (NOWHERE, *(p.name for p in self._photos))
+        self._photos.placed()
         self._look.photos_moved()
         self._path.redraw()
-        for client in self.browsers().values():
-            self._give_photos(client)
-            if moved and not stay:
-                self._stand(client, first)
+        for client in self.browsers().values() if moved and not stay else ():
+            self._photos.stand(client, first)
 
     def _set_up(self, up: Float[Tensor, "3"]) -> None:
         """Tells the browsers which way is up, when it is another than before: each then goes back to the first photo."""
@@ -523,77 +510,26 @@ class SceneServer:
 
     def _client_came(self, client: Any) -> None:
         self._next_update = 0.0  # it should not wait for a fresh picture
-        with self._lock:
-            self._give_photos(client)
-            if self._photos and np.linalg.norm(client.camera.position - self._photos[0].position) < 1e-3 * SCENE_DEPTH:  # not by a link to another view
-                client.camera.fov = fit_fov(self._photos[0], client.camera.aspect)
+        self._photos.came(client)
         self._look.came(client)
         client.camera.on_update(lambda _: self._camera_moved(client))
         self._forget_gone()
 
     def _forget_gone(self) -> None:
         """A browser may leave before it has been welcomed."""
-        for client_id in [i for i in self._layers if i not in self.browsers()]:
-            self._layers.pop(client_id, None)
-            self._look.left(client_id)
+        for client_id in set(self._photos.known()) - set(self.browsers()):
+            self._left(client_id)
 
     def _camera_moved(self, client: Any) -> None:
-        self._refresh_layer(client.client_id)
+        self._photos.moved(client.client_id)
         self._look.moved(client)
 
     def _client_left(self, client: Any) -> None:
-        with self._lock:
-            self._layers.pop(client.client_id, None)
-        self._look.left(client.client_id)
+        self._left(client.client_id)
 
-    def _give_photos(self, client: Any) -> None:
-        """Frustums belong to each browser by itself: the photo one stands at must not stand in one's own view only."""
-        old = self._layers.pop(client.client_id, None)
-        if old is not None:
-            old.remove()
-        layer = PhotoLayer(client, self._photos, self._spacing(), self._stand)
-        self._layers[client.client_id] = layer
-        layer.refresh(self._show_photos.value, self._frustum_size.value)
-
-    def _spacing(self) -> float:
-        """Length of a frustum in viewer units: a third of the way to the next photo, within reason."""
-        if self._cameras is None or self._frame is None:
-            return 1.0
-        d = self._cameras.distances * self._frame.scale
-        d.fill_diagonal_(float("inf"))
-        near = float(d.min(1).values.median()) if len(d) > 1 else SCENE_DEPTH
-        return min(max(near / 3, 0.03 * SCENE_DEPTH), 0.08 * SCENE_DEPTH)
-
-    def _refresh_layers(self) -> None:
-        for client_id in list(self._layers):
-            self._refresh_layer(client_id)
-
-    def _refresh_layer(self, client_id: int) -> None:
-        with self._lock:
-            layer = self._layers.get(client_id)
-            if layer is not None:
-                layer.refresh(self._show_photos.value, self._frustum_size.value)
-
-    def _go(self, client: Any, name: str) -> None:
-        with self._lock:
-            photo = next((p for p in self._photos if p.name == name), None)
-        if photo is not None and client is not None:
-            self._stand(client, photo)
-            if self._goto.value != NOWHERE:  # so that the same one can be chosen again
-                self._goto.value = NOWHERE
-
-    def _next_photo(self, client: Any) -> None:
-        if self._photos and client is not None:
-            at = next((i for i, p in enumerate(self._photos) if np.linalg.norm(client.camera.position - p.position) < 1e-3 * SCENE_DEPTH), -1)
-            self._stand(client, self._photos[(at + 1) % len(self._photos)])
-
-    def _stand(self, client: Any, photo: Photo) -> None:
-        """Moves one browser's camera to where a photo was taken."""
-        with client.atomic():
-            client.camera.up_direction = photo.up
-            client.camera.position = photo.position
-            client.camera.look_at = photo.look_at
-            client.camera.fov = fit_fov(photo, client.camera.aspect)
+    def _left(self, client_id: int) -> None:
+        self._photos.left(client_id)
+        self._look.left(client_id)
 
 
 def _no_gaussians() -> Gaussians:

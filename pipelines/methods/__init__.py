@@ -13,7 +13,7 @@ PLAIN_TERMS = TermsConfig(ssim=0.2, smooth=0.0, depth=0.0, depth_final=0.2, opaq
 
 BASELINE = SplatConfig(
     seed=replace(SeedConfig(), guesses=False, surround=0.0, behind=0.0, opacity=0.1, thickness=1.0, tilt=1.0),
-    optim=replace(OptimConfig(), lr_scales=5e-3, lr_sh=2e-2, opacity_decay=1.0, dropout=0.0),
+    optim=replace(OptimConfig(), lr_scales=5e-3, lr_sh=2e-2, sh_pace=0.05, opacity_decay=1.0, dropout=0.0),
     terms=PLAIN_TERMS,
     refine=RefineConfig(densify_pull=2e-4),
     background="black",

@@ -58,7 +58,7 @@ class OptimConfig:
     Attributes:
         steps: optimisation steps with one photo each. None = by the photos, see steps_for.
         lr_means .. lr_sh: learning rates; lr_means decays exponentially to lr_means * lr_decay.
-        sh_pace: rate of the spherical-harmonic bands above the first, as a share of lr_sh (a twentieth in the code of Kerbl et al. 2023, too).
+        sh_pace: rate of the spherical-harmonic bands above the first, as a share of lr_sh (a twentieth in the code of Kerbl et al. 2023).
         opacity_decay: opacity of every visible Gaussian is multiplied by this after each step (Han et al. 2024, Binocular3DGS, 3.2). None = by the photos,
             see decay_for.
         dropout: share of Gaussians left out of each training render (Chen et al. 2025, Co-Adaptation; opacity is scaled by 1 - dropout when rendering).
@@ -76,7 +76,7 @@ class OptimConfig:
     lr_scales: float = 2e-2
     lr_opacities: float = 3e-2
     lr_sh: float = 1e-2
-    sh_pace: float = 0.05
+    sh_pace: float = 1.0
     opacity_decay: float | None = None
     dropout: float = 0.2
     dropout_rises: bool = False

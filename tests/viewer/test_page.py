@@ -135,7 +135,7 @@ def press(page: Any, button: str) -> None:
 
 def test_layers_and_photos(server: SceneServer, page: Any) -> None:
     client = come(server, page)
-    server._show_photos.value = False
+    server._photos.show.value = False
     best = wait_for(lambda: (p := psnr(canvas(page), drawn(server, client, "color"))) > 25 and p, 90)
     print(f"splats by the browser: {best:.1f} dB")
     for name, layer in (("picture", "color"), ("depth", "depth"), ("normals", "normal"), ("opacity", "opacity")):
@@ -143,7 +143,7 @@ def test_layers_and_photos(server: SceneServer, page: Any) -> None:
         best = wait_for(lambda layer=layer: (p := psnr(canvas(page), drawn(server, client, layer))) > 30 and p)
         print(f"{name}: {best:.1f} dB")
     # another place: a new picture follows
-    server._go(client, server.photos[2].name)
+    server._photos.go(client, server.photos[2].name)
     wait_for(lambda: np.linalg.norm(client.camera.position - server.photos[2].position) < 1e-2)
     wait_for(lambda: psnr(canvas(page), drawn(server, client, "opacity")) > 30)
     choose(page, "Show", "seen by how many photos")
@@ -175,7 +175,7 @@ def test_a_path_is_made_saved_and_filmed(server: SceneServer, folder: Path, page
     unfold(page, "Photos", "Look", "Camera path")
     stood = []
     for photo in server.photos[:2]:
-        server._go(client, photo.name)
+        server._photos.go(client, photo.name)
         wait_for(lambda photo=photo: np.linalg.norm(client.camera.position - photo.position) < 1e-3)
         time.sleep(0.3)
         stood.append(server.camera_of(client))
@@ -190,7 +190,7 @@ def test_a_path_is_made_saved_and_filmed(server: SceneServer, folder: Path, page
     frames = sorted((tmp_path / "film").glob("*.png"))
     assert len(frames) == 3
     first = torch.from_numpy(np.asarray(Image.open(frames[0])).astype(np.float32) / 255)
-    server._go(client, server.photos[0].name)
+    server._photos.go(client, server.photos[0].name)
     wait_for(lambda: np.linalg.norm(client.camera.position - server.photos[0].position) < 1e-3)
     assert first.shape == (SIZE[1], SIZE[0], 3) and psnr(first, drawn(server, client, "color")) > 40
     # dragged in time, made slower, closed
@@ -246,8 +246,8 @@ def test_two_pages_at_once_and_a_server_that_comes_back(folder: Path, browser: A
     pages = [browser.new_page(viewport={"width": SIZE[0], "height": SIZE[1]}) for _ in range(2)]
     with serve(folder, 18620) as server:
         clients = [come(server, page, i + 1) for i, page in enumerate(pages)]
-        server._show_photos.value = False
-        server._go(clients[1], server.photos[1].name)
+        server._photos.show.value = False
+        server._photos.go(clients[1], server.photos[1].name)
         choose(pages[0], "Show", "depth")  # for both: choices are everybody's, places each one's own
         for page, client in zip(pages, clients, strict=True):
             wait_for(lambda page=page, client=client: psnr(canvas(page), drawn(server, client, "depth")) > 28, 90)
@@ -256,7 +256,7 @@ def test_two_pages_at_once_and_a_server_that_comes_back(folder: Path, browser: A
     with serve(folder, port) as again:
         assert again.port == port
         wait_for(lambda: len(again.browsers()) == 2, 90)
-        again._show_photos.value = False
+        again._photos.show.value = False
         client = next(iter(again.browsers().values()))
         wait_for(lambda: any(psnr(canvas(page), drawn(again, client, "color")) > 25 for page in pages), 90)
     for page in pages:
@@ -266,7 +266,7 @@ def test_two_pages_at_once_and_a_server_that_comes_back(folder: Path, browser: A
 def test_who_looks_stays_where_he_stands_when_the_world_moves(server: SceneServer, page: Any) -> None:
     """Scaled, and turned to another up: the picture stays."""
     client = come(server, page)
-    server._show_photos.value = False
+    server._photos.show.value = False
     with client.atomic():
         client.camera.position = server.photos[1].position * 1.1
         client.camera.look_at = server.photos[1].look_at
@@ -275,6 +275,32 @@ def test_who_looks_stays_where_he_stands_when_the_world_moves(server: SceneServe
     for steps in ([Move(scale=3.0)], [Move((0.9, 0.1, 0.3, -0.2), (3.0, 1.0, -2.0), 3.0, "turned", upright=True)], []):
         server.edit(steps)
         wait_for(lambda: psnr(canvas(page), before) > 25, 20)
+
+
+def test_two_clicked_points_and_their_length(server: SceneServer, folder: Path, page: Any) -> None:
+    """Clicked on the picture; what is measured is the distance of the places that the depth there says."""
+    page.set_viewport_size({"width": 800, "height": 700})
+    client = come(server, page)
+    server._photos.show.value = False
+    unfold(page, "Photos", "Look", "Edit", "Up and size")
+    press(page, "Click two points to measure")
+    wait_for(lambda: server._edit._picker.active)
+    time.sleep(0.5)
+    camera = server.camera_of(client)
+    shown = server.shown()
+    out = server.rasterizer().render(shown[0], camera.to(dtype=torch.float32))
+    places = []
+    for x, y in ((250, 380), (330, 480)):
+        page.mouse.click(x, y)
+        wait_for(lambda n=len(places): len(server._edit._picker._marks) > n or server._edit._scale.visible)
+        places.append(camera.unproject(torch.tensor([[[x + 0.0, y + 0.0]]]).double(), out.depth[:, y, x, None].double())[0, 0])
+    wait_for(lambda: server._edit._scale.visible)
+    want = float((places[1] - places[0]).norm())
+    assert server._edit._length.value == pytest.approx(want, rel=0.05)
+    server._edit._length.value = 7.0
+    press(page, "Set their distance")
+    (step,) = wait_for(lambda: read_edits(folder / "edits.json"))
+    assert isinstance(step, Move) and step.scale == pytest.approx(7.0 / want, rel=0.05)
 
 
 def test_the_link_restores_the_view(server: SceneServer, browser: Any, page: Any) -> None:

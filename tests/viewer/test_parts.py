@@ -346,7 +346,7 @@ def test_a_pack_that_comes_late_is_not_sent(server: SceneServer, monkeypatch: py
 def test_photos_it_has_not_learned_from_vouch_for_nothing(server: SceneServer) -> None:
     cameras = together(camera((0.0, 0, -3)), camera((0.1, 0, -3)), camera((0.0, 0, 8.0), (0.0, 0, 3)))
     server.set_photos(cameras, torch.rand(3, 64, 64, 3), ["a", "b", "held"], [False, False, True])
-    assert "1 of 3 photos are held out" in server._about_photos.content
+    assert "1 of 3 photos are held out" in server._photos._about.content
     server._look._count(*server.shown())
     painted = rgb_from_sh_dc(server._look._painted[1].sh[:, 0])
     behind = painted[1600:][(server.shown()[0].means[1600:, :2].abs() < 0.5).all(-1)]

@@ -204,7 +204,7 @@ def canvas(page: Any) -> torch.Tensor:
 def visitor(server: SceneServer) -> Any:
     """The one browser, once it stands at the first photo."""
     client = wait_for(lambda: list(server._server.get_clients().values()))[0]
-    wait_for(lambda: np.linalg.norm(client.camera.position - server._photos[0].position) < 1e-2)
+    wait_for(lambda: np.linalg.norm(client.camera.position - server.photos[0].position) < 1e-2)
     return client
 
 
@@ -226,13 +226,13 @@ def test_chromium_draws_what_our_rasterizer_draws(server: SceneServer, scene: tu
     server.set_photos(cameras, images, ["one.jpg", "two.jpg", "three.jpg"])
     server.set_gaussians(gaussians)
     page.goto(server.url)
-    server._show_photos.value = False
+    server._photos.show.value = False
     best = wait_for(lambda: (p := psnr(canvas(page), images[0])) > 30 and p, 90)
     print(f"first photo: {best:.1f} dB")
     client = visitor(server)
 
     # choosing a photo's name stands there
-    server._go(client, "three.jpg")
+    server._photos.go(client, "three.jpg")
     best = wait_for(lambda: (p := psnr(canvas(page), images[2])) > 30 and p, 60)
     print(f"third photo: {best:.1f} dB")
 
@@ -253,16 +253,16 @@ def test_a_click_on_a_photo_stands_there(server: SceneServer, scene: tuple[Gauss
     frame = server._frame
     assert frame is not None
     # step back behind the photos, further up
-    eye = np.asarray(server._photos[0].position) * 1.8 + 2.0 * UP.numpy()
+    eye = np.asarray(server.photos[0].position) * 1.8 + 2.0 * UP.numpy()
     with client.atomic():
         client.camera.position, client.camera.look_at, client.camera.up_direction, client.camera.fov = eye, np.zeros(3), UP.numpy(), 0.9
     view = look_at(torch.tensor(eye)[None], torch.zeros(1, 3).double(), UP.double())
     f = SIZE[1] / 2 / np.tan(0.45)
     K = torch.tensor([[[f, 0, SIZE[0] / 2], [0, f, SIZE[1] / 2], [0, 0, 1]]], dtype=torch.float64)
     window = Cameras(view, K, *SIZE)
-    third = server._photos[2]  # on the left, where no panel covers it
+    third = server.photos[2]  # on the left, where no panel covers it
     ahead = third.look_at - third.position
-    middle = third.position + ahead / np.linalg.norm(ahead) * server._spacing()
+    middle = third.position + ahead / np.linalg.norm(ahead) * server._photos.spacing()
     u, v = window.project(torch.tensor(middle)[None])[0][0, 0].tolist()
     magenta = torch.tensor([1.0, 0, 1])
     wait_for(lambda: float((canvas(page)[int(v), int(u)] - magenta).abs().max()) < 0.35, 90)
@@ -270,7 +270,7 @@ def test_a_click_on_a_photo_stands_there(server: SceneServer, scene: tuple[Gauss
     page.mouse.click(u, v)
     wait_for(lambda: np.linalg.norm(client.camera.position - third.position) < 1e-2, 30)
     # the photo one stands at does not stand in the way
-    wait_for(lambda: server._layers[client.client_id]._shown == [True, True, False], 30)
+    wait_for(lambda: server._photos._layers[client.client_id]._shown == [True, True, False], 30)
 
 
 def test_an_open_page_follows_the_training(server: SceneServer, scene: tuple[Gaussians, Cameras], page: Any) -> None:
@@ -285,7 +285,7 @@ def test_an_open_page_follows_the_training(server: SceneServer, scene: tuple[Gau
     wait_for(lambda: psnr(canvas(page), middle) < 14 and float(canvas(page).max()) > 0.9, 90)
     sent = wait_for(lambda: server.update_gaussians(gaussians, 40, LiveInfo(50, 25.0, 10)), 30)
     assert sent
-    server._show_photos.value = False
+    server._photos.show.value = False
     wait_for(lambda: psnr(canvas(page), middle) > 25, 60)
 
 
@@ -303,6 +303,6 @@ def test_the_garden_is_upright(shared_data: Path, server: SceneServer, page: Any
     server.set_gaussians(g)
     page.set_viewport_size({"width": 324, "height": 210})
     page.goto(server.url)
-    server._show_photos.value = False
+    server._photos.show.value = False
     best = wait_for(lambda: (p := psnr(canvas(page), ours)) > 30 and p, 120)
     print(f"garden: {best:.1f} dB")
