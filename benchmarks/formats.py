@@ -18,6 +18,7 @@ import tempfile
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from importlib.util import find_spec
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Annotated, Any
@@ -67,7 +68,7 @@ def measure_scene(path: Path, formats: tuple[str, ...] = ()) -> dict[str, dict[s
     before = _renders(folder, gaussians)
     rows: dict[str, dict[str, Any]] = {"original": {"gaussians": len(gaussians), "degree": gaussians.sh_degree, "photo_psnr": _against_photos(folder, before)}}
     with tempfile.TemporaryDirectory() as name:
-        for format in formats or tuple(SPLAT_FORMATS):
+        for format in formats or tuple(name for name in SPLAT_FORMATS if name != "usd" or find_spec("pxr") is not None):
             file = Path(name) / f"scene{SPLAT_FORMATS[format].suffixes[0]}"
             write_s = _seconds(lambda f=format, p=file: write_splats(p, gaussians, f))
             read: list[Gaussians] = []

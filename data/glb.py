@@ -31,7 +31,7 @@ _Z = 2  # the axis of the half turn between a PLY's axes and glTF's
 _TYPES = {5120: "i1", 5121: "u1", 5122: "<i2", 5123: "<u2", 5126: "<f4"}
 _WIDTHS = {"SCALAR": 1, "VEC2": 2, "VEC3": 3, "VEC4": 4}
 _KIND = {1: "SCALAR", 3: "VEC3", 4: "VEC4"}
-_MOST_JSON = 1 << 26
+_MOST_JSON, _MOST_STRIDE = 1 << 26, 252
 
 
 # -- writing ---------------------------------------------------------------------------------------------------------------------------
@@ -64,7 +64,10 @@ def _attributes(degree: int) -> list[tuple[str, int, Callable[[Gaussians], torch
     """(name, numbers a splat, how they are made); each a multiple of four bytes."""
 
     def color(g: Gaussians) -> torch.Tensor:
-        return (torch.cat([rgb_from_sh_dc(g.sh[:, 0]), g.opacities[:, None]], dim=1).clamp(0, 1) * 255).round().to(torch.uint8)
+        """Linear: what glTF means by COLOR_0, whatever the splats' own colour space. In bytes, since some readers know no more."""
+        srgb = rgb_from_sh_dc(g.sh[:, 0]).clamp(0, 1)
+        linear = torch.where(srgb <= 0.04045, srgb / 12.92, ((srgb + 0.055) / 1.055) ** 2.4)
+        return (torch.cat([linear, g.opacities[:, None]], dim=1).clamp(0, 1) * 255).round().to(torch.uint8)
 
     def coefficient(i: int) -> Callable[[Gaussians], torch.Tensor]:
         return lambda g: g.sh[:, i]
@@ -106,7 +109,7 @@ def _document(n: int, attributes: list, sizes: list[int], low: list[float], high
 
 
 def read_glb(path: str | Path, progress: Progress | None = None) -> Gaussians:
-    """The first primitive with the extension. Raises CaptureError when the file is broken, has none, compresses it, or places it by a node
+    """The primitive with the extension. Raises CaptureError when the file is broken, has none, compresses it, or places it by a node
     (a translation, rotation or scale)."""
     path = Path(path)
     try:
@@ -143,6 +146,8 @@ def _read(f: Any, document: dict[str, Any], start: int, size: int, path: Path, p
     found = [(m, p) for m, mesh in enumerate(document.get("meshes", [])) for p in mesh["primitives"] if EXTENSION in p.get("extensions", {})]
     if not found:
         raise CaptureError(f"{path} holds no Gaussian splats (no primitive with {EXTENSION}).")
+    if len(found) > 1:
+        raise CaptureError(f"{path} holds its splats in {len(found)} pieces, and only one is read; join them in the program that wrote the file.")
     mesh, primitive = found[0]
     extension = primitive["extensions"][EXTENSION]
     if extension.get("extensions"):
@@ -187,6 +192,8 @@ class _View:
         self._stride = view.get("byteStride") or self._type.itemsize * width
         self._at = start + view.get("byteOffset", 0) + accessor.get("byteOffset", 0)
         self._normalized = bool(accessor.get("normalized"))
+        if self._stride > _MOST_STRIDE:
+            raise CaptureError(f"{path}: an attribute steps {self._stride} bytes from one splat to the next, more than glTF allows.")
         if not (0 < accessor["count"] == n) or self._at < start or self._stride < self._type.itemsize * width or self._at + (n - 1) * self._stride + self._type.itemsize * width > size:
             raise CaptureError(f"{path}: its JSON promises {n} splats, which the file does not hold (truncated?); get it again.")
 

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import shutil
-from collections.abc import Callable
+from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -17,12 +16,27 @@ from ..recon.errors import BackendUnavailable, ConfigError, HandfulError
 from ..recon.mesh import Mesh
 from .atomic import beside, clear_leftovers, write_bytes, writing
 from .mesh_glb import glb_of_mesh, vertex_normals
+from .mesh_obj import obj_of_mesh
 
-__all__ = ["MESH_SUFFIXES", "fuse_depth", "keep_large_parts", "textured", "watertight", "write_mesh"]
+__all__ = ["MESH_SUFFIXES", "check_mesh_file", "fuse_depth", "keep_large_parts", "need_open3d", "textured", "watertight", "write_mesh"]
 
 MESH_SUFFIXES = (".glb", ".ply", ".obj", ".stl")
 _BLOCK, _BLOCKS = 16, 2000  # voxels along a block's edge, and blocks to begin with: 80 KB each, more when they are needed
 _GUTTER, _STRETCH = 2.0, 0.5  # of a texture: pixels between its pieces, and how far they may be stretched
+
+
+def need_open3d() -> None:
+    """Raises BackendUnavailable where it is missing."""
+    _open3d()
+
+
+def check_mesh_file(path: Path, texture: bool) -> None:
+    """Raises ConfigError for an ending that is none of ours, and for a texture in a file that has none."""
+    suffix = path.suffix.lower()
+    if suffix not in MESH_SUFFIXES:
+        raise ConfigError(f"{path}: meshes are written as {', '.join(MESH_SUFFIXES)}; {suffix or 'no ending'} is not one of them.")
+    if texture and suffix in (".ply", ".stl"):
+        raise ConfigError(f"{path}: {suffix} holds no texture; use .glb or .obj, or leave --texture away.")
 
 
 def _open3d() -> Any:
@@ -33,20 +47,12 @@ def _open3d() -> Any:
     return open3d
 
 
-def fuse_depth(
-    depth: Float[Tensor, "V H W"],
-    color: Float[Tensor, "V H W 3"],
-    cameras: Cameras,
-    voxel: float,
-    truncation: float,
-    progress: Callable[[int, int], None] | None = None,
-) -> Mesh:
+def fuse_depth(views: Iterable[tuple[Cameras, Float[Tensor, "H W"], Float[Tensor, "H W 3"]]], voxel: float, truncation: float) -> Mesh:
     """The zero level of a truncated signed distance field averaged over all depth maps (Curless and Levoy 1996).
 
     Args:
-        depth: z-depth at pixel centres, world units, 0 = none; color: sRGB in [0, 1].
+        views: one camera, its z-depth at pixel centres (world units, 0 = none) and colours (sRGB in [0, 1]), one after the other.
         voxel, truncation: edge of a voxel, and how far from a surface it is written, world units.
-        progress: called with (maps done, maps).
 
     Raises HandfulError when nothing is left to make a surface of.
     """
@@ -54,20 +60,18 @@ def fuse_depth(
     f32 = o3d.core.float32
     # the older ScalableTSDFVolume finds no surface in Open3D 0.20
     grid = o3d.t.geometry.VoxelBlockGrid(("tsdf", "weight", "color"), (f32, f32, f32), (1, 1, 3), voxel, _BLOCK, _BLOCKS, o3d.core.Device("CPU:0"))
-    cameras = cameras.to("cpu")
-    for i in range(len(cameras)):
-        z = np.ascontiguousarray(depth[i].float().cpu().numpy())
+    any_depth = False
+    for camera, depth, color in views:
+        z = np.ascontiguousarray(depth.float().cpu().numpy())
         if not (z > 0).any():
             continue
-        rgb = np.ascontiguousarray(color[i].clamp(0, 1).float().cpu().numpy())
+        any_depth = True
+        rgb = np.ascontiguousarray(color.clamp(0, 1).float().cpu().numpy())
         maps = [o3d.t.geometry.Image(o3d.core.Tensor(x)) for x in (z, rgb)]
-        pose = [o3d.core.Tensor(x.double().numpy()) for x in (cameras.K[i], cameras.cam_from_world[i])]  # it cuts pixels off to whole numbers: ours
+        pose = [o3d.core.Tensor(x[0].double().cpu().numpy()) for x in (camera.K, camera.cam_from_world)]  # it cuts pixels off to whole numbers: ours
         limits = (1.0, float(z.max()) + 1.0, truncation / voxel)  # of a unit of depth, the farthest, the truncation in voxels
-        blocks = grid.compute_unique_block_coordinates(maps[0], *pose, *limits)
-        grid.integrate(blocks, *maps, *pose, *limits)
-        if progress is not None:
-            progress(i + 1, len(cameras))
-    made = grid.extract_triangle_mesh(weight_threshold=0.5) if bool((depth > 0).any()) else None
+        grid.integrate(grid.compute_unique_block_coordinates(maps[0], *pose, *limits), *maps, *pose, *limits)
+    made = grid.extract_triangle_mesh(weight_threshold=0.5) if any_depth else None
     if made is None or len(made.triangle.indices) == 0:
         raise HandfulError("The depth of this scene makes no surface at this resolution; try a finer one (--resolution), or look at its depth in the viewer.")
     return Mesh(
@@ -134,7 +138,7 @@ def textured(mesh: Mesh, images: Float[Tensor, "V H W 3"], cameras: Cameras, siz
         K = [o3d.core.Tensor(k) for k in shifted]
         T = [o3d.core.Tensor(t) for t in cameras.cam_from_world.double().cpu().numpy()]
         texture = made.project_images_to_albedo(pictures, K, T, size, True)
-    except RuntimeError as e:
+    except (RuntimeError, AttributeError) as e:  # AttributeError: an older Open3D
         raise HandfulError(f"No texture could be laid on this mesh ({str(e).strip().splitlines()[-1]}); leave --texture away for a colour per vertex.") from e
     plain = _from(made.to_legacy())
     return replace(plain, colors=_from(legacy).colors, uvs=made.triangle.texture_uvs.numpy(), texture=texture.as_tensor().numpy()[..., :3].copy())
@@ -143,43 +147,28 @@ def textured(mesh: Mesh, images: Float[Tensor, "V H W 3"], cameras: Cameras, siz
 def write_mesh(path: Path, mesh: Mesh) -> None:
     """Writes .glb, .ply, .obj (with its .mtl and texture) or .stl, beside and then renamed. Raises ConfigError for another ending, and for a texture in
     a .ply or .stl, which have none."""
-    suffix = path.suffix.lower()
-    if suffix not in MESH_SUFFIXES:
-        raise ConfigError(f"{path}: meshes are written as {', '.join(MESH_SUFFIXES)}; {suffix or 'no ending'} is not one of them.")
-    if mesh.texture is not None and suffix in (".ply", ".stl"):
-        raise ConfigError(f"{path}: {suffix} holds no texture; use .glb or .obj, or leave --texture away.")
-    if suffix == ".glb":
-        with writing(path):
-            if path.is_dir():
-                raise IsADirectoryError(21, "is a folder", str(path))
-        write_bytes(path, glb_of_mesh(mesh))
-        return
-    o3d = _open3d()
+    check_mesh_file(path, mesh.texture is not None)
     with writing(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         if path.is_dir():
             raise IsADirectoryError(21, "is a folder", str(path))
-        clear_leftovers(path.parent, folders_too=True)
-        staging = beside(path)
-        staging.mkdir()
+    suffix = path.suffix.lower()
+    if suffix == ".glb":
+        write_bytes(path, glb_of_mesh(mesh))
+        return
+    if suffix == ".obj":
+        for name, content in obj_of_mesh(mesh, path.stem).items():  # what it refers to first
+            write_bytes(path.with_name(name), content)
+        return
+    clear_leftovers(path.parent)
+    partial = beside(path).with_suffix(suffix)  # Open3D goes by the ending
     try:
-        file = staging / path.name
-        if mesh.texture is not None and mesh.uvs is not None:
-            made = o3d.t.geometry.TriangleMesh.from_legacy(_to(mesh))
-            made.triangle.texture_uvs = o3d.core.Tensor(np.ascontiguousarray(mesh.uvs, dtype=np.float32))
-            made.material.set_default_properties()
-            made.material.material_name = "defaultLit"
-            made.material.texture_maps["albedo"] = o3d.t.geometry.Image(np.ascontiguousarray(mesh.texture))
-            done = o3d.t.io.write_triangle_mesh(str(file), made)
-        else:
-            done = o3d.io.write_triangle_mesh(str(file), _to(mesh, normals=True))
-        if not done or not file.is_file():
+        if not _open3d().io.write_triangle_mesh(str(partial), _to(mesh, normals=True)) or not partial.is_file():
             raise HandfulError(f"Cannot write {path}: open3d could not; is the disk full?")
         with writing(path):
-            for part in sorted(staging.iterdir(), key=lambda p: p == file):  # what it refers to first
-                part.replace(path.with_name(part.name))
+            partial.replace(path)
     finally:
-        shutil.rmtree(staging, ignore_errors=True)
+        partial.unlink(missing_ok=True)
 
 
 def _from(made: Any) -> Mesh:

@@ -113,7 +113,7 @@ def _parse(header: str, path: Path) -> tuple[str, list[_Element]]:
                 order = _ORDER[words[1]]
             elif words[0] == "element":
                 count = int(words[2])
-                if not 0 <= count < 2**40:
+                if not 0 <= count < 2**40 or words[1] in (e.name for e in elements):
                     raise ValueError
                 elements.append(_Element(words[1], count, ()))
             elif words[0] == "property":

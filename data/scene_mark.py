@@ -5,8 +5,11 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-__all__ = ["EXTENTS", "is_scene_folder"]
+from ..recon.errors import ConfigError
 
+__all__ = ["EXTENTS", "OWN_FILES", "is_scene_folder", "refuse_own_file"]
+
+OWN_FILES = ("scene.ply", "config.json", "metrics.json", "transforms.json", "preview.png", "edits.json", "path.json")
 EXTENTS = "extents"  # its folder of where each picture is a photo, not padding
 
 
@@ -17,3 +20,9 @@ def is_scene_folder(path: Path) -> bool:
     except (OSError, ValueError, RecursionError):
         return False
     return isinstance(config, dict) and {"version", "method", "settings", "names"} <= config.keys()
+
+
+def refuse_own_file(out: Path) -> None:
+    """Raises ConfigError where something that is made of a scene would replace a part of one."""
+    if out.name in OWN_FILES and is_scene_folder(out.parent):
+        raise ConfigError(f"{out} is a part of the scene itself, which stays as it is; choose another name, or another folder.")

@@ -10,7 +10,9 @@ from __future__ import annotations
 
 import io
 import json
+import lzma
 import zipfile
+import zlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -153,7 +155,7 @@ def _opened(path: Path) -> Callable[[str], bytes]:
                 return z.read(entry)
         except KeyError as e:
             raise CaptureError(f"{path} lacks {name}; get it again.") from e
-        except (OSError, zipfile.BadZipFile, NotImplementedError, RuntimeError, ValueError, EOFError) as e:
+        except (OSError, zipfile.BadZipFile, NotImplementedError, RuntimeError, ValueError, EOFError, zlib.error, lzma.LZMAError) as e:
             raise CaptureError(f"{path}: {name} cannot be read ({getattr(e, 'strerror', None) or e}).") from e
 
     folder = path if path.is_dir() else path.parent if path.name == "meta.json" else None

@@ -151,7 +151,7 @@ def _gzip_stream(f: Any, path: Path) -> tuple[tuple[int, int, int, int], list[Ta
 
 def _enough(size: int, f: Any, most: int, path: Path) -> None:
     here = f.tell()
-    held = f.seek(0, 2) * most
+    held = min(f.seek(0, 2) * most, f.tell() * 100 + (64 << 20))  # and no honest scene repeats itself more than that
     f.seek(here)
     if size > held:
         raise CaptureError(f"{path}: its header promises {size} bytes of splats, but it cannot hold more than {held} (truncated?); get it again.")
@@ -193,7 +193,7 @@ def _zstd_streams(f: Any, path: Path) -> tuple[tuple[int, int, int, int], list[T
     entries = list(struct.iter_unpack("<QQ", toc))
     if [size for _, size in entries] != sizes or table + len(toc) + sum(packed for packed, _ in entries) > f.seek(0, 2):
         raise CaptureError(f"{path}: its header promises {sum(sizes)} bytes of splats, but its streams do not hold them (truncated?); get it again.")
-    if sum(sizes) > 20000 * f.tell():
+    if sum(sizes) > 100 * f.tell() + (64 << 20):
         raise CaptureError(f"{path} claims to unpack to {sum(sizes)} bytes, which is no honest file of splats.")
     takes: list[Take] = []
     at = table + len(toc)

@@ -14,9 +14,9 @@ from typing import Any, cast
 import numpy as np
 import torch
 
-from ..recon.errors import BackendUnavailable, CaptureError, ConfigError
+from ..recon.errors import BackendUnavailable, CaptureError, ConfigError, HandfulError
 from ..recon.gaussians import Gaussians
-from .atomic import atomic_file
+from .atomic import atomic_file, writing
 from .splat_rows import FiniteRows, Meter, Progress, empty_gaussians, half_turn, put
 
 __all__ = ["read_usd", "write_usd"]
@@ -68,9 +68,17 @@ def write_usd(path: str | Path, gaussians: Gaussians, progress: Progress | None 
         ends = np.stack([(means - reach).min(axis=0), (means + reach).max(axis=0)]).astype(np.float32)
         prim.GetAttribute("extent").Set(pxr.Vt.Vec3fArray.FromNumpy(ends))
     meter.add(1)
-    with atomic_file(path) as f, tempfile.TemporaryDirectory() as folder:
+    with writing(path):
+        Path(path).parent.mkdir(parents=True, exist_ok=True)
+        scratch = tempfile.TemporaryDirectory(dir=Path(path).parent, prefix=".usd-")
+    with atomic_file(path) as f, scratch as folder:
         made = Path(folder) / f"scene{path.suffix.lower() if path.suffix.lower() == '.usda' else '.usdc'}"  # usd-core goes by the ending
-        stage.GetRootLayer().Export(str(made))
+        try:
+            done = stage.GetRootLayer().Export(str(made))
+        except pxr.Tf.ErrorException:
+            done = False
+        if not done:
+            raise HandfulError(f"Cannot write {path}: usd-core could not; is the disk full?")
         with made.open("rb") as source:
             shutil.copyfileobj(source, f)
     meter.add(1)
@@ -82,11 +90,13 @@ def read_usd(path: str | Path, progress: Progress | None = None) -> Gaussians:
     pxr, path = _pxr(), Path(path)
     try:
         stage = pxr.Usd.Stage.Open(str(path))
-        prim = next((p for p in stage.Traverse() if p.GetTypeName() == _PRIM), None)
-        if prim is None:
-            raise CaptureError(f"{path} holds no Gaussian splats (no {_PRIM}).")
+        prims = [p for p in stage.Traverse() if p.GetTypeName() == _PRIM]
+        if len(prims) != 1:
+            raise CaptureError(f"{path} holds {f'{len(prims)} sets of splats, and one is read' if prims else 'no Gaussian splats'} ({_PRIM}).")
+        (prim,) = prims
         moved = pxr.UsdGeom.XformCache().GetLocalToWorldTransform(prim) != pxr.Gf.Matrix4d(1)
-        y_up = pxr.UsdGeom.GetStageUpAxis(stage) == pxr.UsdGeom.Tokens.y
+        if pxr.UsdGeom.GetStageUpAxis(stage) != pxr.UsdGeom.Tokens.y:
+            raise CaptureError(f"{path} has z up, which is not read; write it with y up, USD's own default.")
         degree = int(prim.GetAttribute("radiance:sphericalHarmonicsDegree").Get() or 0)
         means, scales, opacities, sh = (_array(prim, n) for n in ("positions", "scales", "opacities", "radiance:sphericalHarmonicsCoefficients"))
         quats = _array(prim, "orientations")
@@ -106,7 +116,7 @@ def read_usd(path: str | Path, progress: Progress | None = None) -> Gaussians:
         logits,
         torch.from_numpy(sh.reshape(n, k, 3)),
     )
-    put(out, 0, half_turn(read, _Z) if y_up else read)
+    put(out, 0, half_turn(read, _Z))
     meter.add(1)
     return out
 
@@ -114,7 +124,7 @@ def read_usd(path: str | Path, progress: Progress | None = None) -> Gaussians:
 def _array(prim: Any, name: str) -> np.ndarray:
     """float32; the half precision twin (name + h) where there is no other."""
     for which in (name, f"{name}h"):
-        value = prim.GetAttribute(which).Get()
+        value = prim.GetAttribute(which).Get(_pxr().Usd.TimeCode.EarliestTime())  # an animation's first moment
         if value is not None and len(value):
             return np.array(value, np.float32)
     return np.zeros((0, 3), np.float32)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -12,18 +12,18 @@ from torch import Tensor
 
 from ..data.mesh_open3d import fuse_depth, keep_large_parts, textured, watertight
 from ..recon.camera import Cameras
+from ..recon.camera_path import smooth_cameras
 from ..recon.errors import ConfigError
 from ..recon.framing import frame_scene
 from ..recon.mesh import Mesh
 from ..recon.scene import SplatScene
-from .paths import between_path
 
 __all__ = ["MeshOptions", "facing", "mesh_scene", "turned"]
 
 SOLID = 0.6  # opacity from which a pixel has a depth
 EDGE = 0.03  # of the depth: a jump between neighbours across which the rendered depth lies on neither side
 GRAZING = 0.2  # cosine between the line of sight and the normal below which a depth is not believed
-BETWEEN = 8  # cameras between two photos
+BETWEEN, NEIGHBOURS = 4, 2  # cameras between a photo and each of so many nearest ones
 
 
 @dataclass(frozen=True)
@@ -75,14 +75,14 @@ def mesh_scene(
     g = scene.gaussians
     framing = frame_scene(scene.cameras, g.means, g.opacities)
     cameras = _cameras(scene, options)
-    depth, color = [], []
-    for i in range(len(cameras)):
-        tell("rendering depth", i / len(cameras))
-        z, rgb = _believed(scene, cameras[i], options.reach * framing.depth)
-        depth.append(z)
-        color.append(rgb)
+
+    def views() -> Iterator[tuple[Cameras, Tensor, Tensor]]:
+        for i in range(len(cameras)):
+            tell("fusing depth", i / len(cameras))
+            yield cameras[i], *_believed(scene, cameras[i], options.reach * framing.depth)
+
     voxel = framing.depth / options.resolution
-    mesh = fuse_depth(torch.stack(depth), torch.stack(color), cameras, voxel, 4 * voxel, lambda done, n: tell("fusing", done / n))
+    mesh = fuse_depth(views(), voxel, 4 * voxel)
     mesh = keep_large_parts(mesh, options.smallest)
     if options.watertight:
         tell("closing", 0.0)
@@ -109,11 +109,17 @@ def facing(up: Float[Tensor, "3"], forward: Float[Tensor, "3"]) -> Float[np.ndar
 
 
 def _cameras(scene: SplatScene, options: MeshOptions) -> Cameras:
+    """Those of the photos, and some between each and its nearest neighbours."""
     photos = scene.cameras.to("cpu", torch.float64)
     if not options.between or len(photos) < 2:
         return photos.to(dtype=torch.float32)
-    framing = frame_scene(photos, scene.gaussians.means, scene.gaussians.opacities)
-    return between_path(photos, framing, 1 + (len(photos) - 1) * BETWEEN).to(dtype=torch.float32)
+    nearest = photos.distances.fill_diagonal_(torch.inf).topk(min(NEIGHBOURS, len(photos) - 1), largest=False).indices
+    pairs = sorted({(min(i, j), max(i, j)) for i, row in enumerate(nearest.tolist()) for j in row})
+    share = torch.linspace(0, 1, BETWEEN + 2, dtype=torch.float64)
+    ways = [smooth_cameras(photos[list(pair)], share[[0, -1]], share[1:-1]) for pair in pairs]
+    every = [photos, *ways]
+    together = Cameras(torch.cat([c.cam_from_world for c in every]), torch.cat([c.K for c in every]), photos.width, photos.height)
+    return together.to(dtype=torch.float32)
 
 
 def _believed(scene: SplatScene, camera: Cameras, farthest: float) -> tuple[Float[Tensor, "H W"], Float[Tensor, "H W 3"]]:

@@ -41,9 +41,11 @@ class Export(CommonOptions):
 
     def run(self) -> dict[str, Any]:
         from ...data.export import export_scene
+        from ...data.scene_mark import refuse_own_file
         from ...data.splats import is_splat_file, read_splats
         from ..scene_folder import image_names, load_scene, mask_name
 
+        refuse_own_file(self.out)
         console = self.console
 
         def on_rows(what: str) -> Progress:

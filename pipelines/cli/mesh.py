@@ -47,16 +47,19 @@ class MeshCommand(CommonOptions):
     """The scene as it was before it was edited in the viewer."""
 
     def run(self) -> dict[str, Any]:
-        from ...data.mesh_open3d import MESH_SUFFIXES, write_mesh
+        from ...data.atomic import ensure_place
+        from ...data.mesh_open3d import check_mesh_file, need_open3d, write_mesh
+        from ...data.scene_mark import refuse_own_file
         from ...recon.edits import up_after
-        from ...recon.errors import ConfigError
         from ...recon.framing import frame_scene
         from ..mesh import MeshOptions, facing, mesh_scene, turned
         from ..scene_folder import load_scene
 
         options = MeshOptions(self.resolution, self.reach, self.smallest, self.between, self.texture, self.watertight)
-        if self.out.suffix.lower() not in MESH_SUFFIXES:
-            raise ConfigError(f"{self.out}: meshes are written as {', '.join(MESH_SUFFIXES)}; choose one of these endings.")
+        check_mesh_file(self.out, self.texture > 0)  # what cannot work is told before the work
+        refuse_own_file(self.out)
+        ensure_place(self.out)
+        need_open3d()
         began, console = time.monotonic(), self.console
         raw = load_scene(self.scene)
         folder, steps = (raw, ()) if self.unedited else (raw.edited(), raw.edits())

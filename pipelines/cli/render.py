@@ -60,12 +60,14 @@ class RenderCommand(CommonOptions):
     def run(self) -> dict[str, Any]:
         import torch
 
+        from ...data.scene_mark import refuse_own_file
         from ...recon.edits import up_after
         from ..frame_sinks import open_sink
         from ..scene_folder import load_scene
         from ..video import parse_what, render_path
         from .reconstruct import check_device
 
+        refuse_own_file(self.out)
         layers, size = parse_what(self.what), None if self.size is None else parse_size(self.size)
         check_device(self.device)
         device = self.device if self.device != "auto" else ("cuda" if torch.cuda.is_available() else "cpu")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +12,7 @@ from handful.recon.camera import Cameras
 from handful.recon.errors import ConfigError, HandfulError
 from handful.recon.framing import look_at
 from handful.recon.mesh import Mesh
+from PIL import Image
 
 open3d = pytest.importorskip("open3d", reason="needs open3d")
 
@@ -45,7 +47,8 @@ def seen(cameras: Cameras, spheres: list[tuple[tuple[float, float, float], float
 
 
 def fused(spheres: list[tuple[tuple[float, float, float], float]]) -> Mesh:
-    return fuse_depth(*seen(cameras(), spheres), cameras(), VOXEL, 4 * VOXEL)
+    c, (z, rgb) = cameras(), seen(cameras(), spheres)
+    return fuse_depth(((c[i], z[i], rgb[i]) for i in range(len(c))), VOXEL, 4 * VOXEL)
 
 
 @pytest.fixture(scope="module")
@@ -120,11 +123,26 @@ def test_a_texture_travels_with_the_mesh(ball: Mesh, tmp_path: Path) -> None:
     small = textured(ball, seen(cameras(), [((0.0, 0.0, 0.0), 1.0)])[1], cameras(), 256)
     write_mesh(tmp_path / "m.glb", small)
     back = open3d.io.read_triangle_mesh(str(tmp_path / "m.glb"), True)
-    assert len(back.triangles) == len(small) and len(back.textures) == 1
-    picture = np.asarray(back.textures[0])[..., :3]
-    assert min(np.abs(picture.astype(int) - small.texture).max(), np.abs(picture[::-1].astype(int) - small.texture).max()) == 0  # Open3D turns it over
+    assert len(back.triangles) == len(small)
+    raw = (tmp_path / "m.glb").read_bytes()
+    at = raw.index(b"\x89PNG")
+    np.testing.assert_array_equal(np.asarray(Image.open(io.BytesIO(raw[at:])).convert("RGB")), small.texture)
+
+
+def test_a_textured_obj_shows_the_photos(ball: Mesh, tmp_path: Path) -> None:
+    """Read line by line, as the format says: v goes up, a picture's first row is at v = 1."""
+    small = textured(ball, seen(cameras(), [((0.0, 0.0, 0.0), 1.0)])[1], cameras(), 512)
     write_mesh(tmp_path / "m.obj", small)
-    assert {p.suffix for p in tmp_path.iterdir()} >= {".obj", ".mtl", ".png"}
+    assert {p.name for p in tmp_path.iterdir()} == {"m.obj", "m.mtl", "m.png"} and "map_Kd m.png" in (tmp_path / "m.mtl").read_text()
+    lines = [line.split() for line in (tmp_path / "m.obj").read_text().splitlines()]
+    v = np.array([line[1:] for line in lines if line[0] == "v"], float)
+    vt = np.array([line[1:] for line in lines if line[0] == "vt"], float)
+    f = np.array([[corner.split("/") for corner in line[1:]] for line in lines if line[0] == "f"], int) - 1
+    picture = np.asarray(Image.open(tmp_path / "m.png").convert("RGB")) / 255
+    middle, at = v[f[:, :, 0]].mean(1), vt[f[:, :, 1]].mean(1)
+    shown = picture[((1 - at[:, 1]) * 511).round().astype(int), (at[:, 0] * 511).round().astype(int)]
+    want = 0.5 + 0.5 * middle / np.linalg.norm(middle, axis=1, keepdims=True)
+    assert np.median(np.abs(shown - want)[np.abs(middle[:, 2]) < 0.5]) < 0.02
 
 
 def test_normals_of_a_sphere_point_outwards(ball: Mesh) -> None:
@@ -140,7 +158,7 @@ def test_what_cannot_be_is_one_sentence(ball: Mesh, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="holds no texture"):
         write_mesh(tmp_path / "m.ply", small)
     with pytest.raises(HandfulError, match="makes no surface"):
-        fuse_depth(torch.zeros(6, 120, 160), torch.zeros(6, 120, 160, 3), cameras(), VOXEL, 4 * VOXEL)
+        fuse_depth([(cameras()[0], torch.zeros(120, 160), torch.zeros(120, 160, 3))], VOXEL, 4 * VOXEL)
     (tmp_path / "m.ply").mkdir()
     with pytest.raises(HandfulError, match="folder of that name is in the way"):
         write_mesh(tmp_path / "m.ply", ball)

@@ -21,7 +21,9 @@ from handful.recon.sh import sh_dc_from_rgb
 
 open3d = pytest.importorskip("open3d", reason="needs open3d")
 
+from handful.pipelines.cli.export import Export  # noqa: E402
 from handful.pipelines.cli.mesh import MeshCommand  # noqa: E402
+from handful.pipelines.cli.render import RenderCommand  # noqa: E402
 from handful.pipelines.mesh import MeshOptions, facing, mesh_scene  # noqa: E402
 from handful.pipelines.scene_folder import load_scene  # noqa: E402
 
@@ -99,8 +101,24 @@ def test_impossible_requests(folder: Path, tmp_path: Path, options: dict, says: 
         MeshCommand(scene=folder, out=tmp_path / "m.glb", quiet=True, **options).run()
 
 
+def test_a_scene_is_never_replaced_by_what_is_made_of_it(folder: Path) -> None:
+    before = {p.name: p.read_bytes() for p in folder.iterdir() if p.is_file()}
+    write_json(folder / "config.json", {"version": 1, "method": "handful", "settings": {}, "names": ["a.png", "b.png", "c.png"], "background": [0, 0, 0]})
+    before["config.json"] = (folder / "config.json").read_bytes()
+    for out in ("scene.ply", "config.json", "transforms.json"):
+        with pytest.raises(ConfigError, match="part of the scene itself|meshes are written as"):
+            MeshCommand(scene=folder, out=folder / out, quiet=True).run()
+        with pytest.raises(ConfigError, match="part of the scene itself"):
+            Export(scene=folder, out=folder / out, quiet=True).run()
+    with pytest.raises(ConfigError, match="part of the scene itself"):
+        RenderCommand(scene=folder, out=folder / "preview.png", frames=1, quiet=True).run()
+    assert {p.name: p.read_bytes() for p in folder.iterdir() if p.is_file()} == before
+
+
 def test_another_ending_is_told_before_the_work(folder: Path, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"\.fbx|fbx"):
         MeshCommand(scene=folder, out=tmp_path / "m.fbx", quiet=True).run()
+    with pytest.raises(ConfigError, match="holds no texture"):
+        MeshCommand(scene=folder, out=tmp_path / "m.ply", texture=512, quiet=True).run()
     with pytest.raises(ConfigError, match="texture needs the photos"):
         mesh_scene(load_scene(folder).scene, MeshOptions(texture=512))
