@@ -129,7 +129,7 @@ def _pairs(g: Gaussians, c: Cameras) -> float:
     n = native()
     t = [getattr(g, f).detach() for f in FIELDS]
     state = n.raster_forward(
-        *t, None, c.cam_from_world, c.K, c.width, c.height, (0.0, 0.0, 0.0), 0, False, 0.01, False, True, torch.get_num_threads()
+        *t, None, c.cam_from_world, c.K, c.width, c.height, (0.0, 0.0, 0.0), 0, False, 0.01, False, False, True, torch.get_num_threads()
     )[-1]
     return n.raster_counts(int(state))["pairs"] / len(c)
 

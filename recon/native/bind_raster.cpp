@@ -39,9 +39,9 @@ static Scene make_scene(const In &means, const In &quats, const In &log_scales, 
     return s;
 }
 
-static Options make_options(std::tuple<float, float, float> bg, int sh_degree, bool antialiased, float near_plane, bool normal, const Scene &s) {
+static Options make_options(std::tuple<float, float, float> bg, int sh_degree, bool antialiased, float near_plane, bool normal, bool surfels, const Scene &s) {
     want(sh_degree >= 0 && sh_degree <= 3 && (sh_degree + 1) * (sh_degree + 1) <= s.sh_k, "sh_degree does not fit sh");
-    return {{std::get<0>(bg), std::get<1>(bg), std::get<2>(bg)}, near_plane, sh_degree, antialiased, normal};
+    return {{std::get<0>(bg), std::get<1>(bg), std::get<2>(bg)}, near_plane, sh_degree, antialiased && !surfels, normal || surfels, surfels};
 }
 
 // The views of a forward pass that a backward pass may follow. Python holds a tensor with the number of one; when that tensor goes, it goes too. So the state
@@ -87,53 +87,54 @@ static std::shared_ptr<std::vector<View>> find_state(int64_t number) {
     return it->second;
 }
 
-// color V,H,W,3; alpha V,H,W; depth V,H,W; normal V,H,W,3 (or 0 elements); means2d V,N,2; radii V,N; state
+// color V,H,W,3; alpha V,H,W; depth V,H,W; normal V,H,W,3 (or 0 elements); distortion V,H,W (surfels; or 0 elements); means2d V,N,2; radii V,N; state
 static nb::tuple forward(In means, In quats, In log_scales, In logits, In sh, OptIn scale, In E, In K, int width, int height,
-                         std::tuple<float, float, float> bg, int sh_degree, bool antialiased, float near_plane, bool normal, bool keep, int threads) {
+                         std::tuple<float, float, float> bg, int sh_degree, bool antialiased, float near_plane, bool normal, bool surfels, bool keep, int threads) {
     Scene scene = make_scene(means, quats, log_scales, logits, sh, scale);
-    Options opt = make_options(bg, sh_degree, antialiased, near_plane, normal, scene);
+    Options opt = make_options(bg, sh_degree, antialiased, near_plane, normal, surfels, scene);
     const size_t v = E.shape(0), h = (size_t)height, w = (size_t)width, n = (size_t)scene.n, pixels = h * w;
     want(E.size() == 16 * v && K.size() == 9 * v && width > 0 && height > 0, "cameras must be (V,4,4) and (V,3,3)");
-    std::vector<size_t> s_color{v, h, w, 3}, s_one{v, h, w}, s_normal = normal ? s_color : std::vector<size_t>{0}, s_means{v, n, 2}, s_radii{v, n};
-    Array<float> color(product(s_color)), alpha(product(s_one)), depth(product(s_one)), nrm(product(s_normal)), means2d(product(s_means)), radii(product(s_radii));
+    std::vector<size_t> s_color{v, h, w, 3}, s_one{v, h, w}, s_normal = opt.normal ? s_color : std::vector<size_t>{0}, s_distortion = surfels ? s_one : std::vector<size_t>{0}, s_means{v, n, 2}, s_radii{v, n};
+    Array<float> color(product(s_color)), alpha(product(s_one)), depth(product(s_one)), nrm(product(s_normal)), distortion(product(s_distortion)), means2d(product(s_means)), radii(product(s_radii));
     std::vector<View> views;
     {
         nb::gil_scoped_release release;
         for (size_t i = 0; i < v; ++i) {
             View view;
-            Images out{color.data + i * pixels * 3, alpha.data + i * pixels, depth.data + i * pixels, normal ? nrm.data + i * pixels * 3 : nullptr};
+            Images out{color.data + i * pixels * 3, alpha.data + i * pixels, depth.data + i * pixels, opt.normal ? nrm.data + i * pixels * 3 : nullptr,
+                       surfels ? distortion.data + i * pixels : nullptr};
             render_forward(scene, make_camera(E.data() + 16 * i, K.data() + 9 * i, width, height), opt, threads, out, means2d.data + i * n * 2,
                            radii.data + i * n, view);
             view.gaussians = (int64_t)n, view.width = width, view.height = height;
             if (keep) views.push_back(std::move(view));
         }
     }
-    return nb::make_tuple(to_tensor(color, s_color), to_tensor(alpha, s_one), to_tensor(depth, s_one), to_tensor(nrm, s_normal), to_tensor(means2d, s_means),
+    return nb::make_tuple(to_tensor(color, s_color), to_tensor(alpha, s_one), to_tensor(depth, s_one), to_tensor(nrm, s_normal), to_tensor(distortion, s_distortion), to_tensor(means2d, s_means),
                           to_tensor(radii, s_radii), state_tensor(std::move(views)));
 }
 
 // gradients: means, quats, log_scales, logits, sh, cam_from_world, K, means2d
 static nb::tuple backward(In means, In quats, In log_scales, In logits, In sh, OptIn scale, In E, In K, int width, int height,
-                          std::tuple<float, float, float> bg, int sh_degree, bool antialiased, float near_plane, bool normal, int64_t state,
-                          In depth, OptIn v_color, OptIn v_alpha, OptIn v_depth, OptIn v_normal, bool camera_grads, int threads) {
+                          std::tuple<float, float, float> bg, int sh_degree, bool antialiased, float near_plane, bool normal, bool surfels, int64_t state,
+                          In depth, In distortion, OptIn v_color, OptIn v_alpha, OptIn v_depth, OptIn v_normal, OptIn v_distortion, bool camera_grads, int threads) {
     Scene scene = make_scene(means, quats, log_scales, logits, sh, scale);
-    Options opt = make_options(bg, sh_degree, antialiased, near_plane, normal, scene);
+    Options opt = make_options(bg, sh_degree, antialiased, near_plane, normal, surfels, scene);
     const size_t v = E.shape(0), n = (size_t)scene.n, pixels = (size_t)height * (size_t)width, k = (size_t)scene.sh_k;
     auto views = find_state(state);
-    bool same = views->size() == v && depth.size() == v * pixels;
+    bool same = views->size() == v && depth.size() == v * pixels && (!surfels || distortion.size() == v * pixels);
     for (const View &view : *views) same = same && view.gaussians == (int64_t)n && view.width == width && view.height == height;
     want(same, "the state of another render");
     auto fits = [&](const OptIn &g, size_t stride) { return !g || g->size() == v * pixels * stride; };
-    want(fits(v_color, 3) && fits(v_alpha, 1) && fits(v_depth, 1) && fits(v_normal, 3), "gradients must have the images' sizes");
+    want(fits(v_color, 3) && fits(v_alpha, 1) && fits(v_depth, 1) && fits(v_normal, 3) && fits(v_distortion, 1), "gradients must have the images' sizes");
     Array<float> g_means(3 * n), g_quats(4 * n), g_scales(3 * n), g_logits(n), g_sh(3 * k * n), g_E(16 * v), g_K(9 * v), g_means2d(2 * n * v);
     {
         nb::gil_scoped_release release;
         for (size_t i = 0; i < v; ++i) {
             auto at = [&](const OptIn &a, size_t stride) { return a ? a->data() + i * pixels * stride : nullptr; };
-            ImageGrads in{at(v_color, 3), at(v_alpha, 1), at(v_depth, 1), normal ? at(v_normal, 3) : nullptr};
+            ImageGrads in{at(v_color, 3), at(v_alpha, 1), at(v_depth, 1), opt.normal ? at(v_normal, 3) : nullptr, surfels ? at(v_distortion, 1) : nullptr};
             SceneGrads out{g_means.data, g_quats.data, g_scales.data, g_logits.data, g_sh.data, g_means2d.data + 2 * n * i, i > 0, camera_grads};
             render_backward(scene, make_camera(E.data() + 16 * i, K.data() + 9 * i, width, height), opt, threads, (*views)[i],
-                            depth.data() + i * pixels, in, out, camera_grads ? g_E.data + 16 * i : nullptr, g_K.data + 9 * i);
+                            {depth.data() + i * pixels, surfels ? distortion.data() + i * pixels : nullptr}, in, out, camera_grads ? g_E.data + 16 * i : nullptr, g_K.data + 9 * i);
         }
         if (v == 0)
             for (auto *a : {&g_means, &g_quats, &g_scales, &g_logits, &g_sh}) std::fill(a->data, a->data + a->size, 0.0f);
@@ -147,14 +148,16 @@ void bind_raster(nb::module_ &m) {
     auto A = [](const char *name) { return nb::arg(name).noconvert(); };
     m.def("raster_forward", &forward, A("means"), A("quats"), A("log_scales"), A("logits"), A("sh"), A("opacity_scale").none(), A("cam_from_world"), A("K"),
           nb::arg("width"), nb::arg("height"), nb::arg("background"), nb::arg("sh_degree"), nb::arg("antialiased"), nb::arg("near"), nb::arg("normal"),
-          nb::arg("keep"), nb::arg("threads"));
+          nb::arg("surfels"), nb::arg("keep"), nb::arg("threads"));
     m.def("raster_backward", &backward, A("means"), A("quats"), A("log_scales"), A("logits"), A("sh"), A("opacity_scale").none(), A("cam_from_world"), A("K"),
           nb::arg("width"), nb::arg("height"), nb::arg("background"), nb::arg("sh_degree"), nb::arg("antialiased"), nb::arg("near"), nb::arg("normal"),
-          nb::arg("state"), A("depth"), A("v_color").none(), A("v_alpha").none(), A("v_depth").none(), A("v_normal").none(), nb::arg("camera_grads"),
+          nb::arg("surfels"), nb::arg("state"), A("depth"), A("distortion"), A("v_color").none(), A("v_alpha").none(), A("v_depth").none(), A("v_normal").none(),
+          A("v_distortion").none(), nb::arg("camera_grads"),
           nb::arg("threads"));
     m.def("raster_constants", [] {
         nb::dict d;
         d["ALPHA_MIN"] = kAlphaMin, d["ALPHA_MAX"] = kAlphaMax, d["TRANSMITTANCE_MIN"] = kTransmittanceMin, d["COVARIANCE_BLUR"] = kBlur;
+        d["SURFEL_BLUR"] = kSurfelBlur, d["SURFEL_GRAZING"] = kSurfelGrazing;
         d["FOV_CLAMP"] = 1.0f + kFovMargin, d["TILE_SIZE"] = kTile;
         return d;
     });

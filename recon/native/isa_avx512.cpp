@@ -6,6 +6,8 @@
 #define HANDFUL_NAME "avx512"
 #include "simd.h"
 #include "kernels_sh.h"
+#include "kernels_geometry.h"
+#include "kernels_surfel.h"
 #include "kernels_project.h"
 #include "kernels_project_grad.h"
 #include "kernels_composite.h"

@@ -12,6 +12,8 @@
 #include "kernels.h"
 #include "simd.h"
 #include "kernels_sh.h"
+#include "kernels_geometry.h"
+#include "kernels_surfel.h"
 #include "kernels_project.h"
 #include "kernels_project_grad.h"
 #include "kernels_composite.h"

@@ -9,7 +9,7 @@ struct Kernels {
     const char *name;
     void (*project)(const Scene &, const Camera &, const Options &, int64_t begin, int64_t end, ProjectOut &, PairBuffer &);
     void (*forward_tile)(const Camera &, const Options &, const Splat *, Pairs, int tile, PixelState, Images);
-    void (*backward_tile)(const Camera &, const Options &, const Splat *, Pairs, int tile, PixelState, const float *depth, ImageGrads, float *pair_grads,
+    void (*backward_tile)(const Camera &, const Options &, const Splat *, Pairs, int tile, PixelState, Drawn, ImageGrads, float *pair_grads,
                           uint8_t *hit_slot);
     void (*project_grad)(const Scene &, const Camera &, const Options &, const Splat *, const uint32_t *slot_begin, const uint8_t *hit_slot,
                          const float *pair_grads, int64_t begin, int64_t end, SceneGrads, float *cam_grads);

@@ -22,6 +22,32 @@ inline void clamp_grad(VF v, VF unclamped, float neg, float pos, float f, VF &v_
     v_c = v_c - rf * (lo + hi);
 }
 
+// From gradients of the centre in the camera's frame and of cam_from_gaussian to the raw parameters but scales, and the camera's frame.
+inline void parameter_grad(const Camera &cam, const Geometry &g, const VF *v, const VF *v_cam, const VF (*v_M)[3], const VF *v_dir, VF *out, CamAccumulator &cam_v) {
+    const VF p[3] = {g.px, g.py, g.pz};
+    const float *R = cam.R;
+    VF v_Q[3][3];
+    for (int j = 0; j < 3; ++j) {
+        out[j] = fma(set1(R[j]), v_cam[0], fma(set1(R[3 + j]), v_cam[1], fma(set1(R[6 + j]), v_cam[2], v_dir[j])));
+        for (int k = 0; k < 3; ++k) v_Q[j][k] = fma(set1(R[j]), v_M[0][k], fma(set1(R[3 + j]), v_M[1][k], set1(R[6 + j]) * v_M[2][k]));
+    }
+    for (int i = 0; i < 3; ++i) {
+        cam_v.t[i] += v_cam[i];
+        cam_v.center[i] = cam_v.center[i] - v_dir[i];
+        for (int j = 0; j < 3; ++j)
+            cam_v.R[3 * i + j] += fma(v_cam[i], p[j], fma(v_M[i][0], g.Q[j][0], fma(v_M[i][1], g.Q[j][1], v_M[i][2] * g.Q[j][2])));
+    }
+    VF two = set1(2.0f), w = g.q[0], x = g.q[1], y = g.q[2], z = g.q[3];
+    VF vq[4];
+    vq[0] = two * (x * (v_Q[2][1] - v_Q[1][2]) + y * (v_Q[0][2] - v_Q[2][0]) + z * (v_Q[1][0] - v_Q[0][1]));
+    vq[1] = two * (w * (v_Q[2][1] - v_Q[1][2]) + y * (v_Q[0][1] + v_Q[1][0]) + z * (v_Q[0][2] + v_Q[2][0]) - two * x * (v_Q[1][1] + v_Q[2][2]));
+    vq[2] = two * (w * (v_Q[0][2] - v_Q[2][0]) + x * (v_Q[0][1] + v_Q[1][0]) + z * (v_Q[1][2] + v_Q[2][1]) - two * y * (v_Q[0][0] + v_Q[2][2]));
+    vq[3] = two * (w * (v_Q[1][0] - v_Q[0][1]) + x * (v_Q[0][2] + v_Q[2][0]) + y * (v_Q[1][2] + v_Q[2][1]) - two * z * (v_Q[0][0] + v_Q[1][1]));
+    VF along = w * vq[0] + x * vq[1] + y * vq[2] + z * vq[3];
+    for (int k = 0; k < 4; ++k) out[3 + k] = g.rlen * fnma(g.q[k], along, vq[k]);
+    out[10] = v[kG1] * g.transparency;
+}
+
 // v: the summed PairGrad of W Gaussians (v[k] = lanes), zero where nothing was drawn. Gradients of the raw parameters into out[0..10]: means, quats, log
 // scales, logit; v_mean2d; the camera's part is added to `cam_v`. v_dir: gradient to the view direction of the colour.
 inline void geometry_grad(const Camera &cam, const Options &opt, const Geometry &g, const VF *v, const VF *v_dir, VM hit, VF *out,
@@ -74,29 +100,46 @@ inline void geometry_grad(const Camera &cam, const Options &opt, const Geometry 
     cam_v.fx += fma(v_mx, rx, v_jx / fx), cam_v.fy += fma(v_my, ry, v_jy / fy);  // v_jx here is dL/dlog(jx)
     cam_v.cx += v_mx, cam_v.cy += v_my;
     VF v_cam[3] = {v_rx * g.rz, v_ry * g.rz, v[kGz] - g.rz * (fma(v_rx, rx, v_ry * ry) + v_jx + v_jy)};
+    parameter_grad(cam, g, v, v_cam, v_M, v_dir, out, cam_v);
+}
 
-    const VF p[3] = {g.px, g.py, g.pz};
-    const float *R = cam.R;
-    VF v_Q[3][3];
-    for (int j = 0; j < 3; ++j) {
-        out[j] = fma(set1(R[j]), v_cam[0], fma(set1(R[3 + j]), v_cam[1], fma(set1(R[6 + j]), v_cam[2], v_dir[j])));
-        for (int k = 0; k < 3; ++k) v_Q[j][k] = fma(set1(R[j]), v_M[0][k], fma(set1(R[3 + j]), v_M[1][k], set1(R[6 + j]) * v_M[2][k]));
-    }
+// As geometry_grad: from the summed PairGrad to the raw parameters and the camera.
+inline void surfel_grad(const Camera &cam, Geometry &g, const VF *v, const VF *v_dir, VF *out, VF *v_mean2d, CamAccumulator &cam_v) {
+    const Surfel f = surfel(cam, g);
+    const VF rfx = set1(1.0f / cam.fx), rfy = set1(1.0f / cam.fy), a = v[kGxx], b = v[kGxy], c = v[kGyy];
+    const VF v_mx = v[kGx] - f.w[0] * v[kGw], v_my = v[kGy] - f.w[1] * v[kGw];
+    v_mean2d[0] = v_mx, v_mean2d[1] = v_my;
+    // alpha = opacity exp(-(form) / w^2): gradients of u, v are minus those sums times u, v
+    VF v_u[2] = {zero() - fma(a, f.u[0], b * f.u[1]), zero() - fma(c, f.u[1], b * f.u[0])};
+    VF v_v[2] = {zero() - fma(a, f.v[0], b * f.v[1]), zero() - fma(c, f.v[1], b * f.v[0])};
+    const VF v_w[2] = {v[kGwx], v[kGwy]};
+    const VF du = fma(v_u[0], f.u[0], v_u[1] * f.u[1]), dv = fma(v_v[0], f.v[0], v_v[1] * f.v[1]);
+    out[7] = zero() - du, out[8] = zero() - dv, out[9] = zero();
+    const VF v_lk = du + dv + fma(v_w[0], f.w[0], v_w[1] * f.w[1]);  // of log k
+    const VF ku = f.k / g.s[0], kv = f.k / g.s[1];
+    const VF r0 = v_u[0] * ku * rfx, r1 = v_u[1] * ku * rfy, s0 = v_v[0] * kv * rfx, s1 = v_v[1] * kv * rfy;
+    const VF v_pn = zero() - v_lk / f.pn, tx = g.M[0][0], ty = g.M[1][0], tz = g.M[2][0], bx = g.M[0][1], by = g.M[1][1], bz = g.M[2][1];
+    VF v_M[3][3];
+    v_M[0][0] = s1 * g.z, v_M[1][0] = zero() - s0 * g.z, v_M[2][0] = s0 * g.y - s1 * g.x;
+    v_M[0][1] = zero() - r1 * g.z, v_M[1][1] = r0 * g.z, v_M[2][1] = r1 * g.x - r0 * g.y;
+    const VF sign = select(f.pn > zero(), set1(-1.0f), set1(1.0f));
+    const VF p[3] = {g.x, g.y, g.z};
+    VF v_n[3] = {fma(v_pn, p[0], v_w[0] * f.k * rfx), fma(v_pn, p[1], v_w[1] * f.k * rfy), v_pn * p[2]};
     for (int i = 0; i < 3; ++i) {
-        cam_v.t[i] += v_cam[i];
-        cam_v.center[i] = cam_v.center[i] - v_dir[i];
-        for (int j = 0; j < 3; ++j)
-            cam_v.R[3 * i + j] += fma(v_cam[i], p[j], fma(v_M[i][0], g.Q[j][0], fma(v_M[i][1], g.Q[j][1], v_M[i][2] * g.Q[j][2])));
+        const int j = (i + 1) % 3, k = (i + 2) % 3;
+        v_M[i][0] += g.M[j][1] * v_n[k] - g.M[k][1] * v_n[j];
+        v_M[i][1] += v_n[j] * g.M[k][0] - v_n[k] * g.M[j][0];
+        v_M[i][2] = sign * v[kGnx + i];
     }
-    VF two = set1(2.0f), w = g.q[0], x = g.q[1], y = g.q[2], z = g.q[3];
-    VF vq[4];
-    vq[0] = two * (x * (v_Q[2][1] - v_Q[1][2]) + y * (v_Q[0][2] - v_Q[2][0]) + z * (v_Q[1][0] - v_Q[0][1]));
-    vq[1] = two * (w * (v_Q[2][1] - v_Q[1][2]) + y * (v_Q[0][1] + v_Q[1][0]) + z * (v_Q[0][2] + v_Q[2][0]) - two * x * (v_Q[1][1] + v_Q[2][2]));
-    vq[2] = two * (w * (v_Q[0][2] - v_Q[2][0]) + x * (v_Q[0][1] + v_Q[1][0]) + z * (v_Q[1][2] + v_Q[2][1]) - two * y * (v_Q[0][0] + v_Q[2][2]));
-    vq[3] = two * (w * (v_Q[1][0] - v_Q[0][1]) + x * (v_Q[0][2] + v_Q[2][0]) + y * (v_Q[1][2] + v_Q[2][1]) - two * z * (v_Q[0][0] + v_Q[1][1]));
-    VF along = w * vq[0] + x * vq[1] + y * vq[2] + z * vq[3];
-    for (int k = 0; k < 4; ++k) out[3 + k] = g.rlen * fnma(g.q[k], along, vq[k]);
-    out[10] = v[kG1] * g.transparency;
+    const VF ax = v_mx * set1(cam.fx) * g.rz, ay = v_my * set1(cam.fy) * g.rz;
+    VF v_cam[3];
+    v_cam[0] = ax + r1 * bz - s1 * tz + v_pn * f.n[0];
+    v_cam[1] = ay - r0 * bz + s0 * tz + v_pn * f.n[1];
+    v_cam[2] = v[kGz] - g.rz * fma(ax, g.x, fma(ay, g.y, zero() - v_lk)) + r0 * by - r1 * bx - s0 * ty + s1 * tx + v_pn * f.n[2];
+    cam_v.fx += fma(v_mx, g.x * g.rz, zero() - rfx * fma(v_u[0], f.u[0], fma(v_v[0], f.v[0], v_w[0] * f.w[0])));
+    cam_v.fy += fma(v_my, g.y * g.rz, zero() - rfy * fma(v_u[1], f.u[1], fma(v_v[1], f.v[1], v_w[1] * f.w[1])));
+    cam_v.cx += v_mx, cam_v.cy += v_my;
+    parameter_grad(cam, g, v, v_cam, v_M, v_dir, out, cam_v);
 }
 
 // Colour: gradient to the coefficients of one Gaussian, and to its basis values (v_basis[k * W]).
@@ -172,12 +215,15 @@ constexpr int kResults = 13;  // means, quats, log scales, logit, 2D centre
 inline unsigned grad_lanes(const Scene &in, const Camera &cam, const Options &opt, const Splat *splats, int64_t base, int n, unsigned drawn, float (*lanes)[W],
                            const SceneGrads &out, float (*results)[W], CamAccumulator &cam_v) {
     Geometry g;
-    geometry(in, cam, opt, base, n, g);
+    place(in, cam, opt, base, n, g);
+    if (!opt.surfels && any(g.valid)) flatten(cam, opt, g);
     VF v_dir[3], v[kGrad], r[kResults];
     color_grad(in, cam, opt, splats, g, base, drawn, lanes, out.accumulate, out.sh, v_dir);
     for (int k = 0; k < kGrad; ++k) v[k] = load(lanes[k]);
     CamAccumulator part;
-    geometry_grad(cam, opt, g, v, v_dir, mask_from_bits(drawn), r, r + 11, part);  // lanes that are not drawn may hold anything
+    // lanes that are not drawn may hold anything
+    if (opt.surfels) surfel_grad(cam, g, v, v_dir, r, r + 11, part);
+    else geometry_grad(cam, opt, g, v, v_dir, mask_from_bits(drawn), r, r + 11, part);
     constexpr size_t kParts = sizeof(CamAccumulator) / sizeof(VF);
     const VF *from = (const VF *)&part;
     VF *to = (VF *)&cam_v, bad = zero();

@@ -5,11 +5,15 @@ namespace handful {
 namespace HANDFUL_NS {
 
 static void forward_any(const Camera &c, const Options &o, const Splat *s, Pairs p, int tile, PixelState st, Images out) {
-    o.normal ? forward_tile<true>(c, o, s, p, tile, st, out) : forward_tile<false>(c, o, s, p, tile, st, out);
+    o.surfels  ? forward_tile<kSurfels>(c, o, s, p, tile, st, out)
+    : o.normal ? forward_tile<kNormals>(c, o, s, p, tile, st, out)
+               : forward_tile<kPlain>(c, o, s, p, tile, st, out);
 }
-static void backward_any(const Camera &c, const Options &o, const Splat *s, Pairs p, int tile, PixelState st, const float *depth, ImageGrads in, float *grads,
+static void backward_any(const Camera &c, const Options &o, const Splat *s, Pairs p, int tile, PixelState st, Drawn drawn, ImageGrads in, float *grads,
                          uint8_t *hit) {
-    o.normal ? backward_tile<true>(c, o, s, p, tile, st, depth, in, grads, hit) : backward_tile<false>(c, o, s, p, tile, st, depth, in, grads, hit);
+    o.surfels  ? backward_tile<kSurfels>(c, o, s, p, tile, st, drawn, in, grads, hit)
+    : o.normal ? backward_tile<kNormals>(c, o, s, p, tile, st, drawn, in, grads, hit)
+               : backward_tile<kPlain>(c, o, s, p, tile, st, drawn, in, grads, hit);
 }
 
 static const Kernels table = {HANDFUL_NAME, project,    forward_any, backward_any, project_grad, loss_scratch,

@@ -67,7 +67,7 @@ static void camera_grad(const Camera &cam, const std::vector<float> &chunks, flo
     v_K[0] = (float)g[kCamK], v_K[4] = (float)g[kCamK + 1], v_K[2] = (float)g[kCamK + 2], v_K[5] = (float)g[kCamK + 3];
 }
 
-void render_backward(const Scene &scene, const Camera &cam, const Options &opt, int threads, const View &view, const float *depth, ImageGrads in,
+void render_backward(const Scene &scene, const Camera &cam, const Options &opt, int threads, const View &view, Drawn drawn, ImageGrads in,
                      SceneGrads out, float *v_E, float *v_K) {
     const Kernels &k = kernels();
     const int tiles = cam.tiles_x * cam.tiles_y;
@@ -80,7 +80,7 @@ void render_backward(const Scene &scene, const Camera &cam, const Options &opt, 
     PixelState state{b.transmittance.data, b.end.data};
     parallel_for(threads, groups(tiles), [&](int64_t group, int) {
         for (int first = (int)group * kGroup, tile = std::min(tiles, first + kGroup) - 1; tile >= first; --tile)
-            k.backward_tile(cam, opt, view.projection.splats.data, pairs, tile, state, depth, in, pair_grads.data, hit.data);
+            k.backward_tile(cam, opt, view.projection.splats.data, pairs, tile, state, drawn, in, pair_grads.data, hit.data);
     });
     double t1 = now_ms();
     const int64_t chunk_count = (scene.n + kChunk - 1) / kChunk;

@@ -15,8 +15,8 @@ Camera make_camera(const float *cam_from_world, const float *K, int width, int h
 
 void render_forward(const Scene &, const Camera &, const Options &, int threads, Images, float *means2d, float *radii, View &);
 
-// depth: the image the forward pass wrote. Camera gradients: v_cam_from_world 4,4 and v_K 3,3, or null.
-void render_backward(const Scene &, const Camera &, const Options &, int threads, const View &, const float *depth, ImageGrads, SceneGrads,
+// drawn: the images the forward pass wrote. Camera gradients: v_cam_from_world 4,4 and v_K 3,3, or null.
+void render_backward(const Scene &, const Camera &, const Options &, int threads, const View &, Drawn, ImageGrads, SceneGrads,
                      float *v_cam_from_world, float *v_K);
 
 }  // namespace handful

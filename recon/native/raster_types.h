@@ -10,6 +10,8 @@ constexpr float kAlphaMin = 1.0f / 255.0f;
 constexpr float kAlphaMax = 0.999f;
 constexpr float kTransmittanceMin = 1e-4f;
 constexpr float kBlur = 0.3f;
+constexpr float kSurfelBlur = 1.0f;      // inverse of twice the variance of the least footprint of a surfel, pixels^-2: exp(-d^2)
+constexpr float kSurfelGrazing = 0.01f;  // |cosine| between a surfel's normal and the line of sight below which it is not drawn
 constexpr float kFovMargin = 0.3f;  // FOV_CLAMP - 1: how far past the border, in half image widths, the projection is still linearised where it is
 
 constexpr int kTile = 16;        // a tile is 16 x 16 pixels = 16 blocks
@@ -39,10 +41,11 @@ struct Options {
     float background[3];
     float near_plane;
     int sh_degree;
-    bool antialiased, normal;
+    bool antialiased, normal, surfels;
 };
 
-// A Gaussian as one camera sees it: one cache line. alpha(dx, dy) = min(2^(lop - qa dx^2 - qb dx dy - qc dy^2), kAlphaMax).
+// A Gaussian as one camera sees it: one cache line. alpha(dx, dy) = min(2^(lop - qa dx^2 - qb dx dy - qc dy^2), kAlphaMax). Of a surfel, that form is divided by
+// w^2, w = 1 + wx dx + wy dy, and z / w is the depth at that pixel.
 struct alignas(64) Splat {
     float mx, my;      // centre, pixels
     float qa, qb, qc;  // half the inverse covariance, times log2(e); qb holds both off-diagonal entries
@@ -50,7 +53,7 @@ struct alignas(64) Splat {
     float r, g, b, z;  // colour, z-depth
     float nx, ny, nz;  // normal, camera frame
     float order;       // while compositing: place in the tile's list, from 1
-    float pad[2];
+    float wx, wy;      // surfels: change of z(centre) / z(pixel) by pixel
 };
 static_assert(sizeof(Splat) == 64, "one cache line");
 
@@ -83,12 +86,15 @@ struct Pairs {
     const uint32_t *tile_begin;  // tiles + 1
 };
 
-// Images, H,W[,3]; `normal` may be null.
+// Images, H,W[,3]; `normal` and `distortion` may be null.
 struct Images {
-    float *color, *alpha, *depth, *normal;
+    float *color, *alpha, *depth, *normal, *distortion;
 };
 struct ImageGrads {  // any may be null
-    const float *color, *alpha, *depth, *normal;
+    const float *color, *alpha, *depth, *normal, *distortion;
+};
+struct Drawn {  // what the backward pass reads of the images
+    const float *depth, *distortion;
 };
 
 // What the backward pass must know of each pixel, tile by tile in block order: transmittance behind the last splat drawn, and how many of the tile's pairs come
@@ -98,8 +104,8 @@ struct PixelState {
 };
 constexpr uint32_t kTilePairs = 1u << 24;
 
-// One pair's gradient, summed over its pixels; g = dL/dalpha * alpha, (dx, dy) = pixel - centre.
-enum PairGrad { kGr, kGg, kGb, kGz, kGnx, kGny, kGnz, kG1, kGx, kGy, kGxx, kGxy, kGyy };
+// One pair's gradient, summed over its pixels; g = dL/dalpha * alpha, (dx, dy) = pixel - centre: g times 1, dx, dy, dx^2, dx dy, dy^2. Of surfels see kernels_surfel.h.
+enum PairGrad { kGr, kGg, kGb, kGz, kGnx, kGny, kGnz, kG1, kGx, kGy, kGxx, kGxy, kGyy, kGw, kGwx, kGwy };
 
 // A camera's gradient: R row by row, t, fx fy cx cy, centre.
 enum CamGrad { kCamR = 0, kCamT = 9, kCamK = 12, kCamCenter = 16 };

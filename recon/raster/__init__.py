@@ -3,6 +3,8 @@ from .constants import ALPHA_MIN as ALPHA_MIN
 from .constants import COVARIANCE_BLUR as COVARIANCE_BLUR
 from .constants import FOV_CLAMP as FOV_CLAMP
 from .constants import NEAR_PLANE as NEAR_PLANE
+from .constants import SURFEL_BLUR as SURFEL_BLUR
+from .constants import SURFEL_GRAZING as SURFEL_GRAZING
 from .constants import TILE_SIZE as TILE_SIZE
 from .constants import TRANSMITTANCE_MIN as TRANSMITTANCE_MIN
 from .protocol import RasterCaps as RasterCaps

@@ -27,6 +27,8 @@ def check_inputs(name: str, caps: RasterCaps, g: Gaussians, cameras: Cameras, op
             raise ShapeError(f"{what} is {str(t.dtype).removeprefix('torch.')} on {t.device}, the means are {dtype} on {g.device}; bring all to one.")
     if options.near < 0 or (options.sh_degree is not None and options.sh_degree < 0):
         raise ShapeError(f"RasterOptions need near and sh_degree of 0 or more; got {options.near:g} and {options.sh_degree}.")
+    if options.surfels and options.antialiased:
+        raise ShapeError("RasterOptions cannot have both surfels and antialiased: a surfel has its least size in pixels already.")
     v, shapes = cameras.cam_from_world.shape[0], (tuple(cameras.cam_from_world.shape), tuple(cameras.K.shape))
     if shapes != ((v, 4, 4), (v, 3, 3)):
         raise ShapeError(f"Cameras need cam_from_world (V,4,4) and K (V,3,3); got {shapes[0]} and {shapes[1]}.")

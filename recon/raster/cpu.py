@@ -6,7 +6,7 @@ says what a pair is; P grows with the splats' area, typically 2 to 3 N)::
     kept from forward to backward   V (68 N + 10 P + 8 W' H')     W', H' = W, H rounded up to whole tiles
     while projecting and sorting    16 N + 9 P + 4 threads (W' H' / 256)
     while going backward            65 P
-    outputs                         V (20 + 12 if normals) W H + 12 V N
+    outputs                         V (20 + 12 if normals + 4 if surfels) W H + 12 V N
     gradients                       (44 + 12 K + 8 V) N
 
 The second and third never stand at the same time, and only one camera at a time has them. Freed buffers up to 512 MiB are kept for the next step
@@ -46,19 +46,20 @@ def _forward(
     antialiased: bool,
     near: float,
     normal: bool,
+    surfels: bool,
     camera_grads: bool,
     keep: bool,
-) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
     return native().raster_forward(
         means.detach(), quats.detach(), log_scales.detach(), logits.detach(), sh.detach(), opacity_scale, cam_from_world.detach(), K.detach(),
-        width, height, tuple(background), sh_degree, antialiased, near, normal, keep, torch.get_num_threads(),
+        width, height, tuple(background), sh_degree, antialiased, near, normal, surfels, keep, torch.get_num_threads(),
     )  # fmt: skip
 
 
 @torch.library.register_fake("handful::raster_cpu")
 def _(
     means, quats, log_scales, logits, sh, cam_from_world, K, means2d_probe, opacity_scale,
-    width, height, background, sh_degree, antialiased, near, normal, camera_grads, keep,
+    width, height, background, sh_degree, antialiased, near, normal, surfels, camera_grads, keep,
 ):  # fmt: skip
     v, n = cam_from_world.shape[0], means.shape[0]
     image = (v, height, width)
@@ -66,7 +67,8 @@ def _(
         means.new_empty(*image, 3),
         means.new_empty(image),
         means.new_empty(image),
-        means.new_empty((*image, 3) if normal else (0,)),
+        means.new_empty((*image, 3) if normal or surfels else (0,)),
+        means.new_empty(image if surfels else (0,)),
         means.new_empty(v, n, 2),
         means.new_empty(v, n),
         means.new_empty(1, dtype=torch.int64),
@@ -84,11 +86,13 @@ def _backward(
     K: Tensor,
     opacity_scale: Tensor | None,
     depth: Tensor,
+    distortion: Tensor,
     state: Tensor,
     v_color: Tensor | None,
     v_alpha: Tensor | None,
     v_depth: Tensor | None,
     v_normal: Tensor | None,
+    v_distortion: Tensor | None,
     width: int,
     height: int,
     background: list[float],
@@ -96,46 +100,48 @@ def _backward(
     antialiased: bool,
     near: float,
     normal: bool,
+    surfels: bool,
     camera_grads: bool,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
-    grads = [None if v is None else v.detach().contiguous() for v in (v_color, v_alpha, v_depth, v_normal)]
+    grads = [None if v is None else v.detach().contiguous() for v in (v_color, v_alpha, v_depth, v_normal, v_distortion)]
     return native().raster_backward(
         means.detach(), quats.detach(), log_scales.detach(), logits.detach(), sh.detach(), opacity_scale, cam_from_world.detach(), K.detach(),
-        width, height, tuple(background), sh_degree, antialiased, near, normal, int(state), depth.detach(), *grads, camera_grads,
+        width, height, tuple(background), sh_degree, antialiased, near, normal, surfels, int(state), depth.detach(), distortion.detach(), *grads, camera_grads,
         torch.get_num_threads(),
     )  # fmt: skip
 
 
 @torch.library.register_fake("handful::raster_cpu_backward")
 def _(
-    means, quats, log_scales, logits, sh, cam_from_world, K, opacity_scale, depth, state, v_color, v_alpha, v_depth, v_normal,
-    width, height, background, sh_degree, antialiased, near, normal, camera_grads,
+    means, quats, log_scales, logits, sh, cam_from_world, K, opacity_scale, depth, distortion, state, v_color, v_alpha, v_depth, v_normal, v_distortion,
+    width, height, background, sh_degree, antialiased, near, normal, surfels, camera_grads,
 ):  # fmt: skip
     like = [torch.empty_like(t) for t in (means, quats, log_scales, logits, sh, cam_from_world, K)]
     return (*like, means.new_empty(cam_from_world.shape[0], means.shape[0], 2))
 
 
 def _setup(ctx, inputs, output) -> None:
-    *tensors, width, height, background, sh_degree, antialiased, near, normal, camera_grads, _ = inputs
-    _, _, depth, _, means2d, radii, state = output
+    *tensors, width, height, background, sh_degree, antialiased, near, normal, surfels, camera_grads, _ = inputs
+    _, _, depth, _, distortion, means2d, radii, state = output
     ctx.mark_non_differentiable(means2d, radii, state)
     ctx.set_materialize_grads(False)
     probe, opacity_scale = tensors[7], tensors[8]
     ctx.has_scale, ctx.probe = opacity_scale is not None, probe.numel() > 0
     ctx.camera_grads = camera_grads and (ctx.needs_input_grad[5] or ctx.needs_input_grad[6])
-    ctx.options = (width, height, background, sh_degree, antialiased, near, normal)
-    ctx.save_for_backward(*tensors[:7], depth, state, *([opacity_scale] if ctx.has_scale else []))
+    ctx.options = (width, height, background, sh_degree, antialiased, near, normal, surfels)
+    ctx.save_for_backward(*tensors[:7], depth, distortion, state, *([opacity_scale] if ctx.has_scale else []))
 
 
-def _gradients(ctx, v_color, v_alpha, v_depth, v_normal, _means2d, _radii, _state):
-    *tensors, depth, state = ctx.saved_tensors[:9]
-    scale = ctx.saved_tensors[9] if ctx.has_scale else None
-    normal = ctx.options[-1]
+def _gradients(ctx, v_color, v_alpha, v_depth, v_normal, v_distortion, _means2d, _radii, _state):
+    *tensors, depth, distortion, state = ctx.saved_tensors[:10]
+    scale = ctx.saved_tensors[10] if ctx.has_scale else None
+    normal, surfels = ctx.options[-2:]
     grads = torch.ops.handful.raster_cpu_backward(
-        *tensors, scale, depth, state, v_color, v_alpha, v_depth, v_normal if normal else None, *ctx.options, ctx.camera_grads
-    )
+        *tensors, scale, depth, distortion, state, v_color, v_alpha, v_depth, v_normal if normal or surfels else None, v_distortion if surfels else None,
+        *ctx.options, ctx.camera_grads,
+    )  # fmt: skip
     gaussians, cameras, means2d = grads[:5], grads[5:7], grads[7]
-    return (*gaussians, *(cameras if ctx.camera_grads else (None, None)), means2d if ctx.probe else None, *[None] * 10)
+    return (*gaussians, *(cameras if ctx.camera_grads else (None, None)), means2d if ctx.probe else None, *[None] * 11)
 
 
 torch.library.register_autograd("handful::raster_cpu", _gradients, setup_context=_setup)
@@ -166,15 +172,18 @@ class CpuRasterizer:
         # a leaf without influence on the image: its gradient is that of the projected centres
         probe = torch.empty((v, n, 2) if keep else (0,)).requires_grad_(keep)
         background = [float(c) for c in options.background]
-        color, alpha, depth, normal, means2d, radii, _ = torch.ops.handful.raster_cpu(
+        color, alpha, depth, normal, distortion, means2d, radii, _ = torch.ops.handful.raster_cpu(
             *tensors, probe, scale, cameras.width, cameras.height, background, degree, options.antialiased, options.near, options.normal,
-            options.camera_grads, keep,
+            options.surfels, options.camera_grads, keep,
         )  # fmt: skip
         if keep:
             with torch.no_grad():
                 probe.copy_(means2d)
             means2d = probe
-        return RenderOutput(color, alpha, depth, normal if options.normal else None, RenderAux(means2d, radii, radii > 0))
+        return RenderOutput(
+            color, alpha, depth, normal if options.normal or options.surfels else None, RenderAux(means2d, radii, radii > 0),
+            distortion if options.surfels else None,
+        )  # fmt: skip
 
 
 def make() -> CpuRasterizer:

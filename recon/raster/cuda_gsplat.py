@@ -22,6 +22,7 @@ from ..se3 import matrix_from_quat
 from ..sh import sh_coefficients
 from .checks import check_inputs
 from .constants import COVARIANCE_BLUR, TILE_SIZE
+from .cuda_surfel import SURFEL_DEVIATIONS, render_surfels
 from .protocol import RasterCaps, RasterOptions, RenderAux, RenderOutput
 
 __all__ = ["GsplatRasterizer", "Kernels", "load_kernels", "make"]
@@ -40,6 +41,7 @@ class Kernels:
     isect_tiles: Callable[..., Any]
     isect_offset_encode: Callable[..., Any]
     rasterize_to_pixels: Callable[..., Any]
+    rasterize_to_pixels_2dgs: Callable[..., Any]
     adam: Callable[..., Any]
 
 
@@ -70,6 +72,7 @@ def load_kernels() -> Kernels:
         gsplat.isect_tiles,
         gsplat.isect_offset_encode,
         gsplat.rasterize_to_pixels,
+        gsplat.rasterize_to_pixels_2dgs,
         adam,
     )
 
@@ -137,6 +140,7 @@ class GsplatRasterizer:
                 "gradients behind nearly opaque pixels": "start from 1 - alpha, whose rounding leaves them off by up to 3e-4",
                 "extreme values": f"a Gaussian with a log scale above {LARGEST_LOG_SCALE:g} or a coordinate beyond {LARGEST_MEAN:g} is skipped",
                 "determinants": "of 2D covariances are differences: very thin ellipses lose digits in float32",
+                **SURFEL_DEVIATIONS,
                 "antialiased": "its gradient is off by 1e-6 / factor where the factor on the opacity is small",
             },
         )
@@ -152,6 +156,9 @@ class GsplatRasterizer:
         ok = _usable(gaussians)
         all_ok = bool(ok.all())
         g = gaussians if all_ok else _harmless(gaussians, ok)
+        if options.surfels:
+            views = Cameras(w2c, K, *size)
+            return render_surfels(self._k.isect_tiles, self._k.isect_offset_encode, self._k.rasterize_to_pixels_2dgs, g, ok, views, options)
         R, t = w2c[:, :3, :3], w2c[:, :3, 3]
         opacity = g.opacities if options.opacity_scale is None else g.opacities * options.opacity_scale.float()
         opacity = opacity if all_ok else torch.where(ok, opacity, 0.0)
@@ -189,7 +196,8 @@ class GsplatRasterizer:
         some = alpha > 0
         depth = torch.where(some, image[..., 3] / torch.where(some, alpha, 1.0), 0.0)
         color = image[..., :3] + (1 - alpha)[..., None] * background
-        return RenderOutput(color, alpha, depth, image[..., 4:7] if options.normal else None, aux)
+        flat = alpha if options.surfels else None
+        return RenderOutput(color, alpha, depth, image[..., 4:7] if options.normal or options.surfels else None, aux, flat)
 
     def _empty(self, g: Gaussians, w2c: Tensor, K: Tensor, size: tuple[int, int], options: RasterOptions) -> RenderOutput:
         v, n = len(w2c), len(g)

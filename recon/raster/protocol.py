@@ -26,6 +26,8 @@ class RasterOptions:
         near: near plane, world units.
         normal: also draw normals (shortest axis of each Gaussian, facing the camera, in the camera frame).
         opacity_scale: factor per Gaussian on its opacity (dropout masks); not differentiated; None = 1.
+        surfels: draw flat discs (2D Gaussians, Huang et al. 2024): the first two axes span them, the third is their normal and its scale is not read; depth
+            is where the pixel's ray meets them; always with normals and distortion, never antialiased.
         camera_grads: compute gradients to cam_from_world and K when those require grad.
     """
 
@@ -34,6 +36,7 @@ class RasterOptions:
     antialiased: bool = False
     near: float = NEAR_PLANE
     normal: bool = False
+    surfels: bool = False
     opacity_scale: Float[Tensor, "N"] | None = None
     camera_grads: bool = True
 
@@ -62,6 +65,7 @@ class RenderOutput:
         alpha: accumulated opacity, 1 - final transmittance.
         depth: expected z-depth sum(w z) / sum(w); 0 where alpha is 0.
         normal: sum(w n), camera frame, not renormalised; None unless asked for.
+        distortion: of surfels, how far apart in depth they are that make the pixel: sum over pairs of w w' (z - z')^2, world units squared; else None.
     """
 
     color: Float[Tensor, "V H W 3"]
@@ -69,6 +73,7 @@ class RenderOutput:
     depth: Float[Tensor, "V H W"]
     normal: Float[Tensor, "V H W 3"] | None
     aux: RenderAux
+    distortion: Float[Tensor, "V H W"] | None = None
 
 
 @dataclass(frozen=True)

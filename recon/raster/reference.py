@@ -7,6 +7,7 @@ Memory: the compositing of a group of tiles is recomputed in the backward pass, 
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import torch
@@ -21,6 +22,7 @@ from ..sh import rgb_from_sh
 from .checks import check_inputs
 from .constants import ALPHA_MAX, ALPHA_MIN, COVARIANCE_BLUR, FOV_CLAMP, TRANSMITTANCE_MIN
 from .protocol import RasterCaps, RasterOptions, RenderAux, RenderOutput
+from .reference_surfel import Surfels, project_surfels
 
 __all__ = ["ReferenceRasterizer", "make"]
 
@@ -45,6 +47,33 @@ class _Splats:
     def half_extent(self) -> Float[Tensor, "M 2"]:
         """Half sizes of the box outside which alpha < ALPHA_MIN, pixels; NaN where the opacity itself is below."""
         return (2 * (self.opacity / ALPHA_MIN).log().clamp_min(0)[:, None] * self.cov2d[:, [0, 2]]).sqrt()
+
+    def box(self) -> tuple[Float[Tensor, "M 2"], Float[Tensor, "M 2"]]:
+        e = self.half_extent()
+        return self.mean2d - e, self.mean2d + e
+
+    def drawn_at(self, mean2d: Float[Tensor, "M 2"]) -> _Splats:
+        return replace(self, mean2d=mean2d)
+
+    def geometry(self) -> Float[Tensor, "M 6"]:
+        """What `meet` reads."""
+        xx, xy, yy = self.cov2d.unbind(-1)
+        return torch.cat([self.mean2d, torch.stack([yy, -xy, xx], -1) / self.det[:, None], self.opacity[:, None]], -1)
+
+    @staticmethod
+    def meet(geometry: Float[Tensor, "B l 6"], px: Float[Tensor, "B S"], py: Float[Tensor, "B S"]) -> tuple[Float[Tensor, "B S S l"], None]:
+        """-log(alpha / opacity) at the pixels (rows py, columns px); a splat has one depth everywhere."""
+        u, v, a, b, c, _ = geometry.unbind(-1)  # B, l
+        dx = px[..., None] - u[:, None]  # B, S (columns), l
+        dy = py[..., None] - v[:, None]  # B, S (rows), l
+        sigma = (0.5 * c[:, None] * dy * dy)[:, :, None] + (0.5 * a[:, None] * dx * dx)[:, None] + dy[:, :, None] * (b[:, None] * dx)[:, None]
+        return sigma.clamp_min(0), None  # B, rows, columns, l; below 0 only by rounding
+
+    def finite(self) -> Bool[Tensor, "M"]:
+        ok = torch.isfinite(self.det)
+        for t in (self.mean2d, self.cov2d, self.opacity[:, None], self.rgb):
+            ok &= torch.isfinite(t).all(-1)
+        return ok
 
 
 def _project(
@@ -87,26 +116,23 @@ def _project(
 
 
 @torch.no_grad()
-def _drawable(g: Gaussians, s: _Splats, size: tuple[int, int], options: RasterOptions) -> Bool[Tensor, "N"]:
+def _drawable(g: Gaussians, s: _Splats | Surfels, size: tuple[int, int], options: RasterOptions) -> Bool[Tensor, "N"]:
     """Which Gaussians are drawn: finite in every parameter and in the projection, in front, opaque enough, touching the image."""
     ok = torch.linalg.vector_norm(g.quats_wxyz, dim=-1) > QUAT_MIN
     for t in (g.means, g.quats_wxyz, g.log_scales, g.logit_opacities[:, None], g.sh.flatten(1)):
         ok &= torch.isfinite(t).all(-1)
-    for t in (s.mean2d, s.cov2d, s.det[:, None], s.opacity[:, None], s.rgb):
-        ok &= torch.isfinite(t).all(-1)
-    ok &= (s.depth > options.near) & (s.opacity >= ALPHA_MIN)
-    e = s.half_extent()
-    limit = torch.tensor(size, dtype=e.dtype, device=e.device)
-    return ok & (s.mean2d + e > 0).all(-1) & (s.mean2d - e < limit).all(-1)
+    ok &= s.finite() & (s.depth > options.near) & (s.opacity >= ALPHA_MIN)
+    lo, hi = s.box()
+    return ok & (hi > 0).all(-1) & (lo < torch.tensor(size, dtype=lo.dtype, device=lo.device)).all(-1)
 
 
 @torch.no_grad()
-def _bin(s: _Splats, tiles: tuple[int, int]) -> tuple[Int[Tensor, "P"], Int[Tensor, "T"], Int[Tensor, "T"]]:
+def _bin(s: _Splats | Surfels, tiles: tuple[int, int]) -> tuple[Int[Tensor, "P"], Int[Tensor, "T"], Int[Tensor, "T"]]:
     """Splats of every tile, front to back: (splat of each pair, first pair of each tile, number of pairs of each tile)."""
     rank = torch.argsort(s.depth, stable=True)  # ties by index
-    e = s.half_extent()[rank]
-    last = torch.tensor(tiles, dtype=e.dtype, device=e.device) - 1
-    lo, hi = (((s.mean2d[rank] + side * e) / TILE).floor().clamp_min(0).minimum(last).long() for side in (-1, 1))
+    box = s.box()
+    last = torch.tensor(tiles, dtype=box[0].dtype, device=rank.device) - 1
+    lo, hi = ((corner[rank] / TILE).floor().clamp_min(0).minimum(last).long() for corner in box)
     w, h = (hi - lo + 1).unbind(-1)
     splat = torch.repeat_interleave(torch.arange(len(rank), device=rank.device), w * h)
     k = torch.arange(len(splat), device=rank.device) - torch.repeat_interleave((w * h).cumsum(0) - w * h, w * h)
@@ -117,26 +143,24 @@ def _bin(s: _Splats, tiles: tuple[int, int]) -> tuple[Int[Tensor, "P"], Int[Tens
 
 
 def _composite_group(
-    geometry: Float[Tensor, "M 6"],
+    meet: Callable[[Tensor, Tensor, Tensor], tuple[Tensor, Tensor | None]],
+    geometry: Float[Tensor, "M G"],
     features: Float[Tensor, "M C"],
     origin: Float[Tensor, "B 2"],
     lists: Int[Tensor, "B L"],
     used: Int[Tensor, "B"],
-) -> Float[Tensor, "B S S C"]:
-    """sum(w * features) over each pixel of B tiles. `lists`: splats front to back, the first `used` of each row count."""
+) -> Float[Tensor, "B S S C2"]:
+    """sum(w * features) over each pixel of B tiles, then, where `meet` gives a depth, sum(w z) and sum(w z^2). `lists`: splats front to back, the first `used` of
+    each row count."""
     B, L = lists.shape
     pixel = torch.arange(TILE, dtype=geometry.dtype, device=geometry.device) + 0.5
-    out = geometry.new_zeros(B, TILE * TILE, features.shape[1])
-    carry = geometry.new_ones(B, TILE, TILE, 1)
+    out, moments = geometry.new_zeros(B, TILE * TILE, features.shape[1]), geometry.new_zeros(B, TILE * TILE, 2)
+    carry, depth = geometry.new_ones(B, TILE, TILE, 1), None
     for start in range(0, L, CHUNK):
         ids = lists[:, start : start + CHUNK]
         real = torch.arange(start, start + ids.shape[1], device=ids.device) < used[:, None]
-        u, v, a, b, c, opacity = geometry[ids].unbind(-1)  # B, l
-        dx = (origin[:, :1] + pixel)[..., None] - u[:, None]  # B, S (columns), l
-        dy = (origin[:, 1:] + pixel)[..., None] - v[:, None]  # B, S (rows), l
-        sigma = (
-            (0.5 * c[:, None] * dy * dy)[:, :, None] + (0.5 * a[:, None] * dx * dx)[:, None] + dy[:, :, None] * (b[:, None] * dx)[:, None]
-        ).clamp_min(0)  # B, rows, columns, l; below 0 only by rounding
+        sigma, depth = meet(geometry[ids], origin[:, :1] + pixel, origin[:, 1:] + pixel)
+        opacity = geometry[ids][..., -1]
         alpha = (torch.where(real, opacity, 0)[:, None, None] * torch.exp(-sigma)).clamp_max(ALPHA_MAX)
         alpha = torch.where(alpha >= ALPHA_MIN, alpha, 0)
         after = carry * torch.cumprod(1 - alpha, -1)
@@ -144,21 +168,21 @@ def _composite_group(
         # `after` falls monotonically: the first splat that would bring it below the limit, and all behind it, are not drawn
         weight = torch.where(after >= TRANSMITTANCE_MIN, alpha * before, 0)
         out = out + weight.flatten(1, 2) @ features[ids]
+        if depth is not None:
+            moments = moments + torch.stack([(weight * depth).sum(-1), (weight * depth * depth).sum(-1)], -1).flatten(1, 2)
         carry = after[..., -1:]
         if not bool((carry >= TRANSMITTANCE_MIN).any()):
             break
-    return out.unflatten(1, (TILE, TILE))
+    return (out if depth is None else torch.cat([out, moments], -1)).unflatten(1, (TILE, TILE))
 
 
-def _composite(s: _Splats, features: Float[Tensor, "M C"], size: tuple[int, int]) -> Float[Tensor, "H W C"]:
-    """sum(w * features) of every pixel."""
+def _composite(s: _Splats | Surfels, features: Float[Tensor, "M C"], size: tuple[int, int]) -> Float[Tensor, "H W C2"]:
+    """sum(w * features) of every pixel; of surfels then sum(w z) and sum(w z^2)."""
     width, height = size
     tw, th = -(-width // TILE), -(-height // TILE)
-    channels = features.shape[1]
+    channels = features.shape[1] + (2 if isinstance(s, Surfels) else 0)
     pairs, first, count = _bin(s, (tw, th))
-    xx, xy, yy = s.cov2d.unbind(-1)
-    conic = torch.stack([yy, -xy, xx], -1) / s.det[:, None]
-    geometry = torch.cat([s.mean2d, conic, s.opacity[:, None]], -1)
+    geometry = s.geometry()
     # tiles with lists of similar length go together, so that little is padded
     busy = torch.argsort(count, descending=True, stable=True)[: int((count > 0).sum())]
     groups = []
@@ -167,12 +191,12 @@ def _composite(s: _Splats, features: Float[Tensor, "M C"], size: tuple[int, int]
         span = torch.arange(int(used[0]), device=tile.device)
         lists = pairs[(first[tile][:, None] + torch.minimum(span, used[:, None] - 1))]
         origin = (torch.stack([tile % tw, tile // tw], -1) * TILE).to(geometry.dtype)
-        out = checkpoint(_composite_group, geometry, features, origin, lists, used, use_reentrant=False, preserve_rng_state=False)
+        out = checkpoint(_composite_group, s.meet, geometry, features, origin, lists, used, use_reentrant=False, preserve_rng_state=False)
         assert isinstance(out, Tensor)
         groups.append(out)
     image = features.new_zeros(th * tw, TILE, TILE, channels)
     # where nothing is drawn the image still hangs in the graph, with zero gradients
-    image = image.index_copy(0, busy, torch.cat(groups)) if groups else image + 0 * features.sum(0)
+    image = image.index_copy(0, busy, torch.cat(groups)) if groups else image + 0 * features.sum()
     image = image.view(th, tw, TILE, TILE, channels).transpose(1, 2).reshape(th * TILE, tw * TILE, channels)
     return image[:height, :width]
 
@@ -197,16 +221,22 @@ class ReferenceRasterizer:
         size = (cameras.width, cameras.height)
         v, n = len(cameras), len(g)
 
-        kept: list[tuple[Tensor, _Splats]] = []
+        def project(g: Gaussians, i: int, options: RasterOptions) -> _Splats | Surfels:
+            if options.surfels:
+                return project_surfels(g, cam_from_world[i], K[i], options)
+            return _project(g, cam_from_world[i], K[i], size, options)
+
+        kept: list[tuple[Tensor, _Splats | Surfels]] = []
         radii = torch.zeros(v, n, dtype=dtype, device=g.device)
         for i in range(v):
             # Twice: what is not drawn must not enter the graph, for 0 * NaN is NaN in its backward pass too.
             with torch.no_grad():
-                everything = _project(g, cam_from_world[i], K[i], size, options)
+                everything = project(g, i, options)
                 ids = _drawable(g, everything, size, options).nonzero()[:, 0]
-                radii[i, ids] = everything.half_extent()[ids].amax(-1).clamp_min(torch.finfo(dtype).tiny)
+                lo, hi = everything.box()
+                radii[i, ids] = (0.5 * (hi - lo))[ids].amax(-1).clamp_min(torch.finfo(dtype).tiny).nan_to_num(posinf=max(size))
             one = options if options.opacity_scale is None else replace(options, opacity_scale=options.opacity_scale[ids])
-            kept.append((ids, _project(g[ids], cam_from_world[i], K[i], size, one)))
+            kept.append((ids, project(g[ids], i, one)))
 
         # Compositing reads the centres from this tensor, so that its gradient is that of the images.
         means2d = (
@@ -215,23 +245,28 @@ class ReferenceRasterizer:
         if means2d.requires_grad:
             means2d.retain_grad()
         images = [self._image(means2d[i, ids], s, size, options) for i, (ids, s) in enumerate(kept)]
-        color, alpha, depth, normal = (torch.stack(c) for c in zip(*images, strict=True)) if v else _no_images(g, size)
-        return RenderOutput(color, alpha, depth, normal if options.normal else None, RenderAux(means2d, radii, radii > 0))
+        color, alpha, depth, normal, distortion = (torch.stack(c) for c in zip(*images, strict=True)) if v else _no_images(g, size)
+        return RenderOutput(
+            color, alpha, depth, normal if options.normal or options.surfels else None, RenderAux(means2d, radii, radii > 0),
+            distortion if options.surfels else None,
+        )  # fmt: skip
 
     @staticmethod
-    def _image(mean2d: Tensor, s: _Splats, size: tuple[int, int], options: RasterOptions) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        columns = [s.rgb, torch.ones_like(s.depth)[:, None], s.depth[:, None], *([s.normal] if options.normal else [])]
-        image = _composite(replace(s, mean2d=mean2d), torch.cat(columns, -1), size)
-        rgb, alpha, wz, normal = image[..., :3], image[..., 3], image[..., 4], image[..., 5:]
+    def _image(mean2d: Tensor, s: _Splats | Surfels, size: tuple[int, int], options: RasterOptions) -> tuple[Tensor, ...]:
+        columns = [s.rgb, torch.ones_like(s.depth)[:, None], s.depth[:, None], *([s.normal] if options.normal or options.surfels else [])]
+        image = _composite(s.drawn_at(mean2d), torch.cat(columns, -1), size)
+        rgb, alpha, wz, normal = image[..., :3], image[..., 3], image[..., 4], image[..., 5:8]
+        wz, wzz = image[..., 8:].unbind(-1) if options.surfels else (wz, wz)
         background = torch.tensor(options.background, dtype=rgb.dtype, device=rgb.device)
         seen = alpha > 0
         depth = torch.where(seen, wz / torch.where(seen, alpha, 1), 0)
-        return rgb + (1 - alpha)[..., None] * background, alpha, depth, normal
+        distortion = 2 * (alpha * wzz - wz * wz) if options.surfels else alpha
+        return rgb + (1 - alpha)[..., None] * background, alpha, depth, normal, distortion
 
 
-def _no_images(g: Gaussians, size: tuple[int, int]) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+def _no_images(g: Gaussians, size: tuple[int, int]) -> tuple[Tensor, ...]:
     z = g.means.new_zeros(0, size[1], size[0])
-    return z[..., None].expand(*z.shape, 3), z, z, z[..., None].expand(*z.shape, 3)
+    return z[..., None].expand(*z.shape, 3), z, z, z[..., None].expand(*z.shape, 3), z
 
 
 def make() -> ReferenceRasterizer:

@@ -54,6 +54,37 @@ def composite(
         return accumulate(means2d, conics, opacities, colors, gaussians, pixels, images, width, height)
 
 
+def composite_2dgs(
+    means2d: Tensor, transforms: Tensor, colors: Tensor, opacities: Tensor, normals: Tensor, densify: Tensor, width: int, height: int, tile: int,
+    offsets: Tensor, flat: Tensor,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """gsplat.rasterize_to_pixels_2dgs: as `composite`, by gsplat's `accumulate_2dgs`, one camera."""
+    from gsplat.cuda._torch_impl_2dgs import accumulate_2dgs
+
+    ends = torch.cat([offsets.flatten()[1:], torch.tensor([len(flat)])]).reshape(offsets.shape)
+    pairs = []
+    with torch.no_grad():
+        for ty, tx in ((ty, tx) for ty in range(offsets.shape[1]) for tx in range(offsets.shape[2])):
+            ids = flat[offsets[0, ty, tx] : ends[0, ty, tx]].long()
+            y, x = torch.meshgrid(
+                torch.arange(ty * tile, min(ty * tile + tile, height)), torch.arange(tx * tile, min(tx * tile + tile, width)), indexing="ij"
+            )
+            px, py, pixel = x.reshape(-1, 1) + 0.5, y.reshape(-1, 1) + 0.5, (y * width + x).flatten()
+            M = transforms[0, ids]
+            line = torch.linalg.cross(px[..., None] * M[:, 2] - M[:, 0], py[..., None] * M[:, 2] - M[:, 1])
+            uv = line[..., :2] / line[..., 2:]
+            far = 2 * ((px - means2d[0, ids, 0]) ** 2 + (py - means2d[0, ids, 1]) ** 2)
+            alpha = (opacities[0, ids] * torch.exp(-0.5 * torch.minimum((uv * uv).sum(-1), far))).clamp_max(0.999)
+            alpha = torch.where(alpha >= ALPHA_MIN, alpha, 0)
+            p, k = ((alpha > 0) & (torch.cumprod(1 - alpha, 1) > TRANSMITTANCE_MIN)).nonzero().unbind(-1)
+            pairs.append(torch.stack([ids[k], pixel[p]]))
+    gaussians, pixels = torch.cat(pairs, 1)
+    order = torch.argsort(pixels, stable=True)
+    gaussians, pixels = gaussians[order], pixels[order]
+    with patch("nerfacc.render_weight_from_alpha", dense_weights):
+        return accumulate_2dgs(means2d, transforms, opacities, colors, normals, gaussians, pixels, torch.zeros_like(pixels), width, height)
+
+
 def adam(
     p: Tensor, grad: Tensor, m: Tensor, v: Tensor, valid: Tensor | None, lr: float, b1: float, b2: float, eps: float
 ) -> None:
@@ -84,4 +115,4 @@ def make() -> GsplatRasterizer:
     pytest.importorskip("nerfacc", reason="needs nerfacc")
     from gsplat.cuda._torch_impl import _isect_offset_encode, _isect_tiles
 
-    return GsplatRasterizer(Kernels(project, harmonics, _isect_tiles, _isect_offset_encode, composite, adam), frozenset({"cpu"}))
+    return GsplatRasterizer(Kernels(project, harmonics, _isect_tiles, _isect_offset_encode, composite, composite_2dgs, adam), frozenset({"cpu"}))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterator
+from dataclasses import replace
 
 import pytest
 import torch
@@ -68,7 +69,8 @@ def test_the_result_does_not_depend_on_the_number_of_threads_nor_on_the_run() ->
         assert all(torch.equal(a, b) for a, b in zip(results[0], other, strict=True))
 
 
-def test_instruction_sets_agree() -> None:
+@pytest.mark.parametrize("options", [OPTIONS, replace(OPTIONS, antialiased=False, surfels=True)], ids=["splats", "surfels"])
+def test_instruction_sets_agree(options: RasterOptions) -> None:
     g, c = scene()
     leaves = inputs(g, c)
     here = [isa for isa in ISAS if native().set_isa(isa)]
@@ -78,11 +80,11 @@ def test_instruction_sets_agree() -> None:
     results = []
     for isa in here:
         assert native().set_isa(isa)
-        results.append(draw(leaves, c)[1])
+        results.append(draw(leaves, c, options)[1])
     for other in results[1:]:
         for a, b in zip(results[0], other, strict=True):
-            # single pixels may fall on the other side of a threshold: almost all agree closely, all agree in the mean
-            assert ((a - b).abs() <= 1e-4 * a.abs().max()).float().mean() > 0.999
+            # single pixels may fall on the other side of a threshold, and the slopes of what is seen edge on are steep: almost all agree closely, all in the mean
+            assert ((a - b).abs() <= 1e-4 * a.abs().max()).float().mean() > (0.998 if options.surfels else 0.999)
             assert (a - b).norm() <= 2e-3 * a.norm()
 
 
@@ -213,7 +215,7 @@ def test_it_is_a_proper_operator_of_torch() -> None:
     g, c = scene(40, views=1, width=33, height=20)
     leaves = inputs(g, c)
     probe = torch.zeros(1, 40, 2, requires_grad=True)
-    args = (*leaves, probe, None, 33, 20, [0.1, 0.2, 0.3], 2, False, 0.01, True, True, True)
+    args = (*leaves, probe, None, 33, 20, [0.1, 0.2, 0.3], 2, False, 0.01, True, False, True, True)
     torch.library.opcheck(torch.ops.handful.raster_cpu, args, test_utils=("test_autograd_registration", "test_faketensor"))
 
 
@@ -237,6 +239,7 @@ def test_memory_stays_below_the_formula_and_comes_back() -> None:
         False,
         0.01,
         True,
+        False,
         True,
         2,
     )[-1]
@@ -295,17 +298,17 @@ def test_a_backward_pass_of_another_render_is_refused() -> None:
     """Through the operator anybody may hand over anything; what does not fit would be read beyond its end."""
     g, c = scene(n=200)
     tensors = [t.detach() for t in inputs(g, c)]
-    options = (c.width, c.height, [0.0, 0.0, 0.0], 3, False, 0.01, False)
-    color, _, depth, *_, state = torch.ops.handful.raster_cpu(*tensors, torch.zeros(0), None, *options, False, True)
+    options = (c.width, c.height, [0.0, 0.0, 0.0], 3, False, 0.01, False, False)
+    color, _, depth, _, flat, *_, state = torch.ops.handful.raster_cpu(*tensors, torch.zeros(0), None, *options, False, True)
     backward = torch.ops.handful.raster_cpu_backward
     ones = torch.ones_like(color)
-    assert backward(*tensors, None, depth, state, ones, None, None, None, *options, False)[0].abs().max() > 0
+    assert backward(*tensors, None, depth, flat, state, ones, None, None, None, None, *options, False)[0].abs().max() > 0
     fewer = [t[:100] if len(t) == 200 else t for t in tensors]
     for args in (
-        (*fewer, None, depth, state, ones, None, None, None, *options, False),
-        (*tensors, None, depth[:1], state, ones, None, None, None, *options, False),
-        (*tensors, None, depth, state, ones[:, :50], None, None, None, *options, False),
-        (*tensors, None, depth, state, ones, None, None, None, c.height, c.width, *options[2:], False),
+        (*fewer, None, depth, flat, state, ones, None, None, None, None, *options, False),
+        (*tensors, None, depth[:1], flat, state, ones, None, None, None, None, *options, False),
+        (*tensors, None, depth, flat, state, ones[:, :50], None, None, None, None, *options, False),
+        (*tensors, None, depth, flat, state, ones, None, None, None, None, c.height, c.width, *options[2:], False),
     ):
         with pytest.raises(ValueError, match="the state of another render|gradients must have the images' sizes"):
             backward(*args)
