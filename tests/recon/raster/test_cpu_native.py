@@ -72,6 +72,8 @@ def test_the_result_does_not_depend_on_the_number_of_threads_nor_on_the_run() ->
 @pytest.mark.parametrize("options", [OPTIONS, replace(OPTIONS, antialiased=False, surfels=True)], ids=["splats", "surfels"])
 def test_instruction_sets_agree(options: RasterOptions) -> None:
     g, c = scene()
+    if options.surfels:  # seen edge on, slopes are so steep that rounding shows
+        g = replace(g, quats_wxyz=g.quats_wxyz * 0.2 + torch.tensor([1.0, 0, 0, 0]))
     leaves = inputs(g, c)
     here = [isa for isa in ISAS if native().set_isa(isa)]
     assert here and native().isa() == here[-1]
@@ -83,8 +85,8 @@ def test_instruction_sets_agree(options: RasterOptions) -> None:
         results.append(draw(leaves, c, options)[1])
     for other in results[1:]:
         for a, b in zip(results[0], other, strict=True):
-            # single pixels may fall on the other side of a threshold, and the slopes of what is seen edge on are steep: almost all agree closely, all in the mean
-            assert ((a - b).abs() <= 1e-4 * a.abs().max()).float().mean() > (0.998 if options.surfels else 0.999)
+            # single pixels may fall on the other side of a threshold: almost all agree closely, all agree in the mean
+            assert ((a - b).abs() <= 1e-4 * a.abs().max()).float().mean() > 0.999
             assert (a - b).norm() <= 2e-3 * a.norm()
 
 
