@@ -110,6 +110,7 @@ class TermsConfig:
         motion_variation: total variation of what a motion changes; flow: pixels that show one thing, by the flow, belong to one point (see MotionConfig).
         camera: squared length of a camera's correction.
         surface: rendered normals agree with those of the depth, less where the Gaussians are uncertain; from surface_from of the run on.
+        normals: they agree, as they are; distortion: surfels of a pixel lie together (needs SplatConfig.surfels); both from surface_from on, too.
         agreement: two fields (SplatConfig.fields) look alike from cameras between photos (pseudo_every, pseudo_from).
         rank: of two nearby pixels, the one nearer in the prior should be rendered nearer; continuity: neighbours on one surface in the prior stay so.
     """
@@ -134,6 +135,8 @@ class TermsConfig:
     camera: float = 0.0
     surface: float = 0.0
     surface_from: float = 0.2
+    normals: float = 0.0
+    distortion: float = 0.0
     agreement: float = 0.0
 
 
@@ -188,6 +191,7 @@ class SplatConfig:
         background: behind everything, for captures that are not objects on white: the mean colour of what is far ("far"), or black.
         depth_prior, flow_prior: by name (`priors/registry.py`); flow is measured only where a part asks for it.
         fields: sets of Gaussians that learn from the same photos, one watching the other; the first becomes the scene.
+        surfels: draw flat discs that the rays meet instead of ellipsoids (2D Gaussians).
         guide_prior: depth that ranking, continuity and correlation compare with, possibly only up to scale and shift; None = that of depth_prior.
     """
 
@@ -202,6 +206,7 @@ class SplatConfig:
     guide_prior: str | None = None
     motion: MotionConfig = field(default_factory=MotionConfig)
     fields: int = 1
+    surfels: bool = False
     init: InitConfig = field(default_factory=InitConfig)
 
 

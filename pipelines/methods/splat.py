@@ -17,6 +17,7 @@ from ...recon.camera import Cameras
 from ...recon.errors import CheckpointError
 from ...recon.gaussians import Gaussians
 from ...recon.metrics import psnr
+from ...recon.raster.as_surfels import SurfelRasterizer, flattened
 from ...recon.raster.protocol import RasterOptions, RenderOutput
 from ...recon.raster.registry import get_rasterizer
 from ...recon.scene import SplatScene
@@ -32,6 +33,7 @@ from .motion import MOTIONS
 from .photos import Photos
 from .refine import REFINEMENTS, RefineContext
 from .seed import seed_gaussians
+from .surface import facing
 from .terms import TERMS, StepContext
 
 __all__ = ["SplatMethod", "SplatRun"]
@@ -46,7 +48,9 @@ class SplatMethod:
         self.config = config
 
     def seed(self, start: Start) -> Gaussians:
-        return seed_gaussians(start.init.capture, start.depth, self.config.seed)
+        gaussians = seed_gaussians(start.init.capture, start.depth, self.config.seed)
+        cameras = start.init.capture.cameras
+        return facing(gaussians, cameras) if self.config.surfels and cameras is not None else gaussians
 
     def start(self, start: Start, gaussians: Gaussians | None = None, max_seconds: float | None = None) -> SplatRun:
         return SplatRun(self.config, start, gaussians if gaussians is not None else self.seed(start), max_seconds)
@@ -58,6 +62,8 @@ class SplatRun:
     def __init__(self, config: SplatConfig, start: Start, gaussians: Gaussians, max_seconds: float | None = None) -> None:
         self.config, self.device = config, start.device
         self.rasterizer = get_rasterizer(config.rasterizer, start.device)
+        if config.surfels:
+            self.rasterizer = SurfelRasterizer(self.rasterizer)
         self.names = start.init.capture.names
         self.photos = Photos.of(start)
         self.background = _background(self.photos, start.init.capture.white_background, config.background)
@@ -121,6 +127,8 @@ class SplatRun:
             keep = 1.0 - self._dropout()  # trained with dropout, so the expected opacity is what a whole render must show
         opacity = (torch.sigmoid(gaussians.logit_opacities) * keep).clamp(1e-6, 1 - 1e-6)
         gaussians = replace(gaussians, logit_opacities=torch.logit(opacity))
+        if self.config.surfels:
+            gaussians = flattened(gaussians)
         return SplatScene(gaussians, cameras, self.names, self.rasterizer, self.background)
 
     def state(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
@@ -170,7 +178,7 @@ class SplatRun:
         optim, progress = self.config.optim, self.step / self.steps
         drop = self._dropout()
         keep = self._kept(len(field), drop) if drop > 0 else None
-        normal = self.config.terms.surface > 0
+        normal = self.config.terms.surface > 0 or self.config.terms.normals > 0
         options = RasterOptions(background=self.background, opacity_scale=keep, camera_grads=self.corrections.active, normal=normal)
         gaussians = field.gaussians()
 

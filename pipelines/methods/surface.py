@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 from torch.nn.functional import avg_pool2d, normalize, one_hot, pad
 
 from ...recon.camera import Cameras
+from ...recon.gaussians import Gaussians
 from ...recon.se3 import quat_from_matrix
 
-__all__ = ["surface_discs"]
+__all__ = ["facing", "surface_discs"]
 
 REACH = 2  # pixels around a pixel in which its surface is measured
 BROKEN = 0.03  # relative step of the inverse depth, beyond a plane's, from which there is an edge, not a surface
@@ -35,6 +38,17 @@ def surface_discs(camera: Cameras, depth: Float[Tensor, "H W"], thickness: float
     turn = _frames(normal, ray)
     stretch = torch.stack([1 / cosine.clamp_min(1 / tilt), torch.ones_like(cosine), torch.full_like(cosine, thickness)], -1)
     return quat_from_matrix(turn), stretch
+
+
+def facing(gaussians: Gaussians, cameras: Cameras) -> Gaussians:
+    """The same, but what is round and so has no direction of its own turns its third axis to the nearest camera: as a surfel, it would be a disc that faces anywhere."""
+    s = gaussians.log_scales
+    round_ = (s.amax(1) - s.amin(1)) < 1e-3
+    way = gaussians.means[round_][:, None] - cameras.centers.to(gaussians.means)
+    ray = normalize(way[torch.arange(len(way)), way.norm(dim=-1).argmin(1)], dim=-1)
+    quats = gaussians.quats_wxyz.clone()
+    quats[round_] = quat_from_matrix(_frames(ray[None], ray[None])[0])
+    return replace(gaussians, quats_wxyz=quats)
 
 
 def _broken(depth: Float[Tensor, "H W"]) -> Bool[Tensor, "H W"]:

@@ -9,6 +9,7 @@ from .depth_continuity import depth_continuity
 from .depth_correlation import depth_correlation
 from .depth_ranking import depth_ranking
 from .field_agreement import field_agreement
+from .flat_surface import depth_distortion, normal_agreement
 from .opaque import opaque
 from .photometric import photometric
 from .protocol import StepContext as StepContext
@@ -20,4 +21,5 @@ from .virtual_view import virtual_view
 TERMS: tuple[Term, ...] = (
     photometric, smoothness, depth_agreement, opaque, virtual_view, depth_correlation, depth_ranking, depth_continuity,
     coherent_motion, flow_agreement, camera_prior, uncertain_surface, field_agreement,
+    depth_distortion, normal_agreement,
 )  # fmt: skip
