@@ -1,4 +1,4 @@
-"""Meshes by Open3D (Zhou et al. 2018; MIT): fusion of depth maps, small parts, Poisson, textures, files. The only file that imports open3d (extra `mesh`)."""
+"""Meshes by Open3D (Zhou et al. 2018; MIT): fusion of depth maps, small parts, Poisson, textures, files, rays. The only file that imports open3d (extra `mesh`)."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from ..recon.camera import Cameras
@@ -18,7 +18,7 @@ from .atomic import beside, clear_leftovers, write_bytes, writing
 from .mesh_glb import glb_of_mesh, vertex_normals
 from .mesh_obj import obj_of_mesh
 
-__all__ = ["MESH_SUFFIXES", "check_mesh_file", "fuse_depth", "keep_large_parts", "need_open3d", "textured", "watertight", "write_mesh"]
+__all__ = ["MESH_SUFFIXES", "MeshRays", "check_mesh_file", "fuse_depth", "keep_large_parts", "need_open3d", "textured", "watertight", "write_mesh"]
 
 MESH_SUFFIXES = (".glb", ".ply", ".obj", ".stl")
 _BLOCK, _BLOCKS = 16, 2000  # voxels along a block's edge, and blocks to begin with: 80 KB each, more when they are needed
@@ -169,6 +169,29 @@ def write_mesh(path: Path, mesh: Mesh) -> None:
             partial.replace(path)
     finally:
         partial.unlink(missing_ok=True)
+
+
+class MeshRays:
+    """Rays against a mesh's triangles and exact distances to them (Embree, float32)."""
+
+    def __init__(self, vertices: Float[np.ndarray, "N 3"], triangles: Int[np.ndarray, "M 3"]) -> None:
+        self._core = _open3d().core
+        self._scene = _open3d().t.geometry.RaycastingScene()
+        self._scene.add_triangles(self._core.Tensor(vertices.astype(np.float32)), self._core.Tensor(triangles.astype(np.uint32)))
+
+    def cast(
+        self, origins: Float[np.ndarray, "N 3"], directions: Float[np.ndarray, "N 3"]
+    ) -> tuple[Float[np.ndarray, "N"], Int[np.ndarray, "N"]]:
+        """First hit of each ray: its distance in units of the direction's length (inf = none), and its triangle (-1 = none). Both faces count."""
+        hit = self._scene.cast_rays(self._core.Tensor(np.concatenate([origins, directions], 1).astype(np.float32)))
+        t, triangle = hit["t_hit"].numpy(), hit["primitive_ids"].numpy().astype(np.int64)
+        return t, np.where(np.isfinite(t), triangle, -1)
+
+    def nearest(self, points: Float[np.ndarray, "N 3"]) -> tuple[Float[np.ndarray, "N"], Int[np.ndarray, "N"]]:
+        """Distance from each point to the nearest place on any triangle, and that triangle."""
+        query = points.astype(np.float32)
+        found = self._scene.compute_closest_points(self._core.Tensor(query))
+        return np.linalg.norm(found["points"].numpy() - query, axis=1), found["primitive_ids"].numpy().astype(np.int64)
 
 
 def _from(made: Any) -> Mesh:

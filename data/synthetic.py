@@ -16,11 +16,12 @@ from ..recon.camera import Cameras, pixel_centers
 from ..recon.capture import ArrayImage, Capture, View
 from ..recon.errors import ConfigError
 from ..recon.matches import FlowField, Matches
+from ..recon.mesh import Mesh
 from ._synth.cast import cast, meet_planes, one_thread_each
 from ._synth.light import Baked, bake, srgb_from_linear
 from ._synth.scenes import KINDS, Stage
 
-__all__ = ["Demo", "SyntheticScene", "Truth", "arc_cameras", "demo_capture", "look_at", "make_scene", "render_truth", "true_flow", "true_matches"]
+__all__ = ["Demo", "SyntheticScene", "Truth", "arc_cameras", "demo_capture", "look_at", "make_scene", "render_truth", "true_flow", "true_matches", "true_mesh"]
 
 
 @dataclass(frozen=True)
@@ -171,6 +172,14 @@ def render_truth(scene: SyntheticScene, cameras: Cameras, supersample: int = 2) 
             image, mask = _colors(scene, cameras[i], supersample, sheet, triangle)
             parts.append((image, depth, normal, mask, sheet))
     return Truth(*(torch.stack(x) for x in zip(*parts, strict=True)))
+
+
+def true_mesh(scene: SyntheticScene) -> Mesh:
+    """Every surface of the scene, grey, also what no camera sees; triangles share no vertices."""
+    tree = scene.baked.tree
+    corner, edge1, edge2 = (x[tree.slot].numpy() for x in (tree.corner, tree.edge1, tree.edge2))
+    vertices = np.stack([corner, corner + edge1, corner + edge2], 1).reshape(-1, 3)
+    return Mesh(vertices, np.arange(len(vertices), dtype=np.int32).reshape(-1, 3), np.full_like(vertices, 0.5))
 
 
 def true_flow(scene: SyntheticScene, cameras: Cameras, depth: Float[Tensor, "V H W"], source: int, target: int) -> FlowField:
