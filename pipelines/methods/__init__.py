@@ -68,6 +68,13 @@ METHODS: dict[str, SplatConfig] = {  # docs/methods.md says what of each paper i
         refine=replace(BASELINE.refine, co_prune=0.02),
         fields=2,
     ),
+    # flat discs bound to the photos' depth, an atlas of charts that bends as a whole and keeps its structure: for meshes
+    "matcha": SplatConfig(
+        optim=replace(OptimConfig(), opacity_decay=1.0),
+        terms=replace(TermsConfig(), normals=0.05, distortion=1.0, opaque=0.1, structure=0.1),
+        motion=MotionConfig(kind="charts"),
+        surfels=True,
+    ),
     # which of two pixels is nearer, and which belong together, is as the prior says; how far they are is not held
     "sparsenerf-rank": replace(BASELINE, terms=replace(PLAIN_TERMS, rank=1.0, continuity=0.2)),
 }

@@ -6,7 +6,7 @@ import torch
 
 from .config import SplatConfig
 from .field import PACE, Column
-from .motion.decoder import PIXEL, bound_pixels
+from .motion.bound import PIXEL, bound_pixels
 from .photos import Photos
 from .terms.uncertain_surface import START, UNCERTAINTY
 from .trust import pace_of, trust
@@ -16,7 +16,7 @@ __all__ = ["columns_of"]
 
 def columns_of(config: SplatConfig, photos: Photos) -> dict[str, Column]:
     columns: dict[str, Column] = {}
-    if config.motion.kind == "decoder":
+    if config.motion.kind != "free":
         columns[PIXEL] = Column(lambda g: bound_pixels(g.means, photos.cameras))
     if config.optim.pace > 1:
         columns[PACE] = Column(lambda g: pace_of(trust(g.means, photos), config.optim.pace))

@@ -107,7 +107,7 @@ class TermsConfig:
         virtual_shift: largest shift as a share of the distance to the nearest other photo.
         correlation: Pearson's correlation of rendered and prior depth at the photo; pseudo_correlation: at a camera between it and its neighbour.
         pseudo_every, pseudo_from: such cameras come every so many steps, from this share of the run on.
-        motion_variation: total variation of what a motion changes; flow: pixels that show one thing, by the flow, belong to one point (see MotionConfig).
+        motion_variation: total variation of what a motion changes; structure: a chart's normals and bends stay those of the measured depth; flow: pixels that show one thing, by the flow, belong to one point (see MotionConfig).
         camera: squared length of a camera's correction.
         surface: rendered normals agree with those of the depth, less where the Gaussians are uncertain; from surface_from of the run on.
         normals: they agree, as they are; distortion: surfels of a pixel lie together (needs SplatConfig.surfels); both from surface_from on, too.
@@ -131,6 +131,7 @@ class TermsConfig:
     rank: float = 0.0
     continuity: float = 0.0
     motion_variation: float = 0.0
+    structure: float = 0.0
     flow: float = 0.0
     camera: float = 0.0
     surface: float = 0.0
@@ -171,14 +172,15 @@ class MotionConfig:
     """What moves Gaussians together. See pipelines/methods/motion/.
 
     Attributes:
-        kind: "free" lets each go its own way; "decoder" moves those of a photo along their pixels' rays, as a small network says (their own steps come on top,
-            see optim.lr_means).
-        lr: learning rate of the network, falling to a tenth; channels: its width.
+        kind: "free" lets each go its own way; "decoder" moves those of a photo along their pixels' rays, as a small network says; "charts" as coarse grids over picture and
+            depth say, and turns them with the surface (their own steps come on top, see optim.lr_means).
+        lr: learning rate of the network, falling to a tenth; channels: its width. Of the charts: lr_charts.
         reach: largest change of inverse depth, natural logarithm.
     """
 
-    kind: Literal["free", "decoder"] = "free"
+    kind: Literal["free", "decoder", "charts"] = "free"
     lr: float = 3e-4
+    lr_charts: float = 1e-4
     channels: int = 16
     reach: float = 0.3
 
@@ -239,4 +241,4 @@ def check_settings(config: SplatConfig) -> None:
     if not config.motion.reach > 0:
         raise ConfigError(f"motion.reach must be more than 0, got {config.motion.reach}.")
     if config.motion.kind != "free" and (config.refine.densify_pull > 0 or config.refine.unpool_gap > 0):
-        raise ConfigError("With motion.kind=decoder every Gaussian belongs to a pixel, so none can be added: set refine.densify_pull and refine.unpool_gap to 0.")
+        raise ConfigError(f"With motion.kind={config.motion.kind} every Gaussian belongs to a pixel, so none can be added: set refine.densify_pull and refine.unpool_gap to 0.")

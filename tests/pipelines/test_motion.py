@@ -11,7 +11,8 @@ from handful.pipelines.measure import measure
 from handful.pipelines.methods import method_config
 from handful.pipelines.methods.config import MotionConfig
 from handful.pipelines.methods.field import Field
-from handful.pipelines.methods.motion.decoder import PIXEL, Decoder, bound_pixels
+from handful.pipelines.methods.motion.bound import PIXEL, bound_pixels
+from handful.pipelines.methods.motion.decoder import Decoder
 from handful.pipelines.methods.photos import Photos
 from handful.pipelines.methods.splat import SplatMethod, SplatRun
 from handful.pipelines.methods.terms.coherence import coherent_motion, flow_agreement

@@ -6,9 +6,10 @@ from collections.abc import Callable
 
 from ..config import MotionConfig
 from ..photos import Photos
+from .charts import Charts
 from .decoder import Decoder
 from .protocol import Motion as Motion
 
 __all__ = ["MOTIONS", "Motion"]
 
-MOTIONS: dict[str, Callable[[MotionConfig, Photos, int], Motion]] = {"decoder": Decoder}
+MOTIONS: dict[str, Callable[[MotionConfig, Photos, int], Motion]] = {"charts": Charts, "decoder": Decoder}

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from ....recon.camera import pixel_centers
 from ..config import TermsConfig
-from ..motion.decoder import Decoder
+from ..motion.bound import PixelMotion
 from .protocol import StepContext
 
 FARTHEST = 0.5  # median depths: an error beyond is an outlier, and pulls no more
@@ -16,7 +16,7 @@ FARTHEST = 0.5  # median depths: an error beyond is an outlier, and pulls no mor
 
 def coherent_motion(context: StepContext, config: TermsConfig) -> Tensor | None:
     motion = context.field.motion
-    if config.motion_variation <= 0 or not isinstance(motion, Decoder):
+    if config.motion_variation <= 0 or not isinstance(motion, PixelMotion):
         return None
     r = motion.residual[context.index]
     return config.motion_variation * ((r[:, 1:] - r[:, :-1]).abs().mean() + (r[1:] - r[:-1]).abs().mean())
@@ -26,7 +26,7 @@ def flow_agreement(context: StepContext, config: TermsConfig) -> Tensor | None:
     """Pixels that show one thing, by the flow, are one point: distance between the two Gaussians', in median depths."""
     motion, photos, i = context.field.motion, context.photos, context.index
     others = [j for (source, j) in photos.flow if source == i]
-    if config.flow <= 0 or not others or not isinstance(motion, Decoder):
+    if config.flow <= 0 or not others or not isinstance(motion, PixelMotion):
         return None
     j = others[int(torch.randint(len(others), (1,), generator=context.rng))]
     flow, depth = photos.flow[i, j], motion.pixel_depth(context.field.rows)

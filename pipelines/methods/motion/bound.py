@@ -1,0 +1,71 @@
+"""What motions share that change the depth of pixels: which Gaussian belongs to which pixel, and how it follows its ray."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import replace
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from ....recon.camera import Cameras
+from ....recon.gaussians import Gaussians
+
+__all__ = ["PIXEL", "PixelMotion", "bound_pixels"]
+
+PIXEL = "pixel"  # the column that says which pixel a Gaussian belongs to
+ON_THE_RAY = 2e-3  # pixels from a pixel's centre that are rounding
+
+
+class PixelMotion(ABC):
+    """Moves each pixel's Gaussian along the pixel's ray, and its size with it. Rows need the column PIXEL.
+
+    Attributes:
+        residual: natural logarithm of the factor on each pixel's inverse depth, of the last move.
+    """
+
+    def __init__(self, cameras: Cameras) -> None:
+        self.cameras = cameras
+        self.residual: Float[Tensor, "V H W"] = torch.zeros(len(cameras), cameras.height, cameras.width, device=cameras.device)
+
+    @abstractmethod
+    def decode(self) -> Float[Tensor, "V H W"]:
+        """The residual that the parameters say."""
+
+    def move(self, gaussians: Gaussians, rows: Mapping[str, Tensor], again: bool = False) -> Gaussians:
+        self.residual = self.residual.detach() if again else self.decode()
+        pixel = rows[PIXEL]
+        change = torch.where(pixel >= 0, self.residual.reshape(-1)[pixel.clamp_min(0)], 0.0)
+        center = self.cameras.centers[self.photo(pixel)]
+        means = center + (gaussians.means - center) * torch.exp(-change)[:, None]
+        means = torch.where((pixel >= 0)[:, None], means, gaussians.means)
+        return replace(gaussians, means=means, log_scales=gaussians.log_scales - change[:, None])
+
+    def pixel_depth(self, rows: Mapping[str, Tensor]) -> Float[Tensor, "V H W"]:
+        """z-depth of each pixel's Gaussian after the last move, with gradients to the motion alone; 0 where a pixel has none."""
+        pixel = rows[PIXEL]
+        forward = self.cameras.cam_from_world[self.photo(pixel), 2]
+        z = (forward[:, :3] * rows["means"].detach()).sum(-1) + forward[:, 3]
+        depth = torch.full((self.residual.numel(),), torch.inf, device=z.device)
+        depth.scatter_reduce_(0, pixel[pixel >= 0], z[pixel >= 0], "amin")
+        return torch.where(torch.isfinite(depth), depth, 0.0).reshape(self.residual.shape) * torch.exp(-self.residual)
+
+    def photo(self, pixel: Int[Tensor, "N"]) -> Int[Tensor, "N"]:
+        return pixel.clamp_min(0) // (self.cameras.height * self.cameras.width)
+
+
+@torch.no_grad()
+def bound_pixels(means: Float[Tensor, "N 3"], cameras: Cameras) -> Int[Tensor, "N"]:
+    """The pixel on whose ray each point lies, counted through all photos; -1 where it is on none. Seeding puts points exactly on the rays of their pixels, so
+    they are told by where they are, whatever was thinned and merged on the way."""
+    uv, z = cameras.project(means)
+    w, h = cameras.width, cameras.height
+    cell = uv.floor()
+    off = (uv - cell - 0.5).abs().amax(-1)
+    inside = (z > 0) & (cell[..., 0] >= 0) & (cell[..., 0] < w) & (cell[..., 1] >= 0) & (cell[..., 1] < h)
+    off = torch.where(inside, off, torch.inf)
+    least, photo = off.min(0)
+    at = cell.gather(0, photo[None, :, None].expand(1, -1, 2))[0].nan_to_num(0).clamp(0, max(w, h)).long()
+    return torch.where(least < ON_THE_RAY, photo * (h * w) + at[:, 1] * w + at[:, 0], -1)
