@@ -19,7 +19,7 @@ class MeshCommand(CommonOptions):
     """Make a triangle mesh of what the photos see: rendered depth, fused (needs open3d: pip install "handful[mesh]").
 
     A .glb stands upright, as glTF wants it (y is up, the first photo looks along -z); .ply, .obj and .stl stay in the scene's world. Crop in the viewer first
-    (`handful view`), and the mesh is of what is left.
+    (`handful view`), and the mesh is of what is left. Surfaces are truest of scenes made with `handful reconstruct --method matcha`.
 
     Examples:
       handful mesh out/ -o scene.glb
