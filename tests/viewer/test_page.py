@@ -277,7 +277,6 @@ def test_who_looks_stays_where_he_stands_when_the_world_moves(server: SceneServe
         wait_for(lambda: psnr(canvas(page), before) > 25)
 
 
-@pytest.mark.slow  # a click now and then comes before the page listens to clicks; `pytest -m slow` runs it
 def test_two_clicked_points_and_their_length(server: SceneServer, folder: Path, page: Any) -> None:
     """Clicked on the picture; what is measured is the distance of the places that the depth there says."""
     page.set_viewport_size({"width": 800, "height": 700})
@@ -286,7 +285,7 @@ def test_two_clicked_points_and_their_length(server: SceneServer, folder: Path, 
     unfold(page, "Photos", "Look", "Edit", "Up and size")
     press(page, "Click two points to measure")
     wait_for(lambda: server._edit._picker.active)
-    time.sleep(0.5)
+    page.wait_for_selector("canvas[data-engine][style*='cursor: pointer']", state="attached")  # it was asked to listen, and does so from here on
     camera = server.camera_of(client)
     shown = server.shown()
     out = server.rasterizer().render(shown[0], camera.to(dtype=torch.float32))
