@@ -50,6 +50,11 @@ STATUS_INTERVAL = 0.5
 RESET_SECONDS = 1.5
 NEAR_SHARE = 1e-3  # of the scene's depth: nearer than this nothing is drawn
 SAME_UP = 1e-5  # 1 - cosine of what counts as the same up: a quarter of a degree
+# viser opens its sheet for narrow screens at three fifths of the height, unfolded, and offers no way to fold it: a third leaves the scene to be seen
+NARROW = (
+    "<style>@media (max-width: 36em) "
+    "{ .mantine-Paper-root:has(.handful-narrow) { max-height: min(60%, max(33%, 12em)) !important; } }</style><span class='handful-narrow'></span>"
+)
 _log = logging.getLogger(__name__)
 
 
@@ -371,6 +376,7 @@ class SceneServer:
     def _build_page(self, on_stop: Callable[[], None]) -> None:
         gui = self._server.gui
         gui.configure_theme(dark_mode=True, show_logo=False, show_share_button=False)
+        gui.add_html(NARROW)
         self._status = gui.add_markdown("Waiting for the scene ...")
         self._progress = gui.add_progress_bar(0.0, visible=False)
         self.live = LivePanel(gui, on_stop)

@@ -170,6 +170,16 @@ def test_layers_and_photos(server: SceneServer, page: Any) -> None:
     wait_for(lambda: psnr(canvas(page), drawn(server, client, "color")) > 25)
 
 
+def test_a_narrow_screen_shows_the_scene(server: SceneServer, page: Any) -> None:
+    """The sheet of controls opens at a third of a telephone's height, and all of it can be reached by scrolling."""
+    page.set_viewport_size({"width": 390, "height": 800})
+    come(server, page)
+    sheet = page.locator(".mantine-Paper-root").filter(has_text="Camera path").first  # the outermost
+    assert 100 < sheet.bounding_box()["height"] < 0.34 * 800
+    press(page, "Help")
+    page.get_by_text("What can be done here").wait_for()
+
+
 def test_a_path_is_made_saved_and_filmed(server: SceneServer, folder: Path, page: Any, tmp_path: Path) -> None:
     client = come(server, page)
     unfold(page, "Photos", "Look", "Camera path")
