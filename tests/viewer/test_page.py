@@ -190,7 +190,7 @@ def test_a_path_is_made_saved_and_filmed(server: SceneServer, folder: Path, page
         time.sleep(0.3)
         stood.append(server.camera_of(client))
         press(page, "Add keyframe here")
-        wait_for(lambda: f"{len(stood)} keyframes" in page.inner_text("body"))
+        wait_for(lambda: f"{len(stood)} keyframe" in page.inner_text("body"))
     press(page, "Save the path")
     wait_for((folder / "path.json").exists)
     path = load_path(folder / "path.json")
