@@ -21,7 +21,7 @@ from ..recon.errors import CaptureError, HandfulError
 from ..recon.gaussians import Gaussians
 from ..recon.sh import rgb_from_sh_dc
 from .atomic import atomic_file
-from .splat_rows import ROWS, FiniteRows, Meter, Progress, empty_gaussians, half_turn
+from .splat_rows import FiniteRows, Meter, Progress, empty_gaussians, half_turn, half_turn_in_place, spans
 
 __all__ = ["read_glb", "write_glb"]
 
@@ -165,17 +165,14 @@ def _read(f: Any, document: dict[str, Any], start: int, size: int, path: Path, p
     out, meter = empty_gaussians(n, degree), Meter(progress, n * len(views))
     columns = [out.means, out.quats_wxyz, out.log_scales, out.logit_opacities[:, None], *out.sh.unbind(1)]
     for (name, _), column in zip(names, columns, strict=True):
-        for at in range(0, n, ROWS):
-            values = torch.from_numpy(views[name].rows(f, at, min(ROWS, n - at)))
-            column[at : at + ROWS] = values[:, [3, 0, 1, 2]] if name.endswith(":ROTATION") else values
+        for span in spans(n):
+            values = torch.from_numpy(views[name].rows(f, span.start, span.stop - span.start))
+            column[span] = values[:, [3, 0, 1, 2]] if name.endswith(":ROTATION") else values
             meter.add(len(values))
     if not bool((out.log_scales < 0).any()):  # else written by a draft of the extension, which had logarithms here
         out.log_scales.clamp_min_(1e-30).log_()
     out.logit_opacities.clamp_(1e-30, 1 - 2.0**-24).logit_()
-    for at in range(0, n, ROWS):  # in place: a turned copy would be as large as the scene
-        piece = out[at : at + ROWS]
-        turned = half_turn(piece, _Z)
-        piece.means[:], piece.quats_wxyz[:], piece.sh[:] = turned.means, turned.quats_wxyz, turned.sh
+    half_turn_in_place(out, _Z)
     return out
 
 

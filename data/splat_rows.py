@@ -1,6 +1,7 @@
 """What all files of splats share: the rows worth writing, piece by piece, and the small encodings that several formats have.
 
-A scene of ten million Gaussians fills gigabytes, so no writer makes a second copy of it: `FiniteRows` hands out pieces of `ROWS`.
+A scene of ten million Gaussians fills gigabytes, so no writer makes a second copy of it: `FiniteRows` hands out pieces of `ROWS`,
+and readers fill a scene piece by piece.
 """
 
 from __future__ import annotations
@@ -17,13 +18,19 @@ from ..recon.gaussians import Gaussians
 from ..recon.sh import sh_basis
 
 __all__ = [
-    "ROWS", "FiniteRows", "Meter", "Progress", "empty_gaussians", "finite_gaussians", "from_smallest_three", "half_turn", "logits_of_bytes",
-    "morton_order", "put", "smallest_three",
+    "FiniteRows", "Meter", "Progress", "empty_gaussians", "finite_gaussians", "from_smallest_three", "half_turn", "half_turn_in_place", "logits_of_bytes",
+    "morton_order", "put", "smallest_three", "spans",
 ]  # fmt: skip
 
 ROWS = 1 << 16  # of a piece; a multiple of the 256 splats of a chunk of compressed PLY
 Progress = Callable[[int, int], None]
 """progress(done, total), in rows (times the passes over them)."""
+
+
+def spans(n: int, rows: int | None = None) -> Iterator[slice]:
+    """0 to n in pieces of `rows` (None: ROWS), the last one shorter."""
+    step = ROWS if rows is None else rows
+    return (slice(at, min(n, at + step)) for at in range(0, n, step))
 
 
 class Meter:
@@ -51,8 +58,8 @@ class FiniteRows:
     @staticmethod
     def of(gaussians: Gaussians) -> FiniteRows:
         g, found = gaussians.detach(), []
-        for at in range(0, len(g), ROWS):
-            p = g[at : at + ROWS]
+        for span in spans(len(g)):
+            p = g[span]
             tables = (p.means, p.quats_wxyz, p.log_scales, p.logit_opacities[:, None], p.sh.flatten(1))
             found.append(torch.stack([torch.isfinite(t).all(dim=1) for t in tables]).all(dim=0).cpu())
         ok = torch.cat(found) if found else torch.zeros(0, dtype=torch.bool)
@@ -72,9 +79,9 @@ class FiniteRows:
         unit = torch.where(norm > 1e-12, g.quats_wxyz / norm.clamp_min(1e-12), torch.tensor([1.0, 0.0, 0.0, 0.0]))
         return Gaussians(g.means, unit, g.log_scales, g.logit_opacities, g.sh)
 
-    def pieces(self, meter: Meter | None = None, rows: int = ROWS) -> Iterator[Gaussians]:
-        for at in range(0, len(self), rows):
-            piece = self[at : at + rows]
+    def pieces(self, meter: Meter | None = None) -> Iterator[Gaussians]:
+        for span in spans(len(self)):
+            piece = self[span]
             yield piece
             if meter is not None:
                 meter.add(len(piece))
@@ -117,6 +124,14 @@ def half_turn(g: Gaussians, axis: int) -> Gaussians:
     signs = torch.sign(sh_basis(direction, 3) * sh_basis(direction * keep.double(), 3)).float()  # each function only changes its sign
     quats = g.quats_wxyz * torch.cat([torch.ones(1), keep])
     return Gaussians(g.means * keep, quats, g.log_scales, g.logit_opacities, g.sh * signs[: g.sh.shape[1], None])
+
+
+def half_turn_in_place(g: Gaussians, axis: int) -> None:
+    """The same piece by piece: a turned copy would be as large as the scene."""
+    for span in spans(len(g)):
+        piece = g[span]
+        turned = half_turn(piece, axis)
+        piece.means[:], piece.quats_wxyz[:], piece.sh[:] = turned.means, turned.quats_wxyz, turned.sh
 
 
 def logits_of_bytes(alpha: np.ndarray) -> Float[Tensor, "N"]:

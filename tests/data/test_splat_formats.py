@@ -12,12 +12,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from handful.data import splat_rows
 from handful.data.codebook import cluster, levels, nearest_level
 from handful.data.glb import read_glb
 from handful.data.ply import read_gaussians
 from handful.data.sog import read_sog, write_sog
 from handful.data.splat_rows import FiniteRows, half_turn, morton_order
 from handful.data.splats import SPLAT_FORMATS, is_splat_file, read_splats, splat_format_of, write_splats
+from handful.data.spz import write_spz
 from handful.recon.errors import CaptureError, ConfigError, HandfulError
 from handful.recon.gaussians import Gaussians
 from hypothesis import HealthCheck, given, settings
@@ -97,22 +99,41 @@ def test_values_beyond_reason_are_written_and_read(tmp_path, format):
     assert len(back) == 50 and all(bool(torch.isfinite(t).all()) for t in (back.means, back.quats_wxyz, back.logit_opacities, back.sh))
 
 
-def test_pieces_are_as_the_whole(tmp_path, monkeypatch):
-    """More rows than a piece: what is streamed is what would be written at once."""
-    from handful.data import splat_rows
+def same(a: Gaussians, b: Gaussians) -> bool:
+    return all(torch.equal(getattr(a, field), getattr(b, field)) for field in ("means", "quats_wxyz", "log_scales", "logit_opacities", "sh"))
 
-    g = some_gaussians(1000, 1)
-    for format in HERE:
-        write_splats(file_of(tmp_path, format), g, format)
+
+@pytest.mark.parametrize("format", FORMATS)
+def test_pieces_are_as_the_whole(tmp_path, monkeypatch, format):
+    """More rows than a piece, and a rest: what is written and read piece by piece is what would be at once."""
+    g = some_gaussians(1000, 2)
+    whole, pieces = file_of(tmp_path, format), file_of(tmp_path / "again", format)
+    pieces.parent.mkdir()
+    write_splats(whole, g, format)
+    at_once = read_splats(whole)
     monkeypatch.setattr(splat_rows, "ROWS", 256)
-    monkeypatch.setattr(splat_rows.FiniteRows.pieces, "__defaults__", (None, 256))
-    (tmp_path / "again").mkdir()
-    for format in HERE:
-        whole, pieces = file_of(tmp_path, format), file_of(tmp_path / "again", format)
-        write_splats(pieces, g, format)
-        a, b = read_splats(whole), read_splats(pieces)
-        for field in ("means", "quats_wxyz", "log_scales", "logit_opacities", "sh"):
-            assert torch.equal(getattr(a, field), getattr(b, field)), (format, field)
+    write_splats(pieces, g, format)
+    for rows in (256, 37, 1):  # 37: pieces that begin within a chunk of compressed PLY
+        monkeypatch.setattr(splat_rows, "ROWS", rows)
+        told = []
+        assert same(read_splats(pieces, lambda done, total, told=told: told.append((done, total))), at_once), rows
+        assert told[-1][0] == told[-1][1] and (len(told) > 3 or format in ("sog", "usd")), "told after each piece"
+
+
+@pytest.mark.parametrize("name", ["scene.ply", "scene.compressed.ply", "scene3.spz", "scene4.spz", "scene.sog", "scene.glb", "big endian", "spz of version 2"])
+def test_files_of_others_are_read_in_pieces(tmp_path, monkeypatch, name):
+    if name == "big endian":
+        path = golden(tmp_path, "scene.ply")
+        head, _, body = path.read_bytes().partition(b"end_header\n")
+        path.write_bytes(head.replace(b"little", b"big") + b"end_header\n" + np.frombuffer(body, "<f4").astype(">f4").tobytes())
+    elif name == "spz of version 2":
+        path = tmp_path / "two.spz"
+        write_spz(path, read_splats(golden(tmp_path, "scene.ply")), version=2)
+    else:
+        path = golden(tmp_path, name)
+    at_once = read_splats(path)
+    monkeypatch.setattr(splat_rows, "ROWS", 7)
+    assert len(at_once) == 20 and same(read_splats(path), at_once)
 
 
 def test_told_by_what_is_inside(tmp_path):
