@@ -20,9 +20,9 @@ from typing import Any
 import numpy as np
 import torch
 
-from ..recon.errors import CaptureError, ConfigError, HandfulError
+from ..recon.errors import CaptureError, HandfulError
 from ..recon.gaussians import Gaussians
-from .atomic import atomic_file, atomic_folder
+from .atomic import atomic_file, new_folder
 from .codebook import cluster, levels, nearest_level
 from .files import inside
 from .splat_rows import FiniteRows, Meter, Progress, empty_gaussians, from_smallest_three, logits_of_bytes, morton_order, smallest_three
@@ -49,21 +49,19 @@ def write_sog(path: str | Path, gaussians: Gaussians, progress: Progress | None 
         with atomic_file(path) as f, zipfile.ZipFile(f, "w", zipfile.ZIP_STORED) as z:
             _write(rows, z.writestr, progress)
         return
-    if path.is_dir() and any(path.iterdir()):
-        raise ConfigError(f"The folder {path} is not empty, and nothing in it is replaced; name a new one, or a file that ends with .sog.")
-    with atomic_folder(path) as folder:
+    with new_folder(path) as folder:
         _write(rows, lambda name, data: (folder / name).write_bytes(data), progress)
 
 
 def _write(rows: FiniteRows, put: Callable[[str, bytes], Any], progress: Progress | None) -> None:
     n = len(rows)
-    means = rows.column(lambda g: g.means)
-    order = morton_order(means)
-    rows, means = rows.in_order(order), means[order].double().numpy()
     width = max(4, int(np.ceil(np.sqrt(n) / 4)) * 4)
     size = (width, max(4, -(-n // width // 4) * 4))
     if max(size) > _MOST_SIDE:
         raise HandfulError(f"{n} splats are more than the images of a SOG file hold; write a .ply, .spz or .glb.")
+    means = rows.column(lambda g: g.means)
+    order = morton_order(means)
+    rows, means = rows.in_order(order), means[order].double().numpy()
     meter = Meter(progress, 6)
 
     def image(name: str, pixels: np.ndarray, size: tuple[int, int] = size) -> str:
