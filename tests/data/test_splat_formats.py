@@ -142,11 +142,13 @@ def test_told_by_what_is_inside(tmp_path):
         path = tmp_path / f"{format}.dat"
         write_splats(file_of(tmp_path, format), g, format)
         file_of(tmp_path, format).rename(path)
-        if format in ("splat", "usd"):
+        assert is_splat_file(path)
+        if format == "splat":
             with pytest.raises(CaptureError, match="no file of splats"):
                 read_splats(path)
         else:
             assert len(read_splats(path)) == 5
+    assert not is_splat_file(tmp_path / "nothing.dat") and not is_splat_file(tmp_path)
     assert splat_format_of("a/B.Compressed.PLY") == "compressed-ply" and splat_format_of("b.ply") == "ply" and splat_format_of("c.jpg") is None
     with pytest.raises(CaptureError, match="cannot be read"):
         read_splats(tmp_path / "nowhere.sog")
@@ -203,6 +205,27 @@ def test_usd_of_other_programs(tmp_path):
     refuse(path, "cannot be read")
     with pytest.raises(ConfigError, match="usdz"):
         write_splats(tmp_path / "g.usdz", g, "usd")
+
+
+@pytest.mark.parametrize("ending", [".usda", ".usdc", ".usdz"])
+def test_usd_is_told_by_what_is_inside(tmp_path, ending):
+    """Text, binary and zip, under a name that says nothing; and under the name of another format."""
+    pxr = pytest.importorskip("pxr", reason="needs usd-core")
+    from pxr import UsdUtils  # noqa: F401
+
+    g, made = some_gaussians(4, 1), tmp_path / f"made{ending.replace('z', 'c')}"
+    write_splats(made, g, "usd")
+    if ending == ".usdz":
+        assert pxr.UsdUtils.CreateNewUsdzPackage(str(made), str(tmp_path / "made.usdz"))
+    for name in ("found", "found.sog"):
+        found = (tmp_path / f"made{ending}").rename(tmp_path / name)
+        assert is_splat_file(found)
+        check(read_splats(found), g, "usd")
+        found.rename(tmp_path / f"made{ending}")
+    write_splats(tmp_path / "g.sog", g, "sog")
+    assert len(read_splats((tmp_path / "g.sog").rename(tmp_path / "g.usdz"))) == 4, "a SOG under the name of a .usdz"
+    (tmp_path / "half").write_bytes((tmp_path / f"made{ending}").read_bytes()[:60])
+    refuse(tmp_path / "half", "cannot be read")
 
 
 # -- broken files ------------------------------------------------------------------------------------------------------------------------
