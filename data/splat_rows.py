@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from itertools import product
 
 import numpy as np
 import torch
@@ -88,8 +89,17 @@ class FiniteRows:
 
     def column(self, what: Callable[[Gaussians], Tensor]) -> Tensor:
         """what(piece) of all pieces, one behind the other: for a column or two that are needed whole."""
-        parts = [what(p) for p in self.pieces()]
-        return torch.cat(parts) if parts else what(self[:])
+        if not len(self):
+            return what(self[:])
+        out, at = None, 0
+        for piece in self.pieces():
+            values = what(piece)
+            if out is None:
+                out = values.new_empty((len(self), *values.shape[1:]))
+            out[at : at + len(values)] = values  # copied: kept as they are, the values of a part of a piece would hold all of it
+            at += len(values)
+        assert out is not None
+        return out
 
     def in_order(self, order: Int[Tensor, "M"]) -> FiniteRows:
         return FiniteRows(self.gaussians, order if self.index is None else self.index[order])
@@ -167,12 +177,12 @@ def morton_order(means: Float[Tensor, "N 3"]) -> Int[Tensor, "N"]:
     low = means.amin(dim=0)
     cell = (means.amax(dim=0) - low).clamp_min(1e-20) / (2**21 - 1)
     code = torch.zeros(len(means), dtype=torch.int64)
-    for axis in range(3):
-        x = ((means[:, axis] - low[axis]).double() / cell[axis].double()).clamp(0, 2**21 - 1).to(torch.int64)
+    for axis, span in product(range(3), spans(len(means))):
+        x = ((means[span, axis] - low[axis]).double() / cell[axis].double()).clamp(0, 2**21 - 1).to(torch.int64)
         # two zeros between any two bits
         for shift, mask in ((32, 0x1F00000000FFFF), (16, 0x1F0000FF0000FF), (8, 0x100F00F00F00F00F), (4, 0x10C30C30C30C30C3), (2, 0x1249249249249249)):
             x = (x | (x << shift)) & mask
-        code |= x << axis
+        code[span] |= x << axis
     return code.argsort()
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from handful.data import splat_rows
+from handful.data import codebook, splat_rows
 from handful.data.codebook import cluster, levels, nearest_level
 from handful.data.glb import read_glb
 from handful.data.ply import read_gaussians
@@ -382,6 +382,27 @@ def test_clusters_are_near_to_their_rows():
         centres, labels = cluster(same, 1000)
         assert torch.equal(centres[labels], same)
     assert torch.equal(cluster(hubs, 2000)[0], hubs)
+
+
+def test_rows_to_cluster_are_asked_for_in_pieces(monkeypatch):
+    """A column of all harmonics would be as large as the scene; even where most rows are alike and fall into one group."""
+    torch.manual_seed(0)
+    x = torch.cat([torch.zeros(30_000, 4), torch.randn(20_000, 4)])
+    asked = []
+
+    class Rows:
+        def __len__(self):
+            return len(x)
+
+        def __getitem__(self, which):
+            asked.append(len(which))
+            return x[which]
+
+    monkeypatch.setattr(codebook, "_CHUNK", 1 << 12)
+    centres, labels = cluster(Rows(), 2000)
+    assert max(asked) <= 256 * 32 and (centres[labels] - x).square().mean() < 0.1
+    again = cluster(x, 2000)
+    assert torch.equal(again[0], centres) and torch.equal(again[1], labels)
 
 
 def test_morton_order_keeps_neighbours_together():
