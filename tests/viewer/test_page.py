@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import io
 import shutil
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -33,21 +32,9 @@ from handful.viewer.server import SceneServer
 from handful.viewer.status import LiveInfo
 from PIL import Image
 
+from .pages import canvas, psnr, wait_for
+
 SIZE = (480, 360)
-
-
-def wait_for(condition: Callable[[], Any], seconds: float = 120.0) -> Any:
-    end = time.monotonic() + seconds
-    while time.monotonic() < end:
-        value = condition()
-        if value:
-            return value
-        time.sleep(0.1)
-    raise AssertionError("waited in vain")
-
-
-def psnr(a: torch.Tensor, b: torch.Tensor) -> float:
-    return float(-10 * torch.log10((a - b).square().mean()))
 
 
 @pytest.fixture(scope="module")
@@ -101,15 +88,6 @@ def come(server: SceneServer, page: Any, seen: int = 1) -> Any:
     client = wait_for(lambda: [c for i, c in sorted(server.browsers().items())][seen - 1 :])[0]
     wait_for(lambda: server.camera_of(client) is not None and np.linalg.norm(client.camera.position - server.photos[0].position) < 1e-2)
     return client
-
-
-def canvas(page: Any) -> torch.Tensor:
-    """What is drawn, without panels and notices, which stay where they are."""
-    page.wait_for_selector("canvas[data-engine]", state="attached")
-    hide = page.add_style_tag(content="body *:not(:has(canvas[data-engine])):not(canvas[data-engine]) { visibility: hidden !important; }")
-    png = page.screenshot(timeout=120_000)
-    hide.evaluate("e => e.remove()")
-    return torch.from_numpy(np.asarray(Image.open(io.BytesIO(png)).convert("RGB")).astype(np.float32) / 255)
 
 
 def drawn(server: SceneServer, client: Any, layer: str) -> torch.Tensor:
@@ -409,4 +387,4 @@ def test_edits_of_before_are_shown(folder: Path) -> None:
     with serve(folder, 18650) as second:
         whole = read_gaussians(folder / "scene.ply")
         assert len(second.shown()[0]) == int((whole.opacities >= 0.3).sum()) and second._splats.buffer.shape[0] == len(second.shown()[0])
-        assert "2 edits" in second._status.content and "drop what is fainter" in second._edit._list.content
+        assert "2 edits" in second._shell.status and "drop what is fainter" in second._edit._list.content
