@@ -20,10 +20,11 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
 
-from ..recon.errors import HandfulError
+from ..recon.errors import ConfigError, HandfulError
 
 __all__ = [
-    "atomic_file", "atomic_folder", "beside", "clear_leftovers", "ensure_folder", "ensure_place", "is_leftover", "write_bytes", "write_json", "write_text", "writing",
+    "atomic_file", "atomic_folder", "beside", "clear_leftovers", "ensure_folder", "ensure_place", "is_leftover", "new_folder", "refuse_filled", "write_bytes",
+    "write_json", "write_text", "writing",
 ]  # fmt: skip
 
 _MACHINE = f"{zlib.crc32(platform.node().encode()):08x}"
@@ -157,6 +158,22 @@ def atomic_folder(path: str | Path) -> Iterator[Path]:
             clear_leftovers(path.parent, folders_too=True)
         finally:
             shutil.rmtree(partial, ignore_errors=True)
+
+
+def refuse_filled(path: Path) -> None:
+    """Raises ConfigError for a folder that holds anything."""
+    if path.is_dir() and any(path.iterdir()):
+        raise ConfigError(f"The folder {path} is not empty, and nothing in it is replaced; name a new one.")
+
+
+@contextmanager
+def new_folder(path: str | Path) -> Iterator[Path]:
+    """`atomic_folder` for a place that is new or empty, before the block and after it: what came there during a long copy stays."""
+    path = Path(path)
+    refuse_filled(path)
+    with atomic_folder(path) as folder:
+        yield folder
+        refuse_filled(path)
 
 
 def ensure_folder(path: str | Path) -> Path:

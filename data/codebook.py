@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Protocol
+
 import numpy as np
 import torch
 from jaxtyping import Float, Int
@@ -23,7 +25,7 @@ def levels(values: np.ndarray, count: int = 256, rounds: int = 25) -> np.ndarray
     x = values.reshape(-1)
     if len(x) > 1 << 20:
         ends = np.array([x.min(), x.max()], x.dtype)
-        x = np.concatenate([np.random.default_rng(0).choice(x, 1 << 20, replace=False), ends])
+        x = np.concatenate([x[np.random.default_rng(0).integers(0, len(x), 1 << 20)], ends])
     x = np.sort(x.astype(np.float64))
     different = np.unique(x)
     if len(different) <= count:
@@ -52,26 +54,38 @@ def nearest_level(values: np.ndarray, sorted_levels: np.ndarray) -> np.ndarray:
     return np.searchsorted(middles, values).astype(np.uint8)
 
 
-def cluster(x: Float[Tensor, "N D"], k: int) -> tuple[Float[Tensor, "K D"], Int[Tensor, "N"]]:
-    """At most k centres (fewer where the rows are few or alike) and for each row which of them is near it: the nearest within its group."""
+class Rows(Protocol):
+    """N rows of D numbers, given out for a list of row numbers: a tensor, or what makes them when they are asked for."""
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, which: Int[Tensor, "n"], /) -> Float[Tensor, "n D"]: ...
+
+
+def cluster(x: Rows, k: int) -> tuple[Float[Tensor, "K D"], Int[Tensor, "N"]]:
+    """At most k centres (fewer where the rows are few or alike) and for each row which of them is near it: the nearest within its group.
+
+    Only pieces of `x` are held; beside it a label and an error a row.
+    """
+    every = torch.arange(len(x))
     if len(x) <= k:
-        return x.clone(), torch.arange(len(x))
+        return x[every].clone(), every
     generator = torch.Generator().manual_seed(0)
-    return _split(x, torch.arange(len(x)), k, generator)
+    return _split(x, every, k, generator)
 
 
-def _split(x: Tensor, rows: Tensor, k: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-    mine = x[rows]
+def _split(x: Rows, rows: Tensor, k: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
     flat = k <= _FLAT
-    centres = _lloyd(mine, k if flat else max(2, min(_FLAT, round(k**0.5))), generator)
-    labels, errors = _assign(mine, centres)
+    centres = _lloyd(x, rows, k if flat else max(2, min(_FLAT, round(k**0.5))), generator)
+    labels, errors = _assign(x, rows, centres)
     if flat:
         return centres, labels
     groups = len(centres)
     count = torch.bincount(labels, minlength=groups)
-    error = torch.zeros(groups, dtype=torch.float64).index_add_(0, labels, errors.double())
+    error = torch.bincount(labels, errors.double(), minlength=groups)
     if float(error.sum()) <= 0:
         return centres, labels
+    del errors
     # each group gets centres by its share of what is lost, one at least, no more than it has rows
     share = ((k - groups) * error / error.sum()).floor().to(torch.int64).clamp_min(0) + 1
     share = torch.minimum(share, count)
@@ -83,32 +97,39 @@ def _split(x: Tensor, rows: Tensor, k: int, generator: torch.Generator) -> tuple
         inside = order[int(ends[group] - count[group]) : int(ends[group])]
         few = int(share[group])
         if few == 1:
-            sub, sublabels = mine[inside].mean(dim=0, keepdim=True), torch.zeros(len(inside), dtype=torch.int64)
+            sub, sublabels = _mean(x, rows[inside]), torch.zeros(len(inside), dtype=torch.int64)
         else:
-            sub, sublabels = _split(mine, inside, min(few, k - 1), generator)
+            sub, sublabels = _split(x, rows[inside], min(few, k - 1), generator)
         out[inside] = sublabels + sum(map(len, found))
         found.append(sub)
     return torch.cat(found), out
 
 
-def _lloyd(x: Tensor, k: int, generator: torch.Generator, rounds: int = 5) -> Tensor:
-    if len(x) > k * _SAMPLE_A_CENTRE:
-        x = x[torch.randint(len(x), (k * _SAMPLE_A_CENTRE,), generator=generator)]
-    centres = x[torch.randperm(len(x), generator=generator)[:k]].clone()
+def _mean(x: Rows, rows: Tensor) -> Tensor:
+    total = torch.stack([x[part].sum(dim=0, dtype=torch.float64) for part in rows.split(_CHUNK)]).sum(dim=0)
+    return (total / len(rows)).float()[None]
+
+
+def _lloyd(x: Rows, rows: Tensor, k: int, generator: torch.Generator, rounds: int = 5) -> Tensor:
+    if len(rows) > k * _SAMPLE_A_CENTRE:
+        rows = rows[torch.randint(len(rows), (k * _SAMPLE_A_CENTRE,), generator=generator)]
+    sample = x[rows]
+    every = torch.arange(len(sample))
+    centres = sample[torch.randperm(len(sample), generator=generator)[:k]].clone()
     for _ in range(rounds):
-        labels, _ = _assign(x, centres)
+        labels, _ = _assign(sample, every, centres)
         n = torch.bincount(labels, minlength=len(centres))
-        sums = torch.zeros_like(centres).index_add_(0, labels, x)
+        sums = torch.zeros_like(centres).index_add_(0, labels, sample)
         centres = torch.where(n[:, None] > 0, sums / n.clamp_min(1)[:, None], centres)
     return centres
 
 
-def _assign(x: Tensor, centres: Tensor) -> tuple[Tensor, Tensor]:
-    """(nearest centre, squared distance to it) of each row."""
+def _assign(x: Rows, rows: Tensor, centres: Tensor) -> tuple[Tensor, Tensor]:
+    """(nearest centre, squared distance to it) of each of the rows."""
     half = 0.5 * (centres * centres).sum(dim=1)
-    labels, errors = [], []
-    for part in x.split(_CHUNK):
+    labels, errors = torch.empty(len(rows), dtype=torch.int64), torch.empty(len(rows))
+    for at in range(0, len(rows), _CHUNK):
+        part = x[rows[at : at + _CHUNK]]
         best = torch.addmm(half, part, centres.T, alpha=-1).argmin(dim=1)
-        labels.append(best)
-        errors.append((part - centres[best]).square().sum(dim=1))
-    return (torch.cat(labels), torch.cat(errors)) if labels else (torch.zeros(0, dtype=torch.int64), torch.zeros(0))
+        labels[at : at + _CHUNK], errors[at : at + _CHUNK] = best, (part - centres[best]).square().sum(dim=1)
+    return labels, errors

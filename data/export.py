@@ -10,10 +10,11 @@ from pathlib import Path
 from ..recon.camera import Cameras
 from ..recon.errors import ConfigError
 from ..recon.gaussians import Gaussians
+from .atomic import ensure_place, refuse_filled
 from .splat_rows import Progress
 from .splats import SPLAT_FORMATS, splat_format_of, write_splats
 
-__all__ = ["CAMERA_FORMATS", "EXPORTERS", "ExportScene", "Exporter", "export_scene"]
+__all__ = ["CAMERA_FORMATS", "EXPORTERS", "ExportScene", "Exporter", "export_format", "export_scene"]
 
 
 @dataclass(frozen=True)
@@ -39,11 +40,13 @@ class Exporter:
         writer: "module:function" in this room; function(path, scene) writes all or nothing.
         suffixes: endings of a path that mean this format.
         what: for the user, one line.
+        cameras: whether it holds the cameras, in a folder unless the path has one of the endings.
     """
 
     writer: str
     suffixes: tuple[str, ...]
     what: str
+    cameras: bool = True
 
 
 CAMERA_FORMATS: dict[str, Exporter] = {
@@ -51,11 +54,40 @@ CAMERA_FORMATS: dict[str, Exporter] = {
     "colmap-text": Exporter("export_cameras:colmap_text", (), "the same with .txt files"),
     "nerfstudio": Exporter("export_cameras:nerfstudio", (".json",), "folder with images/ and transforms.json, or that file alone"),
     "blender": Exporter("export_cameras:blender", (), "folder with train/ and transforms_train.json, as the NeRF synthetic scenes have it"),
-    "points": Exporter("export_points:points", (), "the splats' centres with their colours as a .ply of points"),
-    "las": Exporter("export_points:las", (".las", ".laz"), "the same for surveying and GIS programs"),
+    "points": Exporter("export_points:points", (), "the splats' centres with their colours as a .ply of points", cameras=False),
+    "las": Exporter("export_points:las", (".las", ".laz"), "the same for surveying and GIS programs", cameras=False),
 }
+NO_CAMERAS = "This scene has no cameras with photo names, so only files of splats and points can be written."
 EXPORTERS: dict[str, str] = {name: f.what for name, f in (SPLAT_FORMATS | CAMERA_FORMATS).items()}
 """Every format and what it is, for the user."""
+
+
+def export_format(path: str | Path, format: str | None = None, cameras: bool = True) -> str:
+    """The format, by its name or by the ending of `path`, which has been proved to be a place for it: to be asked before a large scene is read.
+
+    Args:
+        cameras: whether there are any.
+
+    Raises ConfigError for a format or ending that is not known, cameras that are missing, or a folder that is not empty; HandfulError when the disk cannot
+    be written.
+    """
+    path = Path(path)
+    if format is None:
+        format = splat_format_of(path) or next((name for name, e in CAMERA_FORMATS.items() if path.suffix.lower() in e.suffixes), None)
+        if format is None:
+            endings = ", ".join(s for e in (SPLAT_FORMATS | CAMERA_FORMATS).values() for s in e.suffixes)
+            raise ConfigError(f"The ending of {path.name!r} names no format; use one of {endings}, or say --format {' | '.join(EXPORTERS)}.")
+    if format not in EXPORTERS:
+        raise ConfigError(f"There is no export format {format!r}; choose one of {', '.join(EXPORTERS)}.")
+    with_cameras = format in CAMERA_FORMATS and CAMERA_FORMATS[format].cameras
+    if with_cameras and not cameras:
+        raise ConfigError(NO_CAMERAS)
+    endings = (CAMERA_FORMATS[format] if with_cameras else SPLAT_FORMATS["sog"]).suffixes
+    if (with_cameras or format == "sog") and path.suffix.lower() not in endings:
+        refuse_filled(path)
+    else:
+        ensure_place(path)
+    return format
 
 
 def export_scene(
@@ -74,14 +106,7 @@ def export_scene(
 
     Raises ConfigError for a format or ending that is not known, HandfulError when the disk cannot be written.
     """
-    path = Path(path)
-    if format is None:
-        format = splat_format_of(path) or next((name for name, e in CAMERA_FORMATS.items() if path.suffix.lower() in e.suffixes), None)
-        if format is None:
-            endings = ", ".join(s for e in (SPLAT_FORMATS | CAMERA_FORMATS).values() for s in e.suffixes)
-            raise ConfigError(f"The ending of {path.name!r} names no format; use one of {endings}, or say --format {' | '.join(EXPORTERS)}.")
-    if format not in EXPORTERS:
-        raise ConfigError(f"There is no export format {format!r}; choose one of {', '.join(EXPORTERS)}.")
+    path, format = Path(path), export_format(path, format, cameras is not None)
     if format in SPLAT_FORMATS:
         write_splats(path, gaussians, format, progress)
         return path

@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 from ..recon.camera import Cameras
 from ..recon.errors import CaptureError, ConfigError
-from .atomic import atomic_folder
+from .atomic import new_folder
 from .colmap import write_model
-from .export import ExportScene
+from .export import NO_CAMERAS, ExportScene
 from .export_points import centers_as_points
 from .nerfstudio_json import write_transforms
 
@@ -23,13 +21,13 @@ MAX_POINTS = 200_000  # enough to start another program from; COLMAP's file take
 
 def _cameras(scene: ExportScene) -> Cameras:
     if scene.cameras is None or len(scene.cameras) != len(scene.names):
-        raise ConfigError("This scene has no cameras with photo names, so only files of splats and points can be written.")
+        raise ConfigError(NO_CAMERAS)
     return scene.cameras
 
 
 def colmap(path: Path, scene: ExportScene, text: bool = False) -> None:
     cameras = _cameras(scene)
-    with _new_folder(path) as folder:
+    with new_folder(path) as folder:
         names = _copy_photos(folder, scene)
         for mask in scene.masks:  # COLMAP looks for the photo's whole name with .png behind it
             _copy(mask, folder / "masks" / f"{mask.name}.png")
@@ -45,7 +43,7 @@ def blender(path: Path, scene: ExportScene) -> None:
     transparency instead. The angle, which is all that some readers know, says one focal length and the centre of the picture; keys as in transforms.json
     say the rest."""
     cameras = _cameras(scene)
-    with _new_folder(path) as folder:
+    with new_folder(path) as folder:
         names = _copy_photos(folder, scene, "train")
         angle = 2 * math.atan(cameras.width / (2 * float(cameras.K[:, 0, 0].double().mean())))
         write_transforms(folder / "transforms_train.json", cameras, [f"./train/{Path(n).stem}" for n in names], extra={"camera_angle_x": angle})
@@ -58,20 +56,11 @@ def nerfstudio(path: Path, scene: ExportScene) -> None:
         there, masks = ([Path(os.path.relpath(p, path.parent)).as_posix() for p in files] for files in (scene.photos, scene.masks))
         write_transforms(path, cameras, there or [f"images/{n}" for n in scene.names], masks)
         return
-    with _new_folder(path) as folder:
+    with new_folder(path) as folder:
         names = _copy_photos(folder, scene)
         for mask in scene.masks:
             _copy(mask, folder / "masks" / mask.name)
         write_transforms(folder / "transforms.json", cameras, [f"images/{n}" for n in names], [f"masks/{m.name}" for m in scene.masks])
-
-
-@contextmanager
-def _new_folder(path: Path) -> Iterator[Path]:
-    """All or nothing; refuses to replace a folder that holds anything."""
-    if path.is_dir() and any(path.iterdir()):
-        raise ConfigError(f"The folder {path} is not empty, and nothing in it is replaced; name a new one.")
-    with atomic_folder(path) as folder:
-        yield folder
 
 
 def _copy_photos(folder: Path, scene: ExportScene, into: str = "images") -> list[str]:

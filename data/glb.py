@@ -1,6 +1,6 @@
 """Binary glTF 2.0 with the extension KHR_gaussian_splatting, as ratified by Khronos; float32 throughout, so next to nothing is lost.
 
-Our own codec: a header, JSON, and one block of numbers. A primitive of POINTS with the attributes POSITION, COLOR_0 (for programs that
+Our own codec. A primitive of POINTS with the attributes POSITION, COLOR_0 (for programs that
 only know points) and KHR_gaussian_splatting:ROTATION (xyzw), SCALE (standard deviations), OPACITY (0 to 1) and SH_DEGREE_l_COEF_n
 (l = 0 to 3, with the 0.5 of 3DGS not included), colours in sRGB. glTF's axes have y up where a PLY's have y down: the scene is turned by
 180 degrees about z, as splat-transform does.
@@ -8,8 +8,6 @@ only know points) and KHR_gaussian_splatting:ROTATION (xyzw), SCALE (standard de
 
 from __future__ import annotations
 
-import json
-import struct
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -20,8 +18,10 @@ import torch
 from ..recon.errors import CaptureError, HandfulError
 from ..recon.gaussians import Gaussians
 from ..recon.sh import rgb_from_sh_dc
+from ..recon.srgb import linear_from_srgb
 from .atomic import atomic_file
-from .splat_rows import ROWS, FiniteRows, Meter, Progress, empty_gaussians, half_turn
+from .glb_file import glb_start, read_glb_start
+from .splat_rows import FiniteRows, Meter, Progress, empty_gaussians, half_turn, half_turn_in_place, spans
 
 __all__ = ["read_glb", "write_glb"]
 
@@ -31,7 +31,7 @@ _Z = 2  # the axis of the half turn between a PLY's axes and glTF's
 _TYPES = {5120: "i1", 5121: "u1", 5122: "<i2", 5123: "<u2", 5126: "<f4"}
 _WIDTHS = {"SCALAR": 1, "VEC2": 2, "VEC3": 3, "VEC4": 4}
 _KIND = {1: "SCALAR", 3: "VEC3", 4: "VEC4"}
-_MOST_JSON, _MOST_STRIDE = 1 << 26, 252
+_MOST_STRIDE = 252
 
 
 # -- writing ---------------------------------------------------------------------------------------------------------------------------
@@ -46,15 +46,10 @@ def write_glb(path: str | Path, gaussians: Gaussians, progress: Progress | None 
     sizes = [n * width * (1 if name == "COLOR_0" else 4) for name, width, _ in attributes]
     bounds = [(g.means * torch.tensor([-1.0, -1.0, 1.0])).aminmax(dim=0) for g in rows.pieces()]
     low, high = torch.stack([b.min for b in bounds]).amin(dim=0), torch.stack([b.max for b in bounds]).amax(dim=0)
-    text = json.dumps(_document(n, attributes, sizes, low.tolist(), high.tolist()), separators=(",", ":")).encode()
-    text += b" " * (-len(text) % 4)
-    total = 12 + 8 + len(text) + 8 + sum(sizes)
-    if total >= 1 << 32:
-        raise HandfulError(f"{n} splats would fill {total / 2**30:.1f} GiB, and a .glb has at most 4; write a .ply or .spz.")
+    start = glb_start(_document(n, attributes, sizes, low.tolist(), high.tolist()), sum(sizes), f"{n} splats", "write a .ply or .spz")
     meter = Meter(progress, n * len(attributes))
     with atomic_file(path) as f:
-        f.write(struct.pack("<4sII", b"glTF", 2, total) + struct.pack("<I4s", len(text), b"JSON") + text)
-        f.write(struct.pack("<I4s", sum(sizes), b"BIN\0"))
+        f.write(start)
         for _, _, values in attributes:
             for g in rows.pieces(meter):
                 f.write(np.ascontiguousarray(values(half_turn(g, _Z)).numpy()).data)
@@ -65,9 +60,7 @@ def _attributes(degree: int) -> list[tuple[str, int, Callable[[Gaussians], torch
 
     def color(g: Gaussians) -> torch.Tensor:
         """Linear: what glTF means by COLOR_0, whatever the splats' own colour space. In bytes, since some readers know no more."""
-        srgb = rgb_from_sh_dc(g.sh[:, 0]).clamp(0, 1)
-        linear = torch.where(srgb <= 0.04045, srgb / 12.92, ((srgb + 0.055) / 1.055) ** 2.4)
-        return (torch.cat([linear, g.opacities[:, None]], dim=1).clamp(0, 1) * 255).round().to(torch.uint8)
+        return (torch.cat([linear_from_srgb(rgb_from_sh_dc(g.sh[:, 0])), g.opacities[:, None]], dim=1).clamp(0, 1) * 255).round().to(torch.uint8)
 
     def coefficient(i: int) -> Callable[[Gaussians], torch.Tensor]:
         return lambda g: g.sh[:, i]
@@ -115,31 +108,13 @@ def read_glb(path: str | Path, progress: Progress | None = None) -> Gaussians:
     try:
         size = path.stat().st_size
         with path.open("rb") as f:
-            document, at = _header(f, size, path)
+            document, at = read_glb_start(f, size, path)
             try:
                 return _read(f, document, at, size, path, progress)
             except (KeyError, IndexError, TypeError, AttributeError, OverflowError) as e:
                 raise CaptureError(f"{path}: its JSON is not that of glTF with {EXTENSION} ({type(e).__name__}: {str(e)[:100]}).") from e
     except OSError as e:
         raise CaptureError(f"{path} cannot be read ({e.strerror or e}).") from e
-
-
-def _header(f: Any, size: int, path: Path) -> tuple[dict[str, Any], int]:
-    """(the JSON, where the numbers begin)"""
-    head = f.read(20)
-    if len(head) < 20 or head[:8] != struct.pack("<4sI", b"glTF", 2) or head[16:20] != b"JSON":
-        raise CaptureError(f"{path} is no binary glTF 2.0.")
-    length = struct.unpack("<I", head[12:16])[0]
-    if length > min(size - 20, _MOST_JSON):
-        raise CaptureError(f"{path}: its header promises {length} bytes of JSON, which it does not hold (truncated?); get it again.")
-    try:
-        document = json.loads(f.read(length))
-    except (ValueError, RecursionError) as e:
-        raise CaptureError(f"{path}: its JSON is broken ({str(e)[:100]}).") from e
-    block = f.read(8)
-    if not isinstance(document, dict) or block[4:] != b"BIN\0":
-        raise CaptureError(f"{path} is a glTF without numbers inside; only files that are one piece (.glb) are read.")
-    return document, 28 + length
 
 
 def _read(f: Any, document: dict[str, Any], start: int, size: int, path: Path, progress: Progress | None) -> Gaussians:
@@ -165,17 +140,14 @@ def _read(f: Any, document: dict[str, Any], start: int, size: int, path: Path, p
     out, meter = empty_gaussians(n, degree), Meter(progress, n * len(views))
     columns = [out.means, out.quats_wxyz, out.log_scales, out.logit_opacities[:, None], *out.sh.unbind(1)]
     for (name, _), column in zip(names, columns, strict=True):
-        for at in range(0, n, ROWS):
-            values = torch.from_numpy(views[name].rows(f, at, min(ROWS, n - at)))
-            column[at : at + ROWS] = values[:, [3, 0, 1, 2]] if name.endswith(":ROTATION") else values
+        for span in spans(n):
+            values = torch.from_numpy(views[name].rows(f, span.start, span.stop - span.start))
+            column[span] = values[:, [3, 0, 1, 2]] if name.endswith(":ROTATION") else values
             meter.add(len(values))
     if not bool((out.log_scales < 0).any()):  # else written by a draft of the extension, which had logarithms here
         out.log_scales.clamp_min_(1e-30).log_()
     out.logit_opacities.clamp_(1e-30, 1 - 2.0**-24).logit_()
-    for at in range(0, n, ROWS):  # in place: a turned copy would be as large as the scene
-        piece = out[at : at + ROWS]
-        turned = half_turn(piece, _Z)
-        piece.means[:], piece.quats_wxyz[:], piece.sh[:] = turned.means, turned.quats_wxyz, turned.sh
+    half_turn_in_place(out, _Z)
     return out
 
 

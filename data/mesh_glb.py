@@ -3,16 +3,15 @@ files that it cannot read itself."""
 
 from __future__ import annotations
 
-import json
-import struct
 from typing import Any
 
 import numpy as np
 import torch
 from jaxtyping import Float, Int
 
-from ..recon.errors import HandfulError
 from ..recon.mesh import Mesh
+from ..recon.srgb import linear_from_srgb
+from .glb_file import glb_start, padding
 from .image_io import encode_png
 
 __all__ = ["glb_of_mesh", "vertex_normals"]
@@ -64,7 +63,7 @@ def glb_of_mesh(mesh: Mesh) -> bytes:
         document |= {"images": [{"bufferView": len(parts) - 1, "mimeType": "image/png"}], "textures": [{"source": 0}]}
         material["pbrMetallicRoughness"]["baseColorTexture"] = {"index": 0}
     else:
-        linear = (_linear(mesh.colors) * 65535).round()
+        linear = (linear_from_srgb(torch.from_numpy(mesh.colors)).numpy() * 65535).round()
         rgba = np.concatenate([linear, np.full((len(linear), 1), 65535.0)], 1).astype("<u2")
         primitive["attributes"]["COLOR_0"] = add(rgba, "VEC4", _SHORT, _VERTICES, normalized=True)
         primitive["indices"] = add(mesh.triangles.reshape(-1).astype("<u4"), "SCALAR", _INT, _INDICES)
@@ -75,19 +74,9 @@ def glb_of_mesh(mesh: Mesh) -> bytes:
 def _packed(document: dict[str, Any], parts: list[tuple[bytes, int | None]]) -> bytes:
     views, binary = [], bytearray()
     for content, target in parts:
-        binary += b"\0" * (-len(binary) % 4)
+        binary += b"\0" * padding(len(binary))
         views.append({"buffer": 0, "byteOffset": len(binary), "byteLength": len(content)} | ({} if target is None else {"target": target}))
         binary += content
-    binary += b"\0" * (-len(binary) % 4)
-    text = json.dumps(document | {"bufferViews": views, "buffers": [{"byteLength": len(binary)}]}, separators=(",", ":")).encode()
-    text += b" " * (-len(text) % 4)
-    total = 12 + 8 + len(text) + 8 + len(binary)
-    if total >= 1 << 32:
-        raise HandfulError(f"This mesh would fill {total / 2**30:.1f} GiB, and a .glb has at most 4; write a .ply, or choose a coarser --resolution.")
-    head = struct.pack("<4sII", b"glTF", 2, total) + struct.pack("<I4s", len(text), b"JSON")
-    return head + text + struct.pack("<I4s", len(binary), b"BIN\0") + bytes(binary)
-
-
-def _linear(srgb: Float[np.ndarray, "N 3"]) -> Float[np.ndarray, "N 3"]:
-    """IEC 61966-2-1."""
-    return np.where(srgb <= 0.04045, srgb / 12.92, ((np.clip(srgb, 0, 1) + 0.055) / 1.055) ** 2.4)
+    binary += b"\0" * padding(len(binary))
+    document = document | {"bufferViews": views, "buffers": [{"byteLength": len(binary)}]}
+    return glb_start(document, len(binary), "This mesh", "write a .ply, or choose a coarser --resolution") + bytes(binary)

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from ..recon.errors import CaptureError
-from .splat_rows import ROWS
+from .splat_rows import spans
 
 __all__ = ["PlyFile", "open_ply", "read_vertices"]
 
@@ -47,8 +47,8 @@ class PlyFile:
         """How many rows the header promises."""
         return sum(e.count for e in self.elements if e.name == element)
 
-    def blocks(self, name: str, rows: int = ROWS) -> Iterator[np.ndarray]:
-        """The rows of the first element `name`, at most `rows` at a time (ascii: all at once).
+    def blocks(self, name: str, rows: int | None = None) -> Iterator[np.ndarray]:
+        """The rows of the first element `name`, at most `rows` at a time (None: as many as a piece of splats; ascii: all at once).
 
         Raises CaptureError in one sentence when the header does not fit the content, before anything is allocated.
         """
@@ -73,12 +73,12 @@ class PlyFile:
             at += element.count * dtype.itemsize
         raise CaptureError(f"{self.path} is a PLY file without {'vertices' if name == 'vertex' else f'the element {name!r}'}.")
 
-    def _read(self, at: int, count: int, dtype: np.dtype, rows: int) -> Iterator[np.ndarray]:
+    def _read(self, at: int, count: int, dtype: np.dtype, rows: int | None) -> Iterator[np.ndarray]:
         with self.path.open("rb") as f:  # not mapped: pages of a map would count as memory of ours
             f.seek(at)
-            for first in range(0, count, rows):
-                block = np.fromfile(f, dtype, min(rows, count - first))
-                if len(block) < min(rows, count - first):
+            for span in spans(count, rows):
+                block = np.fromfile(f, dtype, span.stop - span.start)
+                if len(block) < span.stop - span.start:
                     raise CaptureError(f"{self.path} became shorter while it was read; get it again.")
                 yield block
 

@@ -19,13 +19,24 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
 
-from ..recon.errors import CaptureError, ConfigError, HandfulError
+from ..recon.errors import CaptureError, HandfulError
 from ..recon.gaussians import Gaussians
-from .atomic import atomic_file, atomic_folder
+from .atomic import atomic_file, new_folder
 from .codebook import cluster, levels, nearest_level
 from .files import inside
-from .splat_rows import FiniteRows, Meter, Progress, empty_gaussians, from_smallest_three, logits_of_bytes, morton_order, smallest_three
+from .splat_rows import (
+    FiniteRows,
+    Meter,
+    Progress,
+    empty_gaussians,
+    from_smallest_three,
+    logits_of_bytes,
+    morton_order,
+    smallest_three,
+    spans,
+)
 
 __all__ = ["read_sog", "write_sog"]
 
@@ -49,21 +60,17 @@ def write_sog(path: str | Path, gaussians: Gaussians, progress: Progress | None 
         with atomic_file(path) as f, zipfile.ZipFile(f, "w", zipfile.ZIP_STORED) as z:
             _write(rows, z.writestr, progress)
         return
-    if path.is_dir() and any(path.iterdir()):
-        raise ConfigError(f"The folder {path} is not empty, and nothing in it is replaced; name a new one, or a file that ends with .sog.")
-    with atomic_folder(path) as folder:
+    with new_folder(path) as folder:
         _write(rows, lambda name, data: (folder / name).write_bytes(data), progress)
 
 
 def _write(rows: FiniteRows, put: Callable[[str, bytes], Any], progress: Progress | None) -> None:
     n = len(rows)
-    means = rows.column(lambda g: g.means)
-    order = morton_order(means)
-    rows, means = rows.in_order(order), means[order].double().numpy()
     width = max(4, int(np.ceil(np.sqrt(n) / 4)) * 4)
     size = (width, max(4, -(-n // width // 4) * 4))
     if max(size) > _MOST_SIDE:
         raise HandfulError(f"{n} splats are more than the images of a SOG file hold; write a .ply, .spz or .glb.")
+    rows = rows.in_order(morton_order(rows.column(lambda g: g.means)))
     meter = Meter(progress, 6)
 
     def image(name: str, pixels: np.ndarray, size: tuple[int, int] = size) -> str:
@@ -73,25 +80,16 @@ def _write(rows: FiniteRows, put: Callable[[str, bytes], Any], progress: Progres
         put(name, _encode(canvas.reshape(size[1], size[0], 4)))
         return name
 
-    logs = np.sign(means) * np.log1p(np.abs(means))
-    low, high = (logs.min(axis=0), logs.max(axis=0)) if n else (np.zeros(3), np.zeros(3))
-    steps = np.rint((logs - low) / np.where(high > low, high - low, 1) * 65535).astype(np.uint16)
     meta: dict[str, Any] = {"version": 2, "asset": {"generator": "Handful"}, "count": n}
-    files = [image("means_l.webp", (steps & 255).astype(np.uint8)), image("means_u.webp", (steps >> 8).astype(np.uint8))]
-    meta["means"] = {"mins": low.tolist(), "maxs": high.tolist(), "files": files}
+    meta["means"] = _write_places(rows, image)
     meter.add(1)
-    largest, three = smallest_three(rows.column(lambda g: g.quats_wxyz).numpy())
-    quats = np.concatenate([np.rint((three / _SQRT2 + 0.5) * 255), 252.0 + largest[:, None]], axis=1).astype(np.uint8)
-    meta["quats"] = {"files": [image("quats.webp", quats)]}
+    meta["quats"] = {"files": [image("quats.webp", _pixels(rows, _rotation))]}
     meter.add(1)
-    scales = rows.column(lambda g: g.log_scales).numpy()
-    book = levels(scales)
-    meta["scales"] = {"codebook": book.tolist(), "files": [image("scales.webp", nearest_level(scales, book))]}
+    book = levels(rows.column(lambda g: g.log_scales).numpy())
+    meta["scales"] = {"codebook": book.tolist(), "files": [image("scales.webp", _pixels(rows, lambda g: nearest_level(g.log_scales.numpy(), book)))]}
     meter.add(1)
-    colors, opacities = rows.column(lambda g: g.sh[:, 0]).numpy(), rows.column(lambda g: g.opacities).numpy()
-    book = levels(colors)
-    pixels = np.concatenate([nearest_level(colors, book), np.rint(opacities * 255).astype(np.uint8)[:, None]], axis=1)
-    meta["sh0"] = {"codebook": book.tolist(), "files": [image("sh0.webp", pixels)]}
+    hues = levels(rows.column(lambda g: g.sh[:, 0]).numpy())
+    meta["sh0"] = {"codebook": hues.tolist(), "files": [image("sh0.webp", _pixels(rows, lambda g: _color(g, hues)))]}
     meter.add(1)
     if rows.sh_degree and n:
         meta["shN"] = _write_harmonics(rows, image)
@@ -100,16 +98,61 @@ def _write(rows: FiniteRows, put: Callable[[str, bytes], Any], progress: Progres
     meter.add(1)
 
 
+def _pixels(rows: FiniteRows, what: Callable[[Gaussians], np.ndarray]) -> np.ndarray:
+    """what(piece) of all pieces, one behind the other: doubles on the way to bytes never fill a column."""
+    parts = [what(g) for g in rows.pieces()]
+    return np.concatenate(parts) if parts else np.zeros((0, 3), np.uint8)
+
+
+def _logs(g: Gaussians) -> np.ndarray:
+    means = g.means.double().numpy()
+    return np.sign(means) * np.log1p(np.abs(means))
+
+
+def _write_places(rows: FiniteRows, image: Callable[..., str]) -> dict[str, Any]:
+    ends = [(p.min(axis=0), p.max(axis=0)) for p in map(_logs, rows.pieces())] or [(np.zeros(3), np.zeros(3))]
+    low, high = np.min([e[0] for e in ends], axis=0), np.max([e[1] for e in ends], axis=0)
+    span = np.where(high > low, high - low, 1)
+    steps = _pixels(rows, lambda g: np.rint((_logs(g) - low) / span * 65535).astype(np.uint16))
+    files = [image("means_l.webp", (steps & 255).astype(np.uint8)), image("means_u.webp", (steps >> 8).astype(np.uint8))]
+    return {"mins": low.tolist(), "maxs": high.tolist(), "files": files}
+
+
+def _rotation(g: Gaussians) -> np.ndarray:
+    largest, three = smallest_three(g.quats_wxyz.numpy())
+    return np.concatenate([np.rint((three / _SQRT2 + 0.5) * 255), 252.0 + largest[:, None]], axis=1).astype(np.uint8)
+
+
+def _color(g: Gaussians, book: np.ndarray) -> np.ndarray:
+    return np.concatenate([nearest_level(g.sh[:, 0].numpy(), book), np.rint(g.opacities.numpy() * 255).astype(np.uint8)[:, None]], axis=1)
+
+
+class _Harmonics:
+    """The higher harmonics N,D of rows, taken where they lie: a column of them is as large as the scene."""
+
+    def __init__(self, rows: FiniteRows) -> None:
+        self._rows = rows
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    def __getitem__(self, which: Tensor) -> Tensor:
+        sh = self._rows.gaussians.sh
+        at = which if self._rows.index is None else self._rows.index[which]
+        return sh[at.to(sh.device), 1:].flatten(1).to("cpu", torch.float32)
+
+
 def _write_harmonics(rows: FiniteRows, image: Callable[..., str]) -> dict[str, Any]:
     k = (rows.sh_degree + 1) ** 2 - 1
-    palette, labels = cluster(rows.column(lambda g: g.sh[:, 1:].flatten(1)), _PALETTE)
+    palette, labels = cluster(_Harmonics(rows), _PALETTE)
     book = levels(palette.numpy())
     entries = np.zeros((-(-len(palette) // _ROW) * _ROW, k, 3), np.uint8)
     entries[: len(palette)] = nearest_level(palette.numpy(), book).reshape(-1, k, 3)
     label = labels.numpy().astype(np.uint16)
+    del labels
     files = [
         image("shN_centroids.webp", entries.reshape(-1, 3), (_ROW * k, len(entries) // _ROW)),
-        image("shN_labels.webp", np.stack([label & 255, label >> 8, label * 0], axis=1).astype(np.uint8)),
+        image("shN_labels.webp", np.stack([(label & 255).astype(np.uint8), (label >> 8).astype(np.uint8), np.zeros(len(label), np.uint8)], axis=1)),
     ]
     return {"count": len(palette), "bands": _BANDS[k], "codebook": book.tolist(), "files": files}
 
@@ -177,22 +220,31 @@ def _read(path: Path, meta: dict[str, Any], load: Callable[[str], bytes], meter:
     degree = int(meta["shN"]["bands"]) if meta.get("shN") else 0
     if degree not in (0, 1, 2, 3):
         raise CaptureError(f"{path} has spherical harmonics of degree {degree}; up to 3 are read.")
-    steps = image("means", 0)[:, :3].astype(np.float64) + image("means", 1)[:, :3].astype(np.float64) * 256
+    low_bytes, high_bytes = image("means", 0), image("means", 1)
     out = empty_gaussians(n, degree)  # the images were as large as the count says
     low, high = (np.array(meta["means"][k], np.float64).reshape(3) for k in ("mins", "maxs"))
-    logs = low + steps / 65535 * np.where(high > low, high - low, 0)
-    with np.errstate(over="ignore"):
-        out.means[:] = torch.from_numpy((np.sign(logs) * np.expm1(np.abs(logs))).astype(np.float32))
+    for rows in spans(n):
+        steps = low_bytes[rows, :3].astype(np.float64) + high_bytes[rows, :3].astype(np.float64) * 256
+        logs = low + steps / 65535 * np.where(high > low, high - low, 0)
+        with np.errstate(over="ignore"):
+            out.means[rows] = torch.from_numpy((np.sign(logs) * np.expm1(np.abs(logs))).astype(np.float32))
+    del low_bytes, high_bytes
     meter.add(1)
     pixels = image("quats")
-    quats = from_smallest_three((pixels[:, 3] & 3).astype(np.int64), (pixels[:, :3] / 255.0 - 0.5) * _SQRT2)  # 252 is a multiple of 4
-    quats[pixels[:, 3] < 252] = (1, 0, 0, 0)
-    out.quats_wxyz[:] = torch.from_numpy(quats)
+    for rows in spans(n):
+        p = pixels[rows]
+        quats = from_smallest_three((p[:, 3] & 3).astype(np.int64), (p[:, :3] / 255.0 - 0.5) * _SQRT2)  # 252 is a multiple of 4
+        quats[p[:, 3] < 252] = (1, 0, 0, 0)
+        out.quats_wxyz[rows] = torch.from_numpy(quats)
     meter.add(1)
-    out.log_scales[:] = torch.from_numpy(book("scales")[image("scales")[:, :3]])
+    pixels, values = image("scales"), book("scales")
+    for rows in spans(n):
+        out.log_scales[rows] = torch.from_numpy(values[pixels[rows, :3]])
     meter.add(1)
-    pixels = image("sh0")
-    out.sh[:, 0], out.logit_opacities[:] = torch.from_numpy(book("sh0")[pixels[:, :3]]), logits_of_bytes(pixels[:, 3])
+    pixels, values = image("sh0"), book("sh0")
+    for rows in spans(n):
+        out.sh[rows, 0], out.logit_opacities[rows] = torch.from_numpy(values[pixels[rows, :3]]), logits_of_bytes(pixels[rows, 3])
+    del pixels
     meter.add(1)
     if degree:
         _read_harmonics(path, meta["shN"], out, image("shN", 1), load, book("shN"))
@@ -205,10 +257,11 @@ def _read_harmonics(path: Path, said: dict[str, Any], out: Gaussians, labels: np
     rows = -(-min(int(said["count"]), _PALETTE) // _ROW)
     palette = _decode(load(name), rows * _ROW * k, f"{path}: {name}", _ROW * k)[: rows * _ROW * k, :3]
     values = torch.from_numpy(book[palette].reshape(-1, k, 3))
-    label = torch.from_numpy(labels[:, 0].astype(np.int64) + 256 * labels[:, 1].astype(np.int64))
-    if len(label) and int(label.max()) >= len(values):
-        raise CaptureError(f"{path}: a label asks for entry {int(label.max())} of {len(values)} in {name} (broken?); get it again.")
-    out.sh[:, 1:] = values[label]
+    for rows in spans(len(out)):
+        label = torch.from_numpy(labels[rows, 0].astype(np.int64) + 256 * labels[rows, 1].astype(np.int64))
+        if int(label.max()) >= len(values):
+            raise CaptureError(f"{path}: a label asks for entry {int(label.max())} of {len(values)} in {name} (broken?); get it again.")
+        out.sh[rows, 1:] = values[label]
 
 
 def _decode(data: bytes, pixels: int, what: str, width: int | None = None) -> np.ndarray:

@@ -15,7 +15,7 @@ from ..recon.errors import CaptureError
 from ..recon.gaussians import Gaussians
 from ..recon.sh import rgb_from_sh_dc, sh_dc_from_rgb
 from .atomic import atomic_file
-from .splat_rows import ROWS, FiniteRows, Meter, Progress, empty_gaussians, logits_of_bytes, put
+from .splat_rows import FiniteRows, Meter, Progress, empty_gaussians, logits_of_bytes, put, spans
 
 __all__ = ["read_splat", "write_splat"]
 
@@ -46,7 +46,8 @@ def read_splat(path: str | Path, progress: Progress | None = None) -> Gaussians:
         n = size // _RECORD.itemsize
         out, at, meter = empty_gaussians(n, 0), 0, Meter(progress, n)
         with path.open("rb") as f:
-            while at < n and len(v := np.fromfile(f, _RECORD, min(ROWS, n - at))):
+            for span in spans(n):
+                v = np.fromfile(f, _RECORD, span.stop - span.start)
                 at = put(out, at, _gaussians_of(v))
                 meter.add(len(v))
     except OSError as e:

@@ -1,12 +1,14 @@
 """What all files of splats share: the rows worth writing, piece by piece, and the small encodings that several formats have.
 
-A scene of ten million Gaussians fills gigabytes, so no writer makes a second copy of it: `FiniteRows` hands out pieces of `ROWS`.
+A scene of ten million Gaussians fills gigabytes, so no writer makes a second copy of it: `FiniteRows` hands out pieces of `ROWS`,
+and readers fill a scene piece by piece.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from itertools import product
 
 import numpy as np
 import torch
@@ -17,13 +19,19 @@ from ..recon.gaussians import Gaussians
 from ..recon.sh import sh_basis
 
 __all__ = [
-    "ROWS", "FiniteRows", "Meter", "Progress", "empty_gaussians", "finite_gaussians", "from_smallest_three", "half_turn", "logits_of_bytes",
-    "morton_order", "put", "smallest_three",
+    "FiniteRows", "Meter", "Progress", "empty_gaussians", "finite_gaussians", "from_smallest_three", "half_turn", "half_turn_in_place", "logits_of_bytes",
+    "morton_order", "put", "smallest_three", "spans",
 ]  # fmt: skip
 
 ROWS = 1 << 16  # of a piece; a multiple of the 256 splats of a chunk of compressed PLY
 Progress = Callable[[int, int], None]
 """progress(done, total), in rows (times the passes over them)."""
+
+
+def spans(n: int, rows: int | None = None) -> Iterator[slice]:
+    """0 to n in pieces of `rows` (None: ROWS), the last one shorter."""
+    step = ROWS if rows is None else rows
+    return (slice(at, min(n, at + step)) for at in range(0, n, step))
 
 
 class Meter:
@@ -51,8 +59,8 @@ class FiniteRows:
     @staticmethod
     def of(gaussians: Gaussians) -> FiniteRows:
         g, found = gaussians.detach(), []
-        for at in range(0, len(g), ROWS):
-            p = g[at : at + ROWS]
+        for span in spans(len(g)):
+            p = g[span]
             tables = (p.means, p.quats_wxyz, p.log_scales, p.logit_opacities[:, None], p.sh.flatten(1))
             found.append(torch.stack([torch.isfinite(t).all(dim=1) for t in tables]).all(dim=0).cpu())
         ok = torch.cat(found) if found else torch.zeros(0, dtype=torch.bool)
@@ -72,17 +80,26 @@ class FiniteRows:
         unit = torch.where(norm > 1e-12, g.quats_wxyz / norm.clamp_min(1e-12), torch.tensor([1.0, 0.0, 0.0, 0.0]))
         return Gaussians(g.means, unit, g.log_scales, g.logit_opacities, g.sh)
 
-    def pieces(self, meter: Meter | None = None, rows: int = ROWS) -> Iterator[Gaussians]:
-        for at in range(0, len(self), rows):
-            piece = self[at : at + rows]
+    def pieces(self, meter: Meter | None = None) -> Iterator[Gaussians]:
+        for span in spans(len(self)):
+            piece = self[span]
             yield piece
             if meter is not None:
                 meter.add(len(piece))
 
     def column(self, what: Callable[[Gaussians], Tensor]) -> Tensor:
         """what(piece) of all pieces, one behind the other: for a column or two that are needed whole."""
-        parts = [what(p) for p in self.pieces()]
-        return torch.cat(parts) if parts else what(self[:])
+        if not len(self):
+            return what(self[:])
+        out, at = None, 0
+        for piece in self.pieces():
+            values = what(piece)
+            if out is None:
+                out = values.new_empty((len(self), *values.shape[1:]))
+            out[at : at + len(values)] = values  # copied: kept as they are, the values of a part of a piece would hold all of it
+            at += len(values)
+        assert out is not None
+        return out
 
     def in_order(self, order: Int[Tensor, "M"]) -> FiniteRows:
         return FiniteRows(self.gaussians, order if self.index is None else self.index[order])
@@ -119,6 +136,14 @@ def half_turn(g: Gaussians, axis: int) -> Gaussians:
     return Gaussians(g.means * keep, quats, g.log_scales, g.logit_opacities, g.sh * signs[: g.sh.shape[1], None])
 
 
+def half_turn_in_place(g: Gaussians, axis: int) -> None:
+    """The same piece by piece: a turned copy would be as large as the scene."""
+    for span in spans(len(g)):
+        piece = g[span]
+        turned = half_turn(piece, axis)
+        piece.means[:], piece.quats_wxyz[:], piece.sh[:] = turned.means, turned.quats_wxyz, turned.sh
+
+
 def logits_of_bytes(alpha: np.ndarray) -> Float[Tensor, "N"]:
     """Opacities of 0 to 255 as logits; the two ends stand for the values that round to them, not for infinity."""
     return torch.logit((torch.from_numpy(alpha.astype(np.float32)) / 255).clamp(0.5 / 255, 1 - 0.5 / 255))
@@ -152,12 +177,12 @@ def morton_order(means: Float[Tensor, "N 3"]) -> Int[Tensor, "N"]:
     low = means.amin(dim=0)
     cell = (means.amax(dim=0) - low).clamp_min(1e-20) / (2**21 - 1)
     code = torch.zeros(len(means), dtype=torch.int64)
-    for axis in range(3):
-        x = ((means[:, axis] - low[axis]).double() / cell[axis].double()).clamp(0, 2**21 - 1).to(torch.int64)
+    for axis, span in product(range(3), spans(len(means))):
+        x = ((means[span, axis] - low[axis]).double() / cell[axis].double()).clamp(0, 2**21 - 1).to(torch.int64)
         # two zeros between any two bits
         for shift, mask in ((32, 0x1F00000000FFFF), (16, 0x1F0000FF0000FF), (8, 0x100F00F00F00F00F), (4, 0x10C30C30C30C30C3), (2, 0x1249249249249249)):
             x = (x | (x << shift)) & mask
-        code |= x << axis
+        code[span] |= x << axis
     return code.argsort()
 
 

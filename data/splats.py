@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import struct
+import zipfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from importlib import import_module
@@ -53,11 +54,11 @@ def splat_format_of(path: str | Path) -> str | None:
 
 
 def is_splat_file(path: str | Path) -> bool:
-    """Whether `read_splats` is for this path: a file with one of the endings, or a SOG folder or its meta.json."""
+    """Whether `read_splats` is for this path: a file, whatever its ending, or a SOG folder. Of what is not there the ending tells."""
     path = Path(path)
     if path.is_dir():
         return (path / "meta.json").is_file() and not (path / "scene.ply").is_file()
-    return splat_format_of(path) is not None or path.name == "meta.json"
+    return path.is_file() or splat_format_of(path) is not None or path.name == "meta.json"
 
 
 def read_splats(path: str | Path, progress: Progress | None = None) -> Gaussians:
@@ -87,13 +88,23 @@ def _format_inside(path: Path) -> str:
             head = f.read(65536)
     except OSError as e:
         raise CaptureError(f"{path} cannot be read ({e.strerror or e}).") from e
-    if splat_format_of(path) == "usd":  # a .usdz begins like any zip
-        return "usd"
     if head.startswith(b"ply"):
         return "compressed-ply" if b"packed_position" in head.split(b"end_header", 1)[0] else "ply"
-    magics = {b"\x1f\x8b": "spz", struct.pack("<I", 0x5053474E): "spz", b"PK\x03\x04": "sog", b"glTF": "glb"}
+    if head.startswith(b"PK\x03\x04"):
+        return "usd" if _holds_usd(path) else "sog"
+    magics = {b"\x1f\x8b": "spz", struct.pack("<I", 0x5053474E): "spz", b"glTF": "glb", b"PXR-USDC": "usd", b"#usda ": "usd"}
     found = next((name for magic, name in magics.items() if head.startswith(magic)), splat_format_of(path))
     if found is None:
         endings = ", ".join(s for f in SPLAT_FORMATS.values() for s in f.suffixes)
         raise CaptureError(f"{path} is no file of splats that can be read; these are: {endings}.")
     return found
+
+
+def _holds_usd(path: Path) -> bool:
+    """Whether a zip is a .usdz: its first file is the stage."""
+    try:
+        with zipfile.ZipFile(path) as z:
+            names = z.namelist()
+    except (OSError, zipfile.BadZipFile, NotImplementedError, ValueError):
+        return splat_format_of(path) == "usd"  # whoever reads it tells what is wrong
+    return bool(names) and Path(names[0]).suffix.lower() in (".usd", ".usda", ".usdc")

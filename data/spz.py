@@ -21,7 +21,18 @@ import torch
 from ..recon.errors import BackendUnavailable, CaptureError, ConfigError
 from ..recon.gaussians import Gaussians
 from .atomic import atomic_file
-from .splat_rows import ROWS, FiniteRows, Meter, Progress, empty_gaussians, from_smallest_three, half_turn, logits_of_bytes, smallest_three
+from .splat_rows import (
+    FiniteRows,
+    Meter,
+    Progress,
+    empty_gaussians,
+    from_smallest_three,
+    half_turn,
+    half_turn_in_place,
+    logits_of_bytes,
+    smallest_three,
+    spans,
+)
 
 __all__ = ["read_spz", "write_spz"]
 
@@ -105,10 +116,7 @@ def read_spz(path: str | Path, progress: Progress | None = None) -> Gaussians:
             _fill(out, takes, bits, version, meter)
     except OSError as e:
         raise CaptureError(f"{path} cannot be read ({e.strerror or e}).") from e
-    for at in range(0, n, ROWS):  # in place: a turned copy would be as large as the scene
-        piece = out[at : at + ROWS]
-        turned = half_turn(piece, _X)
-        piece.means[:], piece.quats_wxyz[:], piece.sh[:] = turned.means, turned.quats_wxyz, turned.sh
+    half_turn_in_place(out, _X)
     return out
 
 
@@ -222,10 +230,10 @@ def _fill(out: Gaussians, takes: list[Take], bits: int, version: int, meter: Met
     n, k = len(out), out.sh.shape[1] - 1
 
     def pieces(which: int, width: int) -> Iterator[tuple[slice, np.ndarray]]:
-        for at in range(0, n, ROWS):
-            rows = slice(at, min(n, at + ROWS))
-            yield rows, takes[which](width * (rows.stop - at)).reshape(-1, width)
-            meter.add(rows.stop - at)
+        for rows in spans(n):
+            size = rows.stop - rows.start
+            yield rows, takes[which](width * size).reshape(-1, width)
+            meter.add(size)
 
     for rows, b in pieces(0, 9):
         p = np.zeros((3 * len(b), 4), np.uint8)

@@ -17,8 +17,9 @@ from ..recon.capture import ArrayImage, Capture, View
 from ..recon.errors import ConfigError
 from ..recon.matches import FlowField, Matches
 from ..recon.mesh import Mesh
+from ..recon.srgb import srgb_from_linear
 from ._synth.cast import cast, meet_planes, one_thread_each
-from ._synth.light import Baked, bake, srgb_from_linear
+from ._synth.light import Baked, bake
 from ._synth.scenes import KINDS, Stage
 
 __all__ = ["Demo", "SyntheticScene", "Truth", "arc_cameras", "demo_capture", "look_at", "make_scene", "render_truth", "true_flow", "true_matches", "true_mesh"]

@@ -6,8 +6,11 @@ Arrays: positions, orientations, scales (standard deviations), opacities (0 to 1
 
 from __future__ import annotations
 
+import os
 import shutil
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, cast
 
@@ -85,11 +88,36 @@ def write_usd(path: str | Path, gaussians: Gaussians, progress: Progress | None 
 
 
 def read_usd(path: str | Path, progress: Progress | None = None) -> Gaussians:
-    """The first ParticleField3DGaussianSplat of a .usd, .usda, .usdc or .usdz. Raises CaptureError when there is none, or when it is placed by
-    a transform."""
+    """The one ParticleField3DGaussianSplat of a USD file. Raises CaptureError when there is none, or when it is placed by a transform."""
     pxr, path = _pxr(), Path(path)
+    with _ending(path) as file:
+        return _read(pxr, path, file, progress)
+
+
+@contextmanager
+def _ending(path: Path) -> Iterator[Path]:
+    """The file under a name with an ending that usd-core knows, since it goes by that; any other gets a link for as long."""
+    if path.suffix.lower() in (".usd", ".usda", ".usdc", ".usdz"):
+        yield path
+        return
     try:
-        stage = pxr.Usd.Stage.Open(str(path))
+        with path.open("rb") as f:
+            ending = ".usdz" if f.read(2) == b"PK" else ".usd"  # which stands for text and binary
+        with tempfile.TemporaryDirectory(prefix="handful-usd-") as folder:
+            file = Path(folder) / f"scene{ending}"
+            try:
+                os.symlink(path.absolute(), file)
+            except OSError:  # not everybody may make links on Windows
+                shutil.copyfile(path, file)
+            yield file
+    except OSError as e:
+        raise CaptureError(f"{path} cannot be read ({e.strerror or e}).") from e
+
+
+def _read(pxr: Any, path: Path, file: Path, progress: Progress | None) -> Gaussians:
+    """`path` is the name that people know."""
+    try:
+        stage = pxr.Usd.Stage.Open(str(file))
         prims = [p for p in stage.Traverse() if p.GetTypeName() == _PRIM]
         if len(prims) != 1:
             raise CaptureError(f"{path} holds {f'{len(prims)} sets of splats, and one is read' if prims else 'no Gaussian splats'} ({_PRIM}).")

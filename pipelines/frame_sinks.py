@@ -1,5 +1,5 @@
 """Where frames of a video go: an mp4, a GIF, or PNG files. Whole or not there: written beside their place, then renamed. What Ctrl-C or a crash cuts short
-goes on where it stopped, when the same job comes again."""
+goes on where it stopped, when the same job comes again: frames wait as PNG files, or as segments of an mp4."""
 
 from __future__ import annotations
 
@@ -45,12 +45,12 @@ class FrameSink(Protocol):
 
 
 def open_sink(out: Path, width: int, height: int, frames: int, fps: float = 30.0, job: str | None = None) -> FrameSink:
-    """The sink for the ending of `out`. `job` names what is drawn, in full: with it, what was cut short goes on (but for a GIF)."""
+    """The sink for the ending of `out`. `job` names what is drawn, in full: with it, what was cut short goes on."""
     suffix = out.suffix.lower()
     if suffix in (".mp4", ".m4v", ".mov"):
         return Mp4Sink(out, width, height, fps, job=job)
     if suffix == ".gif":
-        return GifSink(out, width, height, fps)
+        return GifSink(out, width, height, fps, job)
     if suffix == ".png" and frames != 1:
         raise ConfigError(f"{out} is one picture, but {frames} frames were asked for; add --frames 1, or name an .mp4 or a folder.")
     if suffix in ("", ".png"):
@@ -73,7 +73,15 @@ def _waiting(out: Path, job: str | None) -> Path | None:
     return mine
 
 
-FRAMES, MARK = "frame_[0-9][0-9][0-9][0-9][0-9].png", ".handful-frames"
+FRAMES, FRAME, MARK = "frame_[0-9][0-9][0-9][0-9][0-9].png", "frame_%05d.png", ".handful-frames"
+
+
+def _frames_in(folder: Path) -> int:
+    """How many frames wait there, from the first on without a gap."""
+    count = 0
+    while (folder / (FRAME % count)).exists():
+        count += 1
+    return count
 
 
 class PngSink:
@@ -92,7 +100,7 @@ class PngSink:
         if self._single:
             write_bytes(self.out, encode_png(frame))
         else:
-            write_bytes(self._gather / f"frame_{self._count:05d}.png", encode_png(frame))
+            write_bytes(self._gather / (FRAME % self._count), encode_png(frame))
         self._count += 1
 
     def __enter__(self) -> PngSink:
@@ -106,9 +114,7 @@ class PngSink:
             self._gather = _waiting(self.out / "frames", self._job) or self._gather
             with writing(self.out):
                 self._gather.mkdir(exist_ok=True)
-            while (self._gather / f"frame_{self.done:05d}.png").exists():
-                self.done += 1
-            self._count = self.done
+            self._count = self.done = _frames_in(self._gather)
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
@@ -184,10 +190,16 @@ def _failure(out: Path, messages: bytes) -> HandfulError:
     return HandfulError(f"Cannot write {out}: ffmpeg stopped ({lines[-1].strip() if lines else 'without a reason'}).")
 
 
-class _FfmpegSink:
-    """What mp4 and GIF share: the size, the partial file, its end."""
+def _run_ffmpeg(out: Path, folder: Path, arguments: list[str]) -> None:
+    """ffmpeg from files to a file, at work in `folder`, so that no name of it is taken for a pattern. `out` is the name that people know."""
+    command = [ffmpeg_exe(), "-y", "-loglevel", "error", "-nostdin", *arguments]
+    done = subprocess.run(command, cwd=folder, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, start_new_session=True)
+    if done.returncode != 0:
+        raise _failure(out, done.stderr)
 
-    options: tuple[str, ...] = ()
+
+class _FfmpegSink:
+    """What mp4 and GIF share: the size, and the partial file."""
 
     def __init__(self, out: Path, width: int, height: int, fps: float) -> None:
         if width < 2 or height < 2:
@@ -197,7 +209,6 @@ class _FfmpegSink:
         self.out, self.fps, self.done = out, fps, 0
         self.width, self.height = width, height
         self._partial = beside(out)
-        self._ffmpeg: _Ffmpeg | None = None
 
     def _prepare(self) -> None:
         with writing(self.out):
@@ -207,35 +218,43 @@ class _FfmpegSink:
             clear_leftovers(self.out.parent)
             self._partial.touch()  # a folder that cannot be written is told before the first frame is rendered
 
-    def _start(self, file: Path) -> _Ffmpeg:
-        return _Ffmpeg(self.out, file, self.width, self.height, self.fps, list(self.options))
-
 
 class GifSink(_FfmpegSink):
-    """A GIF that repeats, each frame with the 256 colours that suit it."""
+    """A GIF that repeats, each frame with the 256 colours that suit it. Frames wait as PNG files until all are there: a GIF cannot be written in parts."""
 
     options = ("-filter_complex", "split[a][b];[a]palettegen=stats_mode=single[p];[b][p]paletteuse=new=1", "-loop", "0", "-f", "gif")
 
+    def __init__(self, out: Path, width: int, height: int, fps: float, job: str | None = None) -> None:
+        super().__init__(out, width, height, fps)
+        self._job = job
+        self._folder = beside(out)
+        self._count = 0
+
     def __enter__(self) -> GifSink:
         self._prepare()
-        self._ffmpeg = self._start(self._partial)
+        self._folder = _waiting(self.out, self._job) or self._folder
+        ensure_folder(self._folder)
+        self._count = self.done = _frames_in(self._folder)
         return self
 
     def add(self, frame: Float[Tensor, "H W 3"]) -> None:
-        assert self._ffmpeg is not None, "frames are added inside the with block"
-        self._ffmpeg.write(frame)
+        write_bytes(self._folder / (FRAME % self._count), encode_png(frame))
+        self._count += 1
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        assert self._ffmpeg is not None
+        keep = kind is KeyboardInterrupt and self._job is not None and self._count > 0
         try:
-            if kind is not None:
-                self._ffmpeg.kill()
-            else:
-                self._ffmpeg.finish()
+            if kind is None:
+                _run_ffmpeg(self.out, self._folder, ["-framerate", f"{self.fps:g}", "-i", FRAME, *self.options, str(self._partial.absolute())])
                 with writing(self.out):
                     self._partial.replace(self.out)
+        except KeyboardInterrupt:
+            keep = self._job is not None
+            raise
         finally:
             self._partial.unlink(missing_ok=True)
+            if not keep:
+                shutil.rmtree(self._folder, ignore_errors=True)
 
 
 class Mp4Sink(_FfmpegSink):
@@ -250,6 +269,7 @@ class Mp4Sink(_FfmpegSink):
             "-colorspace", "bt709", "-color_primaries", "bt709", "-color_trc", "bt709", "-movflags", "+faststart", "-f", "mp4",
         )  # fmt: skip
         self._job = job
+        self._ffmpeg: _Ffmpeg | None = None
         self._folder: Path | None = None
         self._segments: list[Path] = []
         self._count = 0  # frames of the segment under way
@@ -267,7 +287,7 @@ class Mp4Sink(_FfmpegSink):
 
     def add(self, frame: Float[Tensor, "H W 3"]) -> None:
         if self._ffmpeg is None:
-            self._ffmpeg = self._start(self._partial)
+            self._ffmpeg = _Ffmpeg(self.out, self._partial, self.width, self.height, self.fps, list(self.options))
         self._ffmpeg.write(frame)
         self._count += 1
         if self._folder is not None and self._count == SEGMENT:
@@ -316,8 +336,6 @@ class Mp4Sink(_FfmpegSink):
     def _join(self, folder: Path) -> None:
         """The segments one after the other, as they are."""
         (folder / "list.txt").write_text("".join(f"file '{segment.name}'\n" for segment in self._segments))
-        command = [ffmpeg_exe(), "-y", "-loglevel", "error", "-nostdin", "-f", "concat", "-safe", "0", "-i", str((folder / "list.txt").absolute()),
-                   "-c", "copy", "-movflags", "+faststart", "-f", "mp4", str(self._partial.absolute())]  # fmt: skip
-        done = subprocess.run(command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, start_new_session=True)
-        if done.returncode != 0:
-            raise _failure(self.out, done.stderr)
+        _run_ffmpeg(self.out, folder, [
+            "-f", "concat", "-safe", "0", "-i", "list.txt", "-c", "copy", "-movflags", "+faststart", "-f", "mp4", str(self._partial.absolute()),
+        ])  # fmt: skip

@@ -60,7 +60,7 @@ def render_path(
     photos: Sequence[Float[Tensor, "h w 3"]] = (),
 ) -> RenderReport:
     """Renders every camera to `out`: an .mp4 or .gif file, one .png, or (without an ending) a folder of PNG frames. Interrupted by Ctrl-C or killed, the
-    same call goes on where it stopped (not for a .gif).
+    same call goes on where it stopped.
 
     Args:
         scene: what to draw.

@@ -7,6 +7,7 @@ here and one line in STEPS.
 from __future__ import annotations
 
 import math
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Literal, Protocol
@@ -35,12 +36,12 @@ class EditStep(Protocol):
     def apply(self, gaussians: Gaussians, cameras: Cameras) -> tuple[Gaussians, Cameras]: ...
 
 
-class _Selection:
+class _Selection(ABC):
     """A step that drops Gaussians and moves nothing."""
 
+    @abstractmethod
     def keeps(self, gaussians: Gaussians) -> Bool[Tensor, "N"]:
         """Which of them stay."""
-        raise NotImplementedError
 
     def apply(self, gaussians: Gaussians, cameras: Cameras) -> tuple[Gaussians, Cameras]:
         return gaussians[self.keeps(gaussians)], cameras

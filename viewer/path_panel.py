@@ -26,6 +26,7 @@ STEP = 2.0  # seconds from one keyframe to the next
 COLOR = (90, 200, 120)
 PREVIEW_FPS = 20.0
 NONE = "-"
+BEGIN = "Stand somewhere, add a keyframe, go on: the film flies from one to the next."
 
 
 class PathPanel:
@@ -41,23 +42,27 @@ class PathPanel:
         self._busy = False  # our own changes of the page must not come back as a visitor's
         gui = page.gui
         with gui.add_folder("Camera path", expand_by_default=False):
-            self._about = gui.add_markdown("Stand somewhere, add a keyframe, go on: the film flies from one to the next.")
+            self._about = gui.add_markdown(BEGIN)
             add = gui.add_button("Add keyframe here")
             self._which = gui.add_dropdown("Keyframe", (NONE,))
-            self._time = gui.add_slider("At second", 0.0, 60.0, 0.1, 0.0, disabled=True)
+            self._time = gui.add_slider(
+                "Reached at, s", 0.0, 10.0, 0.1, 0.0, disabled=True,
+                hint="When the film comes by this keyframe: drag it sooner or later, past others too. The film begins at the first.",
+            )  # fmt: skip
             self._fov = gui.add_slider("Field of view", 5.0, 120.0, 0.5, 50.0, disabled=True, hint="Of this keyframe, degrees from top to bottom.")
-            go, self._set, drop = gui.add_button("Go there"), gui.add_button("Replace by this view"), gui.add_button("Remove")
+            go, replace_, drop = (gui.add_button(label, disabled=True) for label in ("Go there", "Replace by this view", "Remove"))
+            self._of_one = (self._fov, go, replace_, drop)  # what there is to do with a keyframe
             self._speed = gui.add_number("Whole length, s", 0.0, min=0.0, step=0.1, disabled=True, hint="Slower or faster, all of it.")
             self._loop = gui.add_checkbox("Back to the start", False, hint="The film ends where it began.")
-            self._at = gui.add_slider("Look at second", 0.0, 60.0, 0.05, 0.0)
-            self._play = gui.add_button("Preview")
+            self._at = gui.add_slider("Stand at, s", 0.0, 60.0, 0.05, 0.0, disabled=True, hint="Takes you to where the film is then.")
+            self._play = gui.add_button("Preview", disabled=True)
             self._show = gui.add_checkbox("Show the path", True)
             save = gui.add_button("Save the path")
         add.on_click(lambda event: self.add_key(event.client))
         go.on_click(lambda event: self._go(event.client))
-        self._set.on_click(lambda event: self._replace(event.client))
+        replace_.on_click(lambda event: self._replace(event.client))
         drop.on_click(lambda _: self._remove())
-        self._which.on_update(lambda _: self._chosen())
+        self._which.on_update(lambda event: self._choose(event.client))
         self._time.on_update(lambda _: self._retime())
         self._fov.on_update(lambda _: self._refov())
         self._speed.on_update(lambda _: self._respeed())
@@ -120,11 +125,12 @@ class PathPanel:
         if i is not None:
             with self._lock:
                 del self._keys[i]
+                self._keys = [(t - self._keys[0][0], c) for t, c in self._keys]  # the film begins at the first
                 self._refresh(min(i, len(self._keys) - 1) if self._keys else None)
 
     def _retime(self) -> None:
         i = self._index()
-        if i is None or self._busy:
+        if not i or self._busy:  # none, or the first
             return
         with self._lock:
             key = (float(self._time.value), self._keys[i][1])
@@ -132,7 +138,7 @@ class PathPanel:
             if any(abs(t - key[0]) < 0.05 for t, _ in others):
                 return  # two keyframes at one time: wait until it is dragged past
             self._keys = sorted([*others, key], key=lambda k: k[0])
-            self._refresh(self._keys.index(key))
+            self._refresh(self._keys.index(key), scale=False)  # a slider that is dragged must not change under the hand
 
     def _refov(self) -> None:
         i = self._index()
@@ -156,7 +162,7 @@ class PathPanel:
 
     # -- the page ------------------------------------------------------------------------------------------------
 
-    def _refresh(self, chosen: int | None = None) -> None:
+    def _refresh(self, chosen: int | None = None, scale: bool = True) -> None:
         with self._lock:
             self._busy = True
             try:
@@ -166,19 +172,32 @@ class PathPanel:
                 self._which.value = names[min(chosen or 0, len(names) - 1)] if names else NONE
                 self._chosen()
                 path = self.path()
-                self._speed.disabled = path is None or path.seconds <= 0
+                still = path is None or path.seconds <= 0
+                self._speed.disabled = self._at.disabled = self._play.disabled = still
                 self._speed.value = 0.0 if path is None else round(path.seconds, 3)
                 self._at.max = max(0.1, self._speed.value)
-                self._time.max = max(60.0, 1.5 * self._speed.value)
-                self._about.content = "No keyframes." if path is None else f"{len(names)} keyframes, {path.seconds:.1f} s."
+                if scale:
+                    self._scale()
+                self._about.content = BEGIN if path is None else _told(path)
             finally:
                 self._busy = False
         self._draw()
 
+    def _scale(self) -> None:
+        """The slider of a keyframe's time reaches to twice the last one's."""
+        self._time.max = max(10.0, float(math.ceil(2 * self._keys[-1][0]))) if self._keys else 10.0
+
+    def _choose(self, client: Any) -> None:
+        if client is not None:  # a visitor has
+            self._scale()
+        self._chosen()
+
     def _chosen(self) -> None:
         with self._lock:
             i = self._index()
-            self._time.disabled = self._fov.disabled = i is None
+            self._time.disabled = not i
+            for control in self._of_one:
+                control.disabled = i is None
             if i is None:
                 return
             before, self._busy = self._busy, True
@@ -285,6 +304,11 @@ class PathPanel:
             where = keeper.save_path(path)
             self._saved = True
             self._page.tell(client, "Saved", f"Make the film with `handful render SCENE --path {where} -o film.mp4`.")
+
+
+def _told(path: CameraPath) -> str:
+    n = len(path.cameras)
+    return "1 keyframe. Go somewhere else and add the next." if n == 1 else f"{n} keyframes, {path.seconds:.1f} s."
 
 
 def _even(camera: Cameras) -> Cameras:

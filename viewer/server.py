@@ -11,7 +11,6 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from types import TracebackType
 from typing import Any
-from urllib.parse import urlencode
 
 import numpy as np
 import torch
@@ -19,28 +18,30 @@ from jaxtyping import Float
 from torch import Tensor
 
 from ..recon.camera import Cameras
-from ..recon.edits import EditStep, apply_edits, carry_between, up_after
+from ..recon.edits import EditStep
 from ..recon.errors import HandfulError, ShapeError
-from ..recon.framing import Framing, frame_scene
+from ..recon.framing import Framing
 from ..recon.gaussians import Gaussians
 from ..recon.raster.closer import CloserRasterizer
 from ..recon.raster.protocol import Rasterizer
 from ..recon.raster.registry import get_rasterizer
 from .edit_panel import EditPanel
 from .guard import Guard
-from .help import HELP
 from .live_panel import LivePanel
 from .look import LookPanel
 from .newest import NewestWins
 from .page import Keeper
-from .painter import window_camera
 from .path_panel import PathPanel
 from .photo_panel import PhotoPanel
 from .photos import Photo, fit_fov
+from .sending import SplatSender
 from .serving import start_server, undisturbed
+from .shell import Shell
 from .splats import SCENE_DEPTH, ViewFrame, pack_splats
+from .standing import camera_of, link_to, move
 from .status import LiveInfo, live_text
 from .take_panel import TakePanel
+from .world import World, no_cameras
 
 __all__ = ["SceneServer"]
 
@@ -96,17 +97,10 @@ class SceneServer:
         self._worker = NewestWins("handful-viewer")
         self._actions = ThreadPoolExecutor(1, "handful-actions")
         self._drawer: Rasterizer | None = None
-        self._frame: ViewFrame | None = None
-        self._framing: Framing | None = None
-        self._framing_is_rough = True
-        self._base: tuple[Gaussians | None, Cameras | None] = (None, None)  # as they came
-        self._gaussians: Gaussians | None = None  # with the edits
-        self._cameras: Cameras | None = None
-        self._steps: tuple[EditStep, ...] = ()
-        self._splats: Any = None
+        self._world = World()
+        self._splats = SplatSender(self._server.scene)
         self._preview: Callable[[Gaussians], Gaussians] | None = None
-        self._sending = self._sent = 0  # of the packs of splats: the last that was begun, and that went out
-        self._up: tuple[float, ...] | None = None
+        self._up: tuple[float, ...] | None = None  # as the browsers have been told
         self._next_update = self._next_status = 0.0
         self._build_page(on_stop)
         self._server.on_client_connect(self._client_came)
@@ -149,12 +143,11 @@ class SceneServer:
             raise ShapeError(f"The viewer needs one image and name per camera; got {len(cameras)} cameras, {len(images)} images, {len(names)} names.")
         held = [False] * len(names) if held_out is None else list(held_out)
         with self._lock:
-            self._base = (self._base[0], cameras.to("cpu", torch.float32))
+            self._world.take_cameras(cameras.to("cpu", torch.float32))
             self._photos.photos = [Photo.of(image, name, "held out" if h else "trained") for image, name, h in zip(images, names, held, strict=True)]
-            self._apply_edits()
             self._place()
         self._photos.tell(left_out)
-        if self._splats is not None:  # the frame they were sent in, and the colours the photos see, may have changed
+        if self._splats.any:  # the frame they were sent in, and the colours the photos see, may have changed
             self._send_splats()
 
     def set_gaussians(self, gaussians: Gaussians) -> None:
@@ -162,15 +155,13 @@ class SceneServer:
         self._take(gaussians.clone().to("cpu"))
         self._send_splats()
         self._tell_scene()
-        self._progress.visible = False
         self._edit.refresh()
         self._take_panel.refresh()
 
     def set_edits(self, steps: Sequence[EditStep]) -> None:
         """The edits that the scene has already; they are kept as they are."""
         with self._lock:
-            self._steps = tuple(steps)
-            self._apply_edits()
+            self._world.edit(steps)
             self._place()
         self._edit.refresh()
 
@@ -189,13 +180,13 @@ class SceneServer:
         if now >= self._next_status:
             self._next_status = now + STATUS_INTERVAL
             self._show_live(step, info)
-        if now < self._next_update or self._worker.busy or (self._splats is not None and not self.browsers()):
+        if now < self._next_update or self._worker.busy or (self._splats.any and not self.browsers()):
             return False
         snapshot = (gaussians() if callable(gaussians) else gaussians).clone().to("cpu")
         taken = time.monotonic()
 
         def job() -> None:
-            first = self._gaussians is None
+            first = self._world.gaussians is None
             self._take(snapshot)
             self._send_splats()
             if first:
@@ -213,10 +204,7 @@ class SceneServer:
 
     def set_status(self, text: str, done: float | None = None) -> None:
         """A line at the top of the page (Markdown), and a progress bar when `done` is a share in [0, 1]."""
-        self._status.content = text
-        self._progress.visible = done is not None
-        if done is not None:
-            self._progress.value = 100.0 * min(max(done, 0.0), 1.0)
+        self._shell.tell(text, done)
 
     def wait(self) -> None:
         """Serves until Ctrl-C or `close`."""
@@ -256,7 +244,7 @@ class SceneServer:
 
     @property
     def frame(self) -> ViewFrame:
-        return self._frame or ViewFrame()
+        return self._world.frame or ViewFrame()
 
     @property
     def keeper(self) -> Keeper | None:
@@ -272,9 +260,8 @@ class SceneServer:
 
     def shown(self) -> tuple[Gaussians, Cameras] | None:
         with self._lock:
-            if self._gaussians is None:
-                return None
-            return self._gaussians, self._cameras if self._cameras is not None else _no_cameras()
+            world = self._world
+            return None if world.gaussians is None else (world.gaussians, no_cameras() if world.cameras is None else world.cameras)
 
     def rasterizer(self) -> Rasterizer:
         if self._drawer is None:
@@ -282,25 +269,11 @@ class SceneServer:
         return CloserRasterizer(self._drawer, NEAR_SHARE * SCENE_DEPTH / self.frame.scale)
 
     def camera_of(self, client: Any) -> Cameras | None:
-        try:
-            c = client.camera
-            return window_camera(c.wxyz, c.position, c.fov, c.image_width, c.image_height, self.frame) if c.image_height > 1 else None
-        except (AttributeError, AssertionError):  # no browser, or one that has not said anything yet
-            return None
+        return camera_of(client, self.frame)
 
     def move(self, client: Any, camera: Cameras) -> None:
-        if client is None:
-            return
-        camera, frame = camera.to("cpu", torch.float64), self.frame
-        R = camera.cam_from_world[0, :3, :3]
-        position = frame.apply(camera.centers)[0]
-        scene_up = -R[1] if self._up is None else torch.tensor(self._up, dtype=torch.float64)
-        up = scene_up - (scene_up @ R[0]) * R[0]  # the same picture, and who turns from here turns about the scene's up
-        with client.atomic():
-            client.camera.up_direction = (up if float(up @ -R[1]) > 0.05 else -R[1]).numpy()
-            client.camera.position = position.numpy()
-            client.camera.look_at = (position + R[2] * SCENE_DEPTH).numpy()
-            client.camera.fov = 2 * float(torch.atan(camera.height / 2 / camera.K[0, 1, 1]))
+        if client is not None:
+            move(client, camera, self.frame, self._up)
 
     def resend(self) -> None:
         self._worker.submit(self._send_splats)
@@ -312,11 +285,10 @@ class SceneServer:
             self.resend()
 
     def show_splats(self, visible: bool) -> None:
-        if self._splats is not None:
-            self._splats.visible = visible
+        self._splats.show(visible)
 
     def steps(self) -> tuple[EditStep, ...]:
-        return self._steps
+        return self._world.steps
 
     def edit(self, steps: Sequence[EditStep]) -> None:
         """Keeps and shows the scene with these edits; whoever looks at it moves along with its world, and so does the camera path."""
@@ -324,13 +296,11 @@ class SceneServer:
             self._keeper.save_edits(steps)
         stood = {client: camera for client in self.browsers().values() if (camera := self.camera_of(client)) is not None}
         with self._lock:
-            carry, turned = carry_between(self._steps, steps), False
-            self._steps = tuple(steps)
-            self._apply_edits()
+            before = self._up
+            carry = self._world.edit(steps)
             if carry is not None:
-                self._frame, before = None, self._up
                 self._place(stay=True)
-                turned = self._up != before
+            turned = self._up != before
         if carry is not None:
             if turned:
                 self._wait_for_reset(stood)
@@ -370,134 +340,78 @@ class SceneServer:
 
     def _build_page(self, on_stop: Callable[[], None]) -> None:
         gui = self._server.gui
-        gui.configure_theme(dark_mode=True, show_logo=False, show_share_button=False)
-        self._status = gui.add_markdown("Waiting for the scene ...")
-        self._progress = gui.add_progress_bar(0.0, visible=False)
+        self._shell = Shell(gui)
         self.live = LivePanel(gui, on_stop)
         self._photos = PhotoPanel(self)
         self._look = LookPanel(self)
         self._edit = EditPanel(self)
         self._path = PathPanel(self)
         self._take_panel = TakePanel(self, self._link)
-        self._build_help(gui)
-
-    def _build_help(self, gui: Any) -> None:
-        dark = gui.add_checkbox("Dark page", True)
-        dark.on_update(lambda _: gui.configure_theme(dark_mode=dark.value, show_logo=False, show_share_button=False))
-        gui.add_button("Help").on_click(lambda event: self._help(event.client))
-        keys: tuple[tuple[str, str, Callable[[Any], None]], ...] = (
-            ("H", "Help", self._help),
+        self._shell.finish((
             ("P", "Show or hide the photos", lambda _: setattr(self._photos.show, "value", not self._photos.show.value)),
             ("N", "Stand at the next photo", self._photos.next),
             ("L", "Show the next layer: picture, depth, ...", lambda _: self._look.next_layer()),
-            ("K", "Add a keyframe here", lambda client: self._path.add_key(client)),
+            ("K", "Add a keyframe here", self._path.add_key),
             ("Z", "Undo the last edit", lambda client: self.in_background(lambda: self._edit.undo(client), client)),
-        )
-        for key, label, action in keys:
-            gui.add_command(label, hotkey=key).on_trigger(lambda event, action=action: action(event.client))
-
-    def _help(self, client: Any) -> None:
-        if client is not None:
-            with client.gui.add_modal("What can be done here") as modal:
-                client.gui.add_markdown(HELP)
-                client.gui.add_button("Close").on_click(lambda _: modal.close())
+        ))  # fmt: skip
 
     def _link(self, client: Any) -> str | None:
-        """To this view; viser reads it when the page is opened."""
-        try:
-            c = client.camera
-            view = {"Position": c.position, "LookAt": c.look_at, "Up": c.up_direction}
-            values = {f"initialCamera{name}": ",".join(f"{v:.5g}" for v in vector) for name, vector in view.items()}
-            values["initialCameraFov"] = f"{c.fov:.4g}"
-        except AssertionError:
-            return None
-        if self._guard.token is not None:
-            values["token"] = self._guard.token
-        return f"{self.url.split('/?')[0]}/?{urlencode(values, safe=',')}"
+        return link_to(client, self.url, self._guard.token)
 
     def _show_live(self, step: int, info: LiveInfo) -> None:
-        count = 0 if self._gaussians is None else len(self._gaussians)
-        self.set_status(live_text(step, count, info), step / info.steps if info.steps else None)
+        self.set_status(live_text(step, self._count(), info), step / info.steps if info.steps else None)
         self.live.read(step, info.loss, info.psnr)
 
     def _tell_scene(self) -> None:
-        count = 0 if self._gaussians is None else len(self._gaussians)
-        edits = f" · {len(self._steps)} edit{'s' if len(self._steps) != 1 else ''}" if self._steps else ""
-        self._status.content = f"{count:,} splats" + (f" · {len(self.photos)} photos" if self.photos else "") + edits
+        n = len(self.steps())
+        edits = f" · {n} edit{'s' if n != 1 else ''}" if n else ""
+        self.set_status(f"{self._count():,} splats" + (f" · {len(self.photos)} photos" if self.photos else "") + edits)
+
+    def _count(self) -> int:
+        gaussians = self._world.gaussians
+        return 0 if gaussians is None else len(gaussians)
 
     def _take(self, gaussians: Gaussians) -> None:
         with self._lock:
-            self._base = (gaussians, self._base[1])
-            self._apply_edits()
-            if self._framing is None or self._framing_is_rough:
+            self._world.take(gaussians)
+            if self._world.guessed:
                 self._place()
-
-    def _apply_edits(self) -> None:
-        gaussians, cameras = self._base
-        left, moved = apply_edits(_no_gaussians() if gaussians is None else gaussians, _no_cameras() if cameras is None else cameras, self._steps)
-        self._gaussians = None if gaussians is None else left
-        self._cameras = None if cameras is None else moved
 
     def _send_splats(self) -> None:
         with self._lock:
-            gaussians, frame, cameras, change = self._gaussians, self.frame, self._cameras, self._preview
-            self._sending += 1
-            number = self._sending
+            gaussians, frame, cameras, change = self._world.gaussians, self.frame, self._world.cameras, self._preview
+            number = self._splats.begin()
         if gaussians is None or self._closed.is_set():
             return
         if change is not None:
             gaussians = change(gaussians)
         packed = pack_splats(gaussians, frame, cameras, self._max_splats, self._look.splat_size)
-        with self._lock:
-            if number < self._sent:
-                return  # a newer one was quicker
-            self._sent = number
-            if self._splats is None or not hasattr(self._splats, "set_gaussians"):
-                self._splats = self._server.scene.add_gaussian_splats(
-                    "/splats", packed.centers, packed.covariances, packed.rgbs, packed.opacities, visible=self._look.by_browser
-                )
-            else:
-                self._splats.set_gaussians(packed.centers, packed.covariances, packed.rgbs, packed.opacities)
-        self._look.scene_changed()
+        if self._splats.send(number, packed, self._look.by_browser):
+            self._look.scene_changed()
 
     # -- where things are --------------------------------------------------------------------------------------------------------
 
     def _place(self, stay: bool = False) -> None:
-        """Decides the viewer's frame, up and first camera. Without points it is a guess, made again when they come. `stay`: nobody is moved."""
-        g = self._gaussians
-        cameras = self._cameras
-        if cameras is None or len(cameras) == 0:
-            if g is None or len(g) == 0:
-                return
-            placed = g.means[torch.isfinite(g.means).all(-1)]
-            if not len(placed):
-                return
-            center = placed.median(0).values
-            extent = float((g.means - center).norm(dim=-1).nan_to_num(posinf=0).median()) or 1.0
-            self._framing_is_rough = True
-            self._frame = ViewFrame(SCENE_DEPTH / (3 * extent), tuple(center.tolist()))
-            up = up_after(self._steps)
-            if up is not None:
-                self._set_up(up)
-            self._path.redraw()
-            return
-        framing = frame_scene(cameras, None if g is None else g.means, None if g is None else g.opacities, up_after(self._steps))
-        frame, moved = self._frame, self._frame is None or self._framing_is_rough
-        if frame is None or moved:
-            self._frame = frame = ViewFrame(SCENE_DEPTH / framing.depth, tuple(framing.focus.tolist()))
-        self._framing, self._framing_is_rough = framing, g is None
-        self._set_up(framing.up)
+        """Puts everything where the world says, and whoever looks at the first photo when the page's units are others than before; `stay`: nobody is moved."""
+        world = self._world
+        moved = world.place()
+        if world.up is not None:
+            self._set_up(world.up)
+        if world.framing is not None and world.cameras is not None and len(world.cameras):
+            self._place_photos(world.framing, world.cameras)
+            for client in self.browsers().values() if moved and not stay else ():
+                self._photos.stand(client, self.photos[0])
+        self._path.redraw()
+
+    def _place_photos(self, framing: Framing, cameras: Cameras) -> None:
         for photo, camera, depth in zip(self.photos, (cameras[i] for i in range(len(cameras))), framing.depths.tolist(), strict=True):
-            photo.stand(camera, depth, frame, framing.up)
+            photo.stand(camera, depth, self.frame, framing.up)
         first, start = self.photos[0], self._server.initial_camera
         start.position, start.look_at, start.up = first.position, first.look_at, first.up
         start.fov = fit_fov(first, 1.6)
         start.near, start.far = SCENE_DEPTH * 2e-3, SCENE_DEPTH * 1e3
         self._photos.placed()
         self._look.photos_moved()
-        self._path.redraw()
-        for client in self.browsers().values() if moved and not stay else ():
-            self._photos.stand(client, first)
 
     def _set_up(self, up: Float[Tensor, "3"]) -> None:
         """Tells the browsers which way is up, when it is another than before: each then goes back to the first photo."""
@@ -530,11 +444,3 @@ class SceneServer:
     def _left(self, client_id: int) -> None:
         self._photos.left(client_id)
         self._look.left(client_id)
-
-
-def _no_gaussians() -> Gaussians:
-    return Gaussians(torch.zeros(0, 3), torch.zeros(0, 4), torch.zeros(0, 3), torch.zeros(0), torch.zeros(0, 1, 3))
-
-
-def _no_cameras() -> Cameras:
-    return Cameras(torch.zeros(0, 4, 4), torch.zeros(0, 3, 3), 1, 1)

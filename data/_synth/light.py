@@ -9,25 +9,16 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from ...recon.srgb import linear_from_srgb
 from .cast import TriangleTree, build_tree, cast
 from .scenes import Stage
 from .surfaces import TEXELS_PER_UNIT, Sheet
 
-__all__ = ["Atlas", "Baked", "bake", "srgb_from_linear"]
+__all__ = ["Atlas", "Baked", "bake"]
 
 _LIGHT_PER_UNIT = 15.0  # lightmap texels per world unit: soft shadows, no more
 _SUN_RAYS, _SKY_RAYS = 16, 24
 _BOUNCE = 0.45  # share of the incoming light that a hit surface is assumed to pass on, times its mean colour
-
-
-def linear_from_srgb(x: np.ndarray) -> np.ndarray:
-    t = torch.from_numpy(x).clamp(0, 1)
-    return torch.where(t <= 0.04045, t / 12.92, ((t + 0.055) / 1.055) ** 2.4).numpy()
-
-
-def srgb_from_linear(x: Tensor) -> Tensor:
-    x = x.clamp(0, 1)
-    return torch.where(x <= 0.0031308, 12.92 * x, 1.055 * x.clamp_min(1e-8) ** (1 / 2.4) - 0.055)
 
 
 @dataclass(frozen=True)
@@ -90,7 +81,7 @@ def _paint(sheet: Sheet, seed: int) -> np.ndarray:
     cols, rows = (_count(s, TEXELS_PER_UNIT * min(1.0, (3.0 / max(sheet.size)) ** 0.5), 16, 1400) for s in sheet.size)
     v, u = np.meshgrid(np.linspace(0, sheet.size[1], rows), np.linspace(0, sheet.size[0], cols), indexing="ij")
     xyz = sheet.resample(sheet.local.astype(np.float32), rows, cols)
-    return linear_from_srgb(sheet.texture(seed, xyz, np.stack([u, v], -1).astype(np.float32)).astype(np.float32))
+    return linear_from_srgb(torch.from_numpy(sheet.texture(seed, xyz, np.stack([u, v], -1).astype(np.float32)).astype(np.float32))).numpy()
 
 
 def _unit(x: np.ndarray) -> np.ndarray:

@@ -40,7 +40,7 @@ class Export(CommonOptions):
     """Write the scene as it was before it was edited in the viewer."""
 
     def run(self) -> dict[str, Any]:
-        from ...data.export import export_scene
+        from ...data.export import export_format, export_scene
         from ...data.scene_mark import refuse_own_file
         from ...data.splats import is_splat_file, read_splats
         from ..scene_folder import image_names, load_scene, mask_name
@@ -57,9 +57,10 @@ class Export(CommonOptions):
 
             return told
 
+        format = export_format(self.out, self.format, cameras=not is_splat_file(self.scene))  # before anything large is read
         if is_splat_file(self.scene):
             gaussians = read_splats(self.scene, on_rows(f"reading {self.scene.name}"))
-            written = export_scene(self.out, gaussians, format=self.format, progress=on_rows(f"writing {self.out.name}"))
+            written = export_scene(self.out, gaussians, format=format, progress=on_rows(f"writing {self.out.name}"))
         else:
             folder = load_scene(self.scene)
             folder = folder if self.unedited else folder.edited()
@@ -67,7 +68,7 @@ class Export(CommonOptions):
             masks = [self.scene / mask_name(name) for name in image_names(folder.names)]
             masks = masks if all(m.is_file() for m in masks) else []
             names, progress = folder.names, on_rows(f"writing {self.out.name}")
-            written = export_scene(self.out, gaussians, folder.cameras, names, self.format, photos, masks, progress)
+            written = export_scene(self.out, gaussians, folder.cameras, names, format, photos, masks, progress)
         size = sum(f.stat().st_size for f in written.rglob("*") if f.is_file()) if written.is_dir() else written.stat().st_size
         console.say(f"{written}: {len(gaussians):,} splats, {size / 1e6:.1f} MB")
         return {"file": str(written), "bytes": size, "gaussians": len(gaussians)}

@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from handful.data import atomic
 from handful.data.export import export_scene
 from handful.data.ply import read_gaussians, read_points, write_gaussians
 from handful.data.protocol import LoadOptions
 from handful.data.registry import load_capture
 from handful.pipelines.cli.export import Export
 from handful.recon.camera import Cameras
-from handful.recon.errors import BackendUnavailable
+from handful.recon.errors import BackendUnavailable, ConfigError, HandfulError
 from handful.recon.gaussians import Gaussians
 from PIL import Image
 
@@ -102,3 +105,36 @@ def test_from_file_to_file(tmp_path: Path, scene, capsys):
     said = Export(scene=tmp_path / "b.sog", out=tmp_path / "c.ply").run()
     assert said["gaussians"] == len(read_gaussians(tmp_path / "c.ply")) == 59
     assert capsys.readouterr().out.count("\n") == 2  # a small file needs no bar
+
+
+@pytest.mark.parametrize(
+    ("out", "format", "words"),
+    [("b.xyz", None, "names no format"), ("b", "colmap", "no cameras"), ("full", "sog", "not empty"), ("a.ply/b.spz", None, "Cannot write")],
+)
+def test_what_cannot_be_written_is_told_before_a_large_file_is_read(tmp_path: Path, monkeypatch, out: str, format: str | None, words: str):
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full" / "mine.txt").touch()
+    write_gaussians(tmp_path / "a.ply", some_gaussians(3, 0))
+    monkeypatch.setattr("handful.data.splats.read_splats", lambda *_: pytest.fail("read for nothing"))
+    with pytest.raises(HandfulError, match=words):
+        Export(scene=tmp_path / "a.ply", out=tmp_path / out, format=format, quiet=True).run()
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["a.ply", "full"]
+
+
+@pytest.mark.parametrize("format", ["colmap", "sog"])
+def test_a_folder_that_fills_while_it_is_written_is_left_alone(tmp_path: Path, scene, monkeypatch, format: str):
+    """A long copy takes minutes, and somebody else may come."""
+    g, cameras, names, photos = scene
+    out, real = tmp_path / "out", atomic.atomic_folder
+
+    @contextmanager
+    def slow(path: Path) -> Iterator[Path]:
+        with real(path) as folder:
+            out.mkdir()
+            (out / "theirs.txt").write_text("precious")
+            yield folder
+
+    monkeypatch.setattr(atomic, "atomic_folder", slow)
+    with pytest.raises(ConfigError, match="not empty"):
+        export_scene(out, g, cameras, names, format, photos)
+    assert [p.name for p in out.iterdir()] == ["theirs.txt"] and not [p for p in tmp_path.iterdir() if p.name.startswith(".")]

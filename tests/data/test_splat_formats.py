@@ -12,12 +12,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from handful.data import codebook, splat_rows
 from handful.data.codebook import cluster, levels, nearest_level
 from handful.data.glb import read_glb
 from handful.data.ply import read_gaussians
 from handful.data.sog import read_sog, write_sog
 from handful.data.splat_rows import FiniteRows, half_turn, morton_order
 from handful.data.splats import SPLAT_FORMATS, is_splat_file, read_splats, splat_format_of, write_splats
+from handful.data.spz import write_spz
 from handful.recon.errors import CaptureError, ConfigError, HandfulError
 from handful.recon.gaussians import Gaussians
 from hypothesis import HealthCheck, given, settings
@@ -97,22 +99,41 @@ def test_values_beyond_reason_are_written_and_read(tmp_path, format):
     assert len(back) == 50 and all(bool(torch.isfinite(t).all()) for t in (back.means, back.quats_wxyz, back.logit_opacities, back.sh))
 
 
-def test_pieces_are_as_the_whole(tmp_path, monkeypatch):
-    """More rows than a piece: what is streamed is what would be written at once."""
-    from handful.data import splat_rows
+def same(a: Gaussians, b: Gaussians) -> bool:
+    return all(torch.equal(getattr(a, field), getattr(b, field)) for field in ("means", "quats_wxyz", "log_scales", "logit_opacities", "sh"))
 
-    g = some_gaussians(1000, 1)
-    for format in HERE:
-        write_splats(file_of(tmp_path, format), g, format)
+
+@pytest.mark.parametrize("format", FORMATS)
+def test_pieces_are_as_the_whole(tmp_path, monkeypatch, format):
+    """More rows than a piece, and a rest: what is written and read piece by piece is what would be at once."""
+    g = some_gaussians(1000, 2)
+    whole, pieces = file_of(tmp_path, format), file_of(tmp_path / "again", format)
+    pieces.parent.mkdir()
+    write_splats(whole, g, format)
+    at_once = read_splats(whole)
     monkeypatch.setattr(splat_rows, "ROWS", 256)
-    monkeypatch.setattr(splat_rows.FiniteRows.pieces, "__defaults__", (None, 256))
-    (tmp_path / "again").mkdir()
-    for format in HERE:
-        whole, pieces = file_of(tmp_path, format), file_of(tmp_path / "again", format)
-        write_splats(pieces, g, format)
-        a, b = read_splats(whole), read_splats(pieces)
-        for field in ("means", "quats_wxyz", "log_scales", "logit_opacities", "sh"):
-            assert torch.equal(getattr(a, field), getattr(b, field)), (format, field)
+    write_splats(pieces, g, format)
+    for rows in (256, 37, 1):  # 37: pieces that begin within a chunk of compressed PLY
+        monkeypatch.setattr(splat_rows, "ROWS", rows)
+        told = []
+        assert same(read_splats(pieces, lambda done, total, told=told: told.append((done, total))), at_once), rows
+        assert told[-1][0] == told[-1][1] and (len(told) > 3 or format in ("sog", "usd")), "told after each piece"
+
+
+@pytest.mark.parametrize("name", ["scene.ply", "scene.compressed.ply", "scene3.spz", "scene4.spz", "scene.sog", "scene.glb", "big endian", "spz of version 2"])
+def test_files_of_others_are_read_in_pieces(tmp_path, monkeypatch, name):
+    if name == "big endian":
+        path = golden(tmp_path, "scene.ply")
+        head, _, body = path.read_bytes().partition(b"end_header\n")
+        path.write_bytes(head.replace(b"little", b"big") + b"end_header\n" + np.frombuffer(body, "<f4").astype(">f4").tobytes())
+    elif name == "spz of version 2":
+        path = tmp_path / "two.spz"
+        write_spz(path, read_splats(golden(tmp_path, "scene.ply")), version=2)
+    else:
+        path = golden(tmp_path, name)
+    at_once = read_splats(path)
+    monkeypatch.setattr(splat_rows, "ROWS", 7)
+    assert len(at_once) == 20 and same(read_splats(path), at_once)
 
 
 def test_told_by_what_is_inside(tmp_path):
@@ -121,11 +142,13 @@ def test_told_by_what_is_inside(tmp_path):
         path = tmp_path / f"{format}.dat"
         write_splats(file_of(tmp_path, format), g, format)
         file_of(tmp_path, format).rename(path)
-        if format in ("splat", "usd"):
+        assert is_splat_file(path)
+        if format == "splat":
             with pytest.raises(CaptureError, match="no file of splats"):
                 read_splats(path)
         else:
             assert len(read_splats(path)) == 5
+    assert not is_splat_file(tmp_path / "nothing.dat") and not is_splat_file(tmp_path)
     assert splat_format_of("a/B.Compressed.PLY") == "compressed-ply" and splat_format_of("b.ply") == "ply" and splat_format_of("c.jpg") is None
     with pytest.raises(CaptureError, match="cannot be read"):
         read_splats(tmp_path / "nowhere.sog")
@@ -182,6 +205,27 @@ def test_usd_of_other_programs(tmp_path):
     refuse(path, "cannot be read")
     with pytest.raises(ConfigError, match="usdz"):
         write_splats(tmp_path / "g.usdz", g, "usd")
+
+
+@pytest.mark.parametrize("ending", [".usda", ".usdc", ".usdz"])
+def test_usd_is_told_by_what_is_inside(tmp_path, ending):
+    """Text, binary and zip, under a name that says nothing; and under the name of another format."""
+    pxr = pytest.importorskip("pxr", reason="needs usd-core")
+    from pxr import UsdUtils  # noqa: F401
+
+    g, made = some_gaussians(4, 1), tmp_path / f"made{ending.replace('z', 'c')}"
+    write_splats(made, g, "usd")
+    if ending == ".usdz":
+        assert pxr.UsdUtils.CreateNewUsdzPackage(str(made), str(tmp_path / "made.usdz"))
+    for name in ("found", "found.sog"):
+        found = (tmp_path / f"made{ending}").rename(tmp_path / name)
+        assert is_splat_file(found)
+        check(read_splats(found), g, "usd")
+        found.rename(tmp_path / f"made{ending}")
+    write_splats(tmp_path / "g.sog", g, "sog")
+    assert len(read_splats((tmp_path / "g.sog").rename(tmp_path / "g.usdz"))) == 4, "a SOG under the name of a .usdz"
+    (tmp_path / "half").write_bytes((tmp_path / f"made{ending}").read_bytes()[:60])
+    refuse(tmp_path / "half", "cannot be read")
 
 
 # -- broken files ------------------------------------------------------------------------------------------------------------------------
@@ -338,6 +382,27 @@ def test_clusters_are_near_to_their_rows():
         centres, labels = cluster(same, 1000)
         assert torch.equal(centres[labels], same)
     assert torch.equal(cluster(hubs, 2000)[0], hubs)
+
+
+def test_rows_to_cluster_are_asked_for_in_pieces(monkeypatch):
+    """A column of all harmonics would be as large as the scene; even where most rows are alike and fall into one group."""
+    torch.manual_seed(0)
+    x = torch.cat([torch.zeros(30_000, 4), torch.randn(20_000, 4)])
+    asked = []
+
+    class Rows:
+        def __len__(self):
+            return len(x)
+
+        def __getitem__(self, which):
+            asked.append(len(which))
+            return x[which]
+
+    monkeypatch.setattr(codebook, "_CHUNK", 1 << 12)
+    centres, labels = cluster(Rows(), 2000)
+    assert max(asked) <= 256 * 32 and (centres[labels] - x).square().mean() < 0.1
+    again = cluster(x, 2000)
+    assert torch.equal(again[0], centres) and torch.equal(again[1], labels)
 
 
 def test_morton_order_keeps_neighbours_together():

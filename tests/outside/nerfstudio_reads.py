@@ -1,6 +1,7 @@
 """Runs in nerfstudio's environment, not in ours: tells as JSON what its code understands of our files. Imports nothing of handful.
 
 Requests, one JSON list a line:  ["transforms", FILE, METHOD, GRID]   cameras, and the rays of GRID x GRID pixels of each
+                                 ["blender", FOLDER, GRID]            the same of its transforms_train.json
                                  ["colmap", FOLDER]                   a COLMAP model, by the reader nerfstudio carries
 """
 
@@ -12,14 +13,24 @@ from pathlib import Path
 
 
 def transforms(file: Path, method: str, grid: int) -> dict:
-    import torch
     from nerfstudio.data.dataparsers.nerfstudio_dataparser import NerfstudioDataParserConfig
 
     center = "none" if method == "none" else "poses"
     config = NerfstudioDataParserConfig(
         data=file, eval_mode="all", orientation_method=method, center_method=center, auto_scale_poses=method != "none", downscale_factor=1
     )
-    out = config.setup().get_dataparser_outputs("train")
+    return told(config.setup().get_dataparser_outputs("train"), grid)
+
+
+def blender(folder: Path, grid: int) -> dict:
+    from nerfstudio.data.dataparsers.blender_dataparser import BlenderDataParserConfig
+
+    return told(BlenderDataParserConfig(data=folder).setup().get_dataparser_outputs("train"), grid)
+
+
+def told(out, grid: int) -> dict:
+    import torch
+
     cameras = out.cameras
     width, height = int(cameras.width[0]), int(cameras.height[0])
     x, y = torch.meshgrid((torch.arange(grid) + 0.5) / grid * width, (torch.arange(grid) + 0.5) / grid * height, indexing="xy")
@@ -63,7 +74,7 @@ def main() -> None:
     answers, sys.stdout = sys.stdout, sys.stderr  # the parser logs on standard output
     for line in sys.stdin:
         what, path, *rest = json.loads(line)
-        print(json.dumps(transforms(Path(path), *rest) if what == "transforms" else colmap(Path(path))), file=answers, flush=True)
+        print(json.dumps({"transforms": transforms, "blender": blender, "colmap": colmap}[what](Path(path), *rest)), file=answers, flush=True)
 
 
 if __name__ == "__main__":

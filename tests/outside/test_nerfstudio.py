@@ -38,7 +38,7 @@ FLIP = np.diag([1.0, -1.0, -1.0, 1.0])  # OpenGL's camera axes to OpenCV's
 
 @pytest.fixture(scope="module")
 def judge(tmp_path_factory: pytest.TempPathFactory):
-    """judge("transforms", file, method, grid) or judge("colmap", folder): what nerfstudio says."""
+    """judge("transforms", file, method, grid), judge("blender", folder, grid) or judge("colmap", folder): what nerfstudio says."""
     python = os.environ.get("HANDFUL_NERFSTUDIO_PYTHON")
     if not python:
         pytest.skip("needs nerfstudio: tests/outside/environment.sh makes its environment")
@@ -104,6 +104,15 @@ def same_poses(said: dict[str, Any], cameras: Cameras) -> None:
     assert np.abs(np.linalg.inv(theirs)[:, :3, 3] - cameras.centers.double().numpy()).max() < 5e-6 * extent
 
 
+def same_rays(said: dict[str, Any], cameras: Cameras) -> None:
+    """The ray it shoots through a pixel is the ray we render there."""
+    origins, directions = rays_in_our_world(said)
+    far = torch.tensor(origins[:, None] + 3.0 * directions)
+    for i in range(len(cameras)):
+        uv, z = cameras[i].to(dtype=torch.float64).project(far[i])
+        assert float(z.min()) > 0 and np.abs(uv[0].numpy() - np.array(said["pixels"])).max() < 1e-3
+
+
 @pytest.mark.parametrize("method", ["none", "up", "pca"])
 def test_it_reads_the_scene_folder(judge, folder: Path, method: str):
     said = judge("transforms", folder / "transforms.json", method, GRID)
@@ -114,12 +123,7 @@ def test_it_reads_the_scene_folder(judge, folder: Path, method: str):
     K = scene.cameras.K.double()
     assert np.abs(np.array(said["intrinsics"]) - torch.stack([K[:, 0, 0], K[:, 1, 1], K[:, 0, 2], K[:, 1, 2]], 1).numpy()).max() < 1e-5
     assert said["sizes"] == [[64, 48]] * 4 and not np.any(said["distortion"])
-    # the ray it shoots through a pixel is the ray we render there
-    origins, directions = rays_in_our_world(said)
-    far = torch.tensor(origins[:, None] + 3.0 * directions)
-    for i in range(4):
-        uv, z = scene.cameras[i].to(dtype=torch.float64).project(far[i])
-        assert float(z.min()) > 0 and np.abs(uv[0].numpy() - np.array(said["pixels"])).max() < 1e-3
+    same_rays(said, scene.cameras)
 
 
 def test_it_reads_an_export_with_intrinsics_of_their_own(judge, folder: Path, tmp_path: Path):
@@ -172,6 +176,19 @@ def test_it_reads_our_colmap_model(judge, folder: Path, tmp_path: Path):
             assert image["model"] == "PINHOLE" and image["size"] == [64, 48]
             assert np.abs(np.array(image["params"]) - [K[0, 0], K[1, 1], K[0, 2], K[1, 2]]).max() < 1e-6
         assert np.abs(np.array(said["points"])[:, :3] - scene.gaussians.means.double().numpy()).max() < 1e-6
+
+
+def test_its_blender_parser_reads_our_export(judge, folder: Path, tmp_path: Path):
+    """Every camera, the photos, the one focal length that the format has, and the rays."""
+    Export(scene=folder, out=tmp_path / "out", format="blender", quiet=True).run()
+    said = judge("blender", tmp_path / "out", GRID)
+    cameras = load_scene(folder).cameras
+    assert [Path(f).relative_to(tmp_path / "out").as_posix() for f in said["files"]] == [f"train/{name}" for name in PHOTOS]
+    same_poses(said, cameras)
+    K = cameras.K.double()
+    assert said["sizes"] == [[64, 48]] * 4
+    assert np.abs(np.array(said["intrinsics"]) - torch.stack([K[:, 0, 0], K[:, 1, 1], K[:, 0, 2], K[:, 1, 2]], 1).numpy()).max() < 1e-4
+    same_rays(said, cameras)
 
 
 def test_we_read_a_captured_one_as_it_does(judge, shared_data: Path):

@@ -136,7 +136,7 @@ class Stopping:
         return self.inner.render(*args, **options)
 
 
-@pytest.mark.parametrize("name", ["a.mp4", "frames"])
+@pytest.mark.parametrize("name", ["a.mp4", "a.gif", "frames"])
 def test_what_was_interrupted_goes_on_where_it_stopped(scene: SplatScene, tmp_path: Path, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(frame_sinks, "SEGMENT", 3)
     cameras = make_path("spiral", scene.cameras, 11, scene.gaussians.means)
@@ -152,11 +152,37 @@ def test_what_was_interrupted_goes_on_where_it_stopped(scene: SplatScene, tmp_pa
     assert (report.frames, report.drawn, counting.drawn) == (11, 4, 4)
     if name == "frames":
         assert {p.name: p.read_bytes() for p in out.iterdir()} == {p.name: p.read_bytes() for p in (tmp_path / "whole" / name).iterdir()}
+        return
+    assert [p.name for p in out.parent.iterdir()] == [name]
+    if name == "a.gif":
+        assert out.read_bytes() == (tmp_path / "whole" / name).read_bytes()
     else:
-        assert [p.name for p in out.parent.iterdir()] == [name]
         (whole, info), (pieces, info2) = decode(tmp_path / "whole" / name), decode(out)
         assert whole.shape == pieces.shape and np.abs(whole.astype(float) - pieces.astype(float)).mean() < 6  # key frames elsewhere; a frame off would be 18
         assert "12 fps" in info and "12 fps" in info2 and re.search("Duration: (.*?),", info)[1] == re.search("Duration: (.*?),", info2)[1]
+
+
+def test_a_gif_whose_making_was_cut_short_needs_no_frame_again(scene: SplatScene, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ctrl-C while ffmpeg puts it together, and a run that was killed half way: frames that are on the disk are not drawn again."""
+    cameras, out = make_path("spiral", scene.cameras, 5, scene.gaussians.means), tmp_path / "50%d" / "a.gif"
+
+    def interrupted(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(frame_sinks, "_run_ffmpeg", interrupted)
+        render_path(scene, cameras, out)
+    (waiting,) = out.parent.iterdir()
+    kept = tmp_path / "kept"
+    waiting.rename(kept)
+    report = render_path(scene, cameras, out)
+    assert report.drawn == 5 and [p.name for p in out.parent.iterdir()] == ["a.gif"]
+    whole = out.read_bytes()
+    out.unlink(), kept.rename(waiting)
+    (waiting / "frame_00003.png").unlink()  # as kill -9 leaves it: a gap, and what is half written
+    (waiting / ".frame_00003.png.00000000-1-00000000.partial").write_bytes(b"half")
+    assert render_path(scene, cameras, out).drawn == 2
+    assert out.read_bytes() == whole and [p.name for p in out.parent.iterdir()] == ["a.gif"]
 
 
 def test_another_job_begins_anew_and_clears_what_waited(scene: SplatScene, tmp_path: Path) -> None:

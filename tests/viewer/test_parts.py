@@ -314,6 +314,34 @@ def test_a_path_of_before_is_drawn_where_it_is(server: SceneServer, tmp_path: Pa
         np.testing.assert_allclose(again._path._drawn[-1].position, again.frame.apply(torch.tensor([[0.5, 0, -3.0]]))[0].numpy(), atol=1e-5)
 
 
+def test_keyframes_are_told_and_dragged_in_time(server: SceneServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What cannot be done yet is grey; the slider keeps its scale while it is dragged; the film begins at the first keyframe."""
+    panel = server._path
+    eyes = [camera((x, 0.0, -3.0)).to(dtype=torch.float64) for x in (0.0, 0.5, 1.0)]
+    assert panel._time.disabled and panel._play.disabled and all(control.disabled for control in panel._of_one)
+    for n, eye in enumerate(eyes):
+        monkeypatch.setattr(server, "camera_of", lambda client, eye=eye: eye)
+        panel.add_key(None)
+        assert panel._time.disabled == panel._play.disabled == (n == 0) and not any(control.disabled for control in panel._of_one)
+        assert panel._about.content.startswith(f"{n + 1} keyframe{'s' if n else '.'}")
+    assert (panel._time.value, panel._time.max) == (4.0, 10.0)
+    panel._time.value = 9.0
+    panel._retime()
+    assert [t for t, _ in panel._keys] == [0.0, 2.0, 9.0] and panel._time.max == 10.0
+    panel._choose("a visitor")
+    assert panel._time.max == 18.0
+    panel._which.value = panel._which.options[0]
+    panel._chosen()
+    panel._time.value = 5.0
+    panel._retime()
+    assert [t for t, _ in panel._keys] == [0.0, 2.0, 9.0] and panel._time.disabled
+    panel._remove()
+    assert [t for t, _ in panel._keys] == [0.0, 7.0] and torch.equal(panel._keys[0][1].centers, eyes[1].centers)
+    panel._remove()
+    panel._remove()
+    assert panel.path() is None and panel._about.content.startswith("Stand somewhere") and panel._play.disabled
+
+
 def test_a_path_that_cannot_be_read_is_told_on_the_page(tmp_path: Path) -> None:
     (tmp_path / "path.json").write_text("{")
     with SceneServer(port=18790, announce=None, keeper=FolderKeeper(tmp_path)) as s:
@@ -427,7 +455,7 @@ def test_a_path_is_retimed_in_all_its_ways(server: SceneServer) -> None:
     panel._remove()
     assert len(panel._keys) == 2 and panel._which.value == "2 at 4.0 s"
     panel._remove(), panel._remove()
-    assert panel.path() is None and panel._which.value == "-" and panel._about.content == "No keyframes."
+    assert panel.path() is None and panel._which.value == "-" and panel._about.content.startswith("Stand somewhere")
 
 
 def test_what_is_taken_along_is_what_is_shown(server: SceneServer, tmp_path: Path) -> None:

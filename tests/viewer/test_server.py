@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import http.client
-import io
 import signal
 import socket
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +22,8 @@ from handful.recon.sh import sh_dc_from_rgb
 from handful.viewer.server import SceneServer
 from handful.viewer.serving import free_port
 from handful.viewer.status import LiveInfo
-from PIL import Image
+
+from .pages import canvas, psnr, wait_for
 
 SIZE = (560, 400)
 UP = torch.tensor([0.0, 0.6, 0.8])  # no axis of the world is up
@@ -74,16 +74,6 @@ def scene() -> tuple[Gaussians, Cameras]:
 def server() -> Iterator[SceneServer]:
     with SceneServer(port=18400, announce=None) as s:
         yield s
-
-
-def wait_for(condition: Callable[[], Any], seconds: float = 60.0) -> Any:
-    end = time.monotonic() + seconds
-    while time.monotonic() < end:
-        value = condition()
-        if value:
-            return value
-        time.sleep(0.1)
-    raise AssertionError("waited in vain")
 
 
 # -- without a browser -----------------------------------------------------------------------------------------------------------
@@ -158,7 +148,7 @@ def test_training_is_not_held_up(server: SceneServer, scene: tuple[Gaussians, Ca
     began = time.perf_counter()
     assert not any(server.update_gaussians(snapshot, i) for i in range(2000))
     assert time.perf_counter() - began < 1.0 and len(calls) == 1
-    assert "step 1 of 100 · 20.0 dB" in server._status.content
+    assert "step 1 of 100 · 20.0 dB" in server._shell.status
 
 
 def test_what_is_sent_is_the_scene(server: SceneServer, scene: tuple[Gaussians, Cameras]) -> None:
@@ -171,7 +161,7 @@ def test_what_is_sent_is_the_scene(server: SceneServer, scene: tuple[Gaussians, 
     centers = buffer[:, :3].view(np.float32)
     assert np.abs(centers).max() < 10 and np.abs(centers).max() > 2, "the viewer's frame brings any scene to a common size"
     variance = np.ascontiguousarray(buffer[:, 4:7]).view(np.float16)[:, [0, 3, 5]]
-    scale = server._frame.scale if server._frame else 0
+    scale = server.frame.scale
     np.testing.assert_allclose(variance, (0.0006 * scale) ** 2, rtol=2e-3)
     rgba = np.ascontiguousarray(buffer[:, 7:8]).view(np.uint8)
     np.testing.assert_allclose(rgba[0], [230, 26, 26, 250], atol=1)
@@ -190,26 +180,11 @@ def test_nothing_at_all_is_shown_without_complaint(server: SceneServer, scene: t
 # -- in a browser ----------------------------------------------------------------------------------------------------------------
 
 
-def canvas(page: Any) -> torch.Tensor:
-    """What the canvas shows, (H, W, 3) in [0, 1], everything else on the page hidden."""
-    page.wait_for_selector("canvas[data-engine]", state="attached")  # three.js's, not the one for selections
-    page.evaluate(
-        """() => { const c = document.querySelector('canvas[data-engine]');
-        for (const e of document.querySelectorAll('body *')) e.style.opacity = e === c || e.contains(c) ? '' : 0; }"""
-    )
-    png = page.screenshot(timeout=120_000)
-    return torch.from_numpy(np.asarray(Image.open(io.BytesIO(png)).convert("RGB")).astype(np.float32) / 255)
-
-
 def visitor(server: SceneServer) -> Any:
     """The one browser, once it stands at the first photo."""
     client = wait_for(lambda: list(server._server.get_clients().values()))[0]
     wait_for(lambda: np.linalg.norm(client.camera.position - server.photos[0].position) < 1e-2)
     return client
-
-
-def psnr(a: torch.Tensor, b: torch.Tensor) -> float:
-    return float(-10 * torch.log10((a - b).square().mean()))
 
 
 @pytest.fixture
@@ -250,7 +225,7 @@ def test_a_click_on_a_photo_stands_there(server: SceneServer, scene: tuple[Gauss
     server.set_gaussians(gaussians)
     page.goto(server.url)
     client = visitor(server)
-    frame = server._frame
+    frame = server.frame
     assert frame is not None
     # step back behind the photos, further up
     eye = np.asarray(server.photos[0].position) * 1.8 + 2.0 * UP.numpy()
