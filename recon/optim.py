@@ -27,7 +27,7 @@ def _native_for(*tensors: Tensor | None):
 
 @functools.cache
 def _gsplat_adam() -> Callable[..., None] | None:
-    from .raster.cuda_gsplat import load_kernels
+    from .raster.cuda_kernels import load_kernels
 
     try:
         return load_kernels().adam

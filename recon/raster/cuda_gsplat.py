@@ -1,4 +1,4 @@
-"""gsplat's CUDA kernels behind the one interface (Ye et al. 2025, "gsplat: an open-source library for Gaussian splatting"). The only file that imports it.
+"""gsplat's CUDA kernels behind the one interface (Ye et al. 2025, "gsplat: an open-source library for Gaussian splatting").
 
 gsplat compiles its kernels when they are first used (minutes, once). Its gradients stop at the intrinsics; here they go on: a change of fx, fy, cx, cy is
 written as a linear map of the camera's frame, which gsplat does differentiate (`_intrinsics_as_motion`).
@@ -6,75 +6,25 @@ written as a linear map of the camera's frame, which gsplat does differentiate (
 
 from __future__ import annotations
 
-import logging
-from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Any
-
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
 from ..camera import Cameras
-from ..errors import BackendUnavailable
 from ..gaussians import Gaussians
 from ..se3 import matrix_from_quat
 from ..sh import sh_coefficients
 from .checks import check_inputs
 from .constants import COVARIANCE_BLUR, TILE_SIZE
+from .cuda_kernels import Kernels, load_kernels
 from .cuda_surfel import SURFEL_DEVIATIONS, render_surfels
 from .protocol import RasterCaps, RasterOptions, RenderAux, RenderOutput
 
-__all__ = ["GsplatRasterizer", "Kernels", "load_kernels", "make"]
+__all__ = ["GsplatRasterizer", "make"]
 
 LARGEST_LOG_SCALE = 20.0
 LARGEST_MEAN = 1e15
 FAR_PLANE = 1e30
-
-
-@dataclass(frozen=True)
-class Kernels:
-    """The functions of gsplat used, by its own signatures; tests put its pure-torch ones here and so run this file without a GPU."""
-
-    fully_fused_projection: Callable[..., Any]
-    spherical_harmonics: Callable[..., Any]
-    isect_tiles: Callable[..., Any]
-    isect_offset_encode: Callable[..., Any]
-    rasterize_to_pixels: Callable[..., Any]
-    rasterize_to_pixels_2dgs: Callable[..., Any]
-    adam: Callable[..., Any]
-
-
-def load_kernels() -> Kernels:
-    """Compiles (once) and loads gsplat. Raises BackendUnavailable saying what is missing."""
-    if not torch.cuda.is_available():
-        built = "this PyTorch was built without CUDA" if torch.version.cuda is None else "PyTorch finds no CUDA device"
-        raise BackendUnavailable(f"gsplat needs an NVIDIA GPU: {built}; the `cpu` and `reference` rasterizers need none.")
-    try:
-        import gsplat
-    except ImportError as e:
-        raise BackendUnavailable(f"gsplat cannot be imported ({e}); run `pip install gsplat`.") from e
-    logging.getLogger(__name__).info("loading gsplat's CUDA kernels (the first time they are compiled: some minutes)")
-    try:
-        from gsplat.cuda._backend import _C  # pyright: ignore[reportAttributeAccessIssue]
-        from gsplat.cuda._wrapper import adam
-    except Exception as e:  # a failed compilation surfaces as any of RuntimeError, OSError, ImportError
-        raise BackendUnavailable(
-            f"gsplat could not compile its CUDA kernels ({str(e).splitlines()[0] if str(e) else type(e).__name__})."
-        ) from e
-    if _C is None:
-        raise BackendUnavailable(
-            "gsplat found no CUDA toolkit to compile its kernels with; install nvcc of PyTorch's CUDA version and set CUDA_HOME."
-        )
-    return Kernels(
-        gsplat.fully_fused_projection,
-        gsplat.spherical_harmonics,
-        gsplat.isect_tiles,
-        gsplat.isect_offset_encode,
-        gsplat.rasterize_to_pixels,
-        gsplat.rasterize_to_pixels_2dgs,
-        adam,
-    )
 
 
 def _intrinsics_as_motion(K: Float[Tensor, "V 3 3"]) -> Float[Tensor, "V 3 3"]:
@@ -158,7 +108,7 @@ class GsplatRasterizer:
         g = gaussians if all_ok else _harmless(gaussians, ok)
         if options.surfels:
             views = Cameras(w2c, K, *size)
-            return render_surfels(self._k.isect_tiles, self._k.isect_offset_encode, self._k.rasterize_to_pixels_2dgs, g, ok, views, options)
+            return render_surfels(self._k, g, ok, views, options)
         R, t = w2c[:, :3, :3], w2c[:, :3, 3]
         opacity = g.opacities if options.opacity_scale is None else g.opacities * options.opacity_scale.float()
         opacity = opacity if all_ok else torch.where(ok, opacity, 0.0)

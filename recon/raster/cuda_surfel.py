@@ -7,9 +7,6 @@ numbers give its sum exactly; where a surfel is so oblique that it is not, the s
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
-
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
@@ -17,6 +14,7 @@ from torch import Tensor
 from ..camera import Cameras
 from ..gaussians import Gaussians
 from .constants import ALPHA_MIN, TILE_SIZE
+from .cuda_kernels import Kernels
 from .protocol import RasterOptions, RenderAux, RenderOutput
 from .reference_surfel import Surfels, project_surfels
 
@@ -30,29 +28,21 @@ SURFEL_DEVIATIONS = {
 }
 
 
-def render_surfels(
-    isect_tiles: Callable[..., Any],
-    isect_offset_encode: Callable[..., Any],
-    rasterize: Callable[..., Any],
-    g: Gaussians,
-    usable: Bool[Tensor, "N"],
-    cameras: Cameras,
-    options: RasterOptions,
-) -> RenderOutput:
+def render_surfels(kernels: Kernels, g: Gaussians, usable: Bool[Tensor, "N"], cameras: Cameras, options: RasterOptions) -> RenderOutput:
     """Draws every camera; `g` holds no poison, `usable` says which rows count."""
-    each = [_one(isect_tiles, isect_offset_encode, rasterize, g, usable, cameras[i], options) for i in range(len(cameras))]
+    each = [_one(kernels, g, usable, cameras[i], options) for i in range(len(cameras))]
     images = [torch.cat([one[k] for one in each]) for k in range(5)]
     means2d, radii = (torch.stack([one[k] for one in each]) for k in (5, 6))
     return RenderOutput(images[0], images[1], images[2], images[3], RenderAux(means2d, radii, radii > 0), images[4])
 
 
-def _one(isect_tiles, isect_offset_encode, rasterize, g: Gaussians, usable: Tensor, camera: Cameras, options: RasterOptions) -> tuple[Tensor, ...]:
+def _one(kernels: Kernels, g: Gaussians, usable: Tensor, camera: Cameras, options: RasterOptions) -> tuple[Tensor, ...]:
     size = (camera.width, camera.height)
     s = project_surfels(g, camera.cam_from_world[0], camera.K[0], options)
     seen, centre, half = _bounds(s, usable, size, options.near)
     tiles = [-(-n // TILE_SIZE) for n in size]
-    _, ids, flat = isect_tiles(centre[None], half.int()[None], s.depth.detach()[None], TILE_SIZE, *tiles)
-    offsets = isect_offset_encode(ids, 1, *tiles).reshape(1, tiles[1], tiles[0])
+    _, ids, flat = kernels.isect_tiles(centre[None], half.int()[None], s.depth.detach()[None], TILE_SIZE, *tiles)
+    offsets = kernels.isect_offset_encode(ids, 1, *tiles).reshape(1, tiles[1], tiles[0])
     opacity = torch.where(seen, s.opacity, 0.0)
     tilt = _tilt(s, camera.K[0])
     tilt = tilt * (STEEPEST / (tilt.detach().abs() * half).sum(-1, keepdim=True).clamp_min(STEEPEST))
@@ -60,7 +50,7 @@ def _one(isect_tiles, isect_offset_encode, rasterize, g: Gaussians, usable: Tens
     off = s.depth - middle
     columns = [s.rgb, (s.depth * (1 + (tilt * s.mean2d).sum(-1)))[:, None], -s.depth[:, None] * tilt, off[:, None], (off * off)[:, None]]
     clean = torch.where(seen[:, None], torch.cat(columns, -1), 0.0)
-    image, alpha, normal = rasterize(
+    image, alpha, normal = kernels.rasterize_to_pixels_2dgs(
         torch.where(seen[:, None], s.mean2d, 0.0)[None], torch.where(seen[:, None, None], s.pixel_from_uv, torch.eye(3).to(clean))[None], clean[None],
         opacity[None], torch.where(seen[:, None], s.normal, 0.0)[None], torch.zeros_like(s.mean2d)[None], *size, TILE_SIZE, offsets, flat,
     )[:3]  # fmt: skip

@@ -10,7 +10,8 @@ from unittest.mock import patch
 import pytest
 import torch
 from handful.recon.raster.constants import ALPHA_MIN, TRANSMITTANCE_MIN
-from handful.recon.raster.cuda_gsplat import GsplatRasterizer, Kernels
+from handful.recon.raster.cuda_gsplat import GsplatRasterizer
+from handful.recon.raster.cuda_kernels import Kernels
 from torch import Tensor
 
 
