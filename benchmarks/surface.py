@@ -1,7 +1,7 @@
 """How good is the mesh that a method gives from three photos?
 
     python -m handful.benchmarks.surface --data DIR -o FILE [--methods handful 3dgs] [--captures synthetic dtu room] [--seeds 0 1 2] [--steps N]
-                                         [--pictures FOLDER] [--references FOLDER] [--add]
+                                         [--pictures FOLDER] [--references FOLDER] [--device cpu] [--add]
     python -m handful.benchmarks.surface --table -o FILE           prints what is stored as Markdown, and runs nothing
 
 Any method by its name: photos with their given cameras become a scene as `handful reconstruct` makes it, the scene a mesh by `mesh_scene` with its defaults.
@@ -27,6 +27,7 @@ import statistics
 import sys
 import time
 from dataclasses import dataclass, replace
+from importlib.metadata import version
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -35,7 +36,7 @@ import tyro
 from ..data.atomic import write_json
 from ..data.files import read_json
 from ..data.mesh_open3d import need_open3d
-from ..pipelines.job import train_capture
+from ..pipelines.job import torch_device, train_capture
 from ..pipelines.mesh import mesh_scene
 from ..pipelines.methods import method_config
 from ..pipelines.methods.config import SplatConfig
@@ -66,6 +67,8 @@ class Args:
     """One run each."""
     steps: int | None = None
     """Optimisation steps (None: as the method says)."""
+    device: str = "auto"
+    """cpu, cuda or auto."""
     pictures: Path | None = None
     """Write a sheet per run here, to look at (PNG)."""
     references: Path | None = None
@@ -102,11 +105,11 @@ def settings(method: str, steps: int | None) -> SplatConfig:
     return config if steps is None else replace(config, optim=replace(config.optim, steps=steps))
 
 
-def measure(name: str, case: Case, method: str, seed: int, steps: int | None, pictures: Path | None) -> dict[str, Any]:
+def measure(args: Args, name: str, case: Case, method: str, seed: int) -> dict[str, Any]:
     """One run. A scene without a surface has no scores, and `error` says why."""
-    row: dict[str, Any] = {"capture": name, "method": method, "seed": seed, "steps": steps, "commit": commit()}
+    row: dict[str, Any] = {"capture": name, "method": method, "seed": seed, "steps": args.steps, "commit": commit()}
     began = time.perf_counter()
-    scene, _ = train_capture(case.train, settings(method, steps), seed)
+    scene, _ = train_capture(case.train, settings(method, args.steps), seed, torch_device(args.device))
     meshing = time.perf_counter()
     row |= {"gaussians": len(scene.gaussians), "reconstruct_s": round(meshing - began, 1)}
     try:
@@ -114,8 +117,8 @@ def measure(name: str, case: Case, method: str, seed: int, steps: int | None, pi
     except HandfulError as e:
         return row | {"error": str(e), "scores": {}}
     row |= {"mesh_s": round(time.perf_counter() - meshing, 1), "triangles": len(mesh)}
-    if pictures is not None:
-        write_sheet(pictures / f"{name}_{method}_seed{seed}.png", case.looks, scene, mesh)
+    if args.pictures is not None:
+        write_sheet(args.pictures / f"{name}_{method}_seed{seed}.png", case.looks, scene, mesh)
     return row | {"scores": {k: round(v, 5) if v == v else None for k, v in case.judge(scene, mesh).items()}}
 
 
@@ -146,12 +149,12 @@ def run(args: Args) -> dict[str, Any]:
     for name, case in chosen(args).items():
         for method in args.methods:
             for seed in args.seeds:
-                new = measure(name, case, method, seed, args.steps, args.pictures)
+                new = measure(args, name, case, method, seed)
                 same = ("capture", "method", "seed", "steps")
                 rows = [r for r in rows if any(r[k] != new[k] for k in same)] + [new]
                 if not args.quiet:
                     print(_line(new), flush=True)
-                result = {"version": VERSION, "machine": machine(), "versions": versions(), "summary": summary(rows), "rows": rows}
+                result = {"version": VERSION, "machine": machine(), "versions": versions() | {"open3d": version("open3d")}, "summary": summary(rows), "rows": rows}
                 write_json(args.out, result)
     return result
 

@@ -95,9 +95,11 @@ def _given(capture: Capture) -> Cameras:
 
 @dataclass(frozen=True)
 class SyntheticCase:
-    """Three photos of a made scene with their true cameras; the truth is its triangles."""
+    """Three photos of a made scene with their true cameras; the truth is its triangles, cut to `edge` median depths where what is seen ends."""
 
     demo: Demo
+    samples: int = SAMPLES
+    edge: float = EDGE
 
     @staticmethod
     def load(kind: str) -> SyntheticCase:
@@ -130,7 +132,7 @@ class SyntheticCase:
 
     @cached_property
     def seen(self) -> Surface:
-        return seen_part(self.truth, self.demo.photo_cameras, 100 * EDGE * self.unit)
+        return seen_part(self.truth, self.demo.photo_cameras, 100 * self.edge * self.unit)
 
     @cached_property
     def hits(self) -> tuple[Float[np.ndarray, "N 3"], Float[np.ndarray, "N 3"], Bool[np.ndarray, "N"]]:
@@ -144,7 +146,7 @@ class SyntheticCase:
     def judge(self, scene: SplatScene, mesh: Mesh) -> dict[str, float]:
         """Distances in percent of the median depth."""
         surface, cameras = Surface.of(mesh), self.demo.photo_cameras
-        samples, _ = area_samples(surface, SAMPLES, 0)
+        samples, _ = area_samples(surface, self.samples, 0)
         counts = seen_by(samples, cameras, self.truth, surface).any(0)
         to_truth = self.seen.rays.nearest(samples[counts])[0]
         points, normals, twice = self.hits

@@ -200,7 +200,7 @@ class Drawn:
 
 @pytest.fixture(scope="module")
 def case() -> SyntheticCase:
-    return SyntheticCase(demo_capture(width=96, height=72, kind="object", supersample=1))
+    return SyntheticCase(demo_capture(width=96, height=72, kind="object", supersample=1), 20_000, 0.01)
 
 
 def test_the_truth_scores_nothing_off(case: SyntheticCase) -> None:
