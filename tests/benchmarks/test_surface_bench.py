@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import torch
 from handful.benchmarks import surface
+from handful.benchmarks.surface_table import table
 from handful.recon.camera import Cameras
 from handful.recon.framing import look_at
 from handful.recon.mesh import Mesh
@@ -265,3 +266,7 @@ def test_the_table_has_means_and_spread(tmp_path: Path, capsys: pytest.CaptureFi
     line = next(x for x in capsys.readouterr().out.splitlines() if x.startswith("| tabletop"))
     assert line.startswith("| tabletop | `handful` | 1.50 ± 0.71 | 2.50 ± 0.71 | 2.00 ± 0.71 | 1.000 ± 0.707 | 12.5 ± 0.7 | 5 ± 0 | 60 ± 0 / 3 ± 0 |")
     assert surface.summary(rows[:1])[0]["chamfer"] == {"mean": 1.5, "std": None}
+
+def test_the_page_says_what_is_stored() -> None:
+    stored = json.loads((ROOT / "benchmarks/results/surface.json").read_text())
+    assert table(stored["summary"]) in (ROOT / "docs/meshes.md").read_text()
