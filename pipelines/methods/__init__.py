@@ -71,7 +71,7 @@ METHODS: dict[str, SplatConfig] = {  # docs/methods.md says what of each paper i
     # flat discs bound to the photos' depth, an atlas of charts that bends as a whole and keeps its structure: for meshes
     "matcha": SplatConfig(
         optim=replace(OptimConfig(), opacity_decay=1.0),
-        terms=replace(TermsConfig(), normals=0.05, distortion=1.0, opaque=0.1, structure=0.1),
+        terms=replace(TermsConfig(), normals=0.05, distortion=1.0, opaque=0.1, silhouette=0.1, structure=0.1),
         motion=MotionConfig(kind="charts"),
         surfels=True,
     ),

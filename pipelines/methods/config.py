@@ -102,7 +102,7 @@ class TermsConfig:
         ssim: share of D-SSIM in the photometric loss.
         smooth: edge-aware smoothness of rendered inverse depth.
         depth: agreement of rendered with stereo depth, by confidence; falls to depth_final of its weight.
-        opaque: pixels of the photos should be covered.
+        opaque: pixels of the photos should be covered. silhouette: where masks cut an object out, those beyond them should not.
         virtual: consistency between a photo and a render from a shifted camera; every virtual_every-th step from virtual_from on.
         virtual_shift: largest shift as a share of the distance to the nearest other photo.
         correlation: Pearson's correlation of rendered and prior depth at the photo; pseudo_correlation: at a camera between it and its neighbour.
@@ -120,6 +120,7 @@ class TermsConfig:
     depth: float = 0.3
     depth_final: float = 0.05
     opaque: float = 0.01
+    silhouette: float = 0.0
     virtual: float = 0.0
     virtual_every: int = 2
     virtual_from: float = 0.3

@@ -16,6 +16,7 @@ from handful.pipelines.methods.photos import Photos
 from handful.pipelines.methods.splat import SplatMethod, SplatRun
 from handful.pipelines.methods.surface import facing
 from handful.pipelines.methods.terms.flat_surface import depth_distortion, normal_agreement
+from handful.pipelines.methods.terms.silhouette import silhouette
 from handful.pipelines.methods.terms.structure import chart_structure
 from handful.pipelines.scene_folder import load_scene, write_scene_folder
 from handful.recon.camera import Cameras
@@ -148,6 +149,23 @@ def test_normals_and_distortion_of_a_plane_and_of_fog(run: SplatRun) -> None:
     fog = step_on(run.photos, replace(rendered(depth, normal=torch.tensor([0.0, 0, -1]).expand(h, w, 3)), distortion=(0.1 * depth[None]) ** 2))
     agree, apart = normal_agreement(fog, terms), depth_distortion(fog, terms)
     assert agree is not None and float(agree) == pytest.approx(1 - float(n[2]), abs=1e-3) and apart is not None and float(apart) == pytest.approx(0.1, rel=1e-2)
+
+
+def test_nothing_reaches_beyond_the_masks_of_an_object(run: SplatRun) -> None:
+    h, w = run.photos.images.shape[1:3]
+    mask = torch.zeros(3, h, w)
+    mask[:, : h // 2] = 1
+    terms = TermsConfig(silhouette=2.0)
+    out = rendered(torch.ones(h, w))
+    cut = replace(run.photos, masks=mask, cut_out=True)
+    loss = silhouette(step_on(cut, out), terms)
+    assert loss is not None and float(loss) == pytest.approx(2.0 * (1 - h // 2 / h))
+    padded = torch.ones(3, h, w)
+    padded[:, -4:] = 0  # no photo there: nothing is known of it
+    loss = silhouette(step_on(replace(cut, extents=padded), out), terms)
+    assert loss is not None and float(loss) == pytest.approx(2.0 * (h - h // 2 - 4) / h)
+    assert silhouette(step_on(replace(cut, cut_out=False), out), terms) is None  # a mask of padding alone
+    assert silhouette(step_on(replace(cut, masks=None), out), terms) is None
 
 
 def test_what_is_round_faces_the_nearest_camera() -> None:

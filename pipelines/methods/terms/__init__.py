@@ -14,6 +14,7 @@ from .opaque import opaque
 from .photometric import photometric
 from .protocol import StepContext as StepContext
 from .protocol import Term as Term
+from .silhouette import silhouette
 from .smoothness import smoothness
 from .structure import chart_structure
 from .uncertain_surface import uncertain_surface
@@ -22,5 +23,5 @@ from .virtual_view import virtual_view
 TERMS: tuple[Term, ...] = (
     photometric, smoothness, depth_agreement, opaque, virtual_view, depth_correlation, depth_ranking, depth_continuity,
     coherent_motion, flow_agreement, camera_prior, uncertain_surface, field_agreement,
-    depth_distortion, normal_agreement, chart_structure,
+    depth_distortion, normal_agreement, chart_structure, silhouette,
 )  # fmt: skip
