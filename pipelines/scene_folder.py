@@ -33,7 +33,6 @@ from ..recon.camera import Cameras
 from ..recon.edits import EditStep, apply_edits, scale_after
 from ..recon.errors import CaptureError, HandfulError
 from ..recon.gaussians import Gaussians
-from ..recon.raster.as_surfels import SurfelRasterizer
 from ..recon.raster.closer import CloserRasterizer
 from ..recon.raster.constants import NEAR_PLANE
 from ..recon.raster.registry import get_rasterizer
@@ -181,11 +180,9 @@ def load_scene(path: Path, rasterizer: str = "auto", device: torch.device | str 
     cameras = read_cameras(path / "transforms.json")
     gaussians = read_gaussians(path / "scene.ply").to(device)
     names, background = _names_and_background(config, path / "config.json")
-    draws = get_rasterizer(rasterizer, device)
-    method = config.get("settings", {})
-    if isinstance(method, dict) and method.get("surfels") is True:
-        draws = SurfelRasterizer(draws)
-    scene = SplatScene(gaussians, cameras, names, draws, background)
+    settings = config.get("settings")
+    surfels = isinstance(settings, dict) and settings.get("surfels") is True
+    scene = SplatScene(gaussians, cameras, names, get_rasterizer(rasterizer, device), background, surfels)
     if len(scene.names) != len(cameras):
         raise CaptureError(f"{path}: config.json names {len(scene.names)} photos but transforms.json has {len(cameras)}; restore the folder.")
     return SceneFolder(path, scene, metrics)

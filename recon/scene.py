@@ -28,18 +28,19 @@ class Scene(Protocol):
 
 @dataclass(frozen=True)
 class SplatScene:
-    """Gaussians with the rasterizer and the background they were optimised with."""
+    """Gaussians with the rasterizer, the background and the drawing (ellipsoids, or surfels) they were optimised with."""
 
     gaussians: Gaussians
     cameras: Cameras
     names: tuple[str, ...]
     rasterizer: Rasterizer
     background: tuple[float, float, float] = (0.0, 0.0, 0.0)
+    surfels: bool = False
 
     def render(self, cameras: Cameras, normal: bool = False) -> RenderOutput:
         """Draws without gradients, on the Gaussians' device."""
         import torch
 
         with torch.no_grad():
-            options = RasterOptions(background=self.background, normal=normal, camera_grads=False)
+            options = RasterOptions(background=self.background, normal=normal, surfels=self.surfels, camera_grads=False)
             return self.rasterizer.render(self.gaussians, cameras.to(self.gaussians.device), options)

@@ -22,6 +22,7 @@ from ..recon.edits import EditStep
 from ..recon.errors import HandfulError, ShapeError
 from ..recon.framing import Framing
 from ..recon.gaussians import Gaussians
+from ..recon.raster.as_surfels import SurfelRasterizer
 from ..recon.raster.closer import CloserRasterizer
 from ..recon.raster.protocol import Rasterizer
 from ..recon.raster.registry import get_rasterizer
@@ -97,6 +98,7 @@ class SceneServer:
         self._worker = NewestWins("handful-viewer")
         self._actions = ThreadPoolExecutor(1, "handful-actions")
         self._drawer: Rasterizer | None = None
+        self._surfels = False
         self._world = World()
         self._splats = SplatSender(self._server.scene)
         self._preview: Callable[[Gaussians], Gaussians] | None = None
@@ -202,6 +204,10 @@ class SceneServer:
         """The colour behind everything, sRGB in [0, 1]; a visitor can choose another."""
         self._look.set_background(rgb)
 
+    def set_surfels(self, surfels: bool) -> None:
+        """Whether Handful's own pictures draw flat discs, as the scene was optimised; the browser shows thin ellipsoids."""
+        self._surfels = surfels
+
     def set_status(self, text: str, done: float | None = None) -> None:
         """A line at the top of the page (Markdown), and a progress bar when `done` is a share in [0, 1]."""
         self._shell.tell(text, done)
@@ -266,7 +272,8 @@ class SceneServer:
     def rasterizer(self) -> Rasterizer:
         if self._drawer is None:
             self._drawer = get_rasterizer("auto", "cpu")
-        return CloserRasterizer(self._drawer, NEAR_SHARE * SCENE_DEPTH / self.frame.scale)
+        drawer = SurfelRasterizer(self._drawer) if self._surfels else self._drawer
+        return CloserRasterizer(drawer, NEAR_SHARE * SCENE_DEPTH / self.frame.scale)
 
     def camera_of(self, client: Any) -> Cameras | None:
         return camera_of(client, self.frame)

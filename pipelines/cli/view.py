@@ -72,6 +72,7 @@ class ViewCommand(CommonOptions):
                 server.set_edits(folder.edits())
                 server.set_photos(*photos_of(folder, self.photos), left_out=left_out(folder.metrics))
                 server.set_background(folder.scene.background)
+                server.set_surfels(folder.scene.surfels)
             server.set_gaussians(gaussians)
             warn_if_open(self.host, console)
             console.say("Ctrl-C ends it.")
@@ -154,6 +155,7 @@ class LiveView:
                 scene = work.run.snapshot()
                 self._server.set_edits(self._edits)
                 self._server.set_background(scene.background)
+                self._server.set_surfels(scene.surfels)
                 self._server.set_photos(scene.cameras, work.run.images, scene.names, left_out=self._left_out(work))
             info = LiveInfo(event.steps, event.psnr, event.seconds_left, loss=event.loss)
             run = work.run

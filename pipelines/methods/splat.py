@@ -17,7 +17,7 @@ from ...recon.camera import Cameras
 from ...recon.errors import CheckpointError
 from ...recon.gaussians import Gaussians
 from ...recon.metrics import psnr
-from ...recon.raster.as_surfels import SurfelRasterizer, flattened
+from ...recon.raster.as_surfels import flattened
 from ...recon.raster.protocol import RasterOptions, RenderOutput
 from ...recon.raster.registry import get_rasterizer
 from ...recon.scene import SplatScene
@@ -62,8 +62,6 @@ class SplatRun:
     def __init__(self, config: SplatConfig, start: Start, gaussians: Gaussians, max_seconds: float | None = None) -> None:
         self.config, self.device = config, start.device
         self.rasterizer = get_rasterizer(config.rasterizer, start.device)
-        if config.surfels:
-            self.rasterizer = SurfelRasterizer(self.rasterizer)
         self.names = start.init.capture.names
         self.photos = Photos.of(start)
         self.background = _background(self.photos, start.init.capture.white_background, config.background)
@@ -129,7 +127,7 @@ class SplatRun:
         gaussians = replace(gaussians, logit_opacities=torch.logit(opacity))
         if self.config.surfels:
             gaussians = flattened(gaussians)
-        return SplatScene(gaussians, cameras, self.names, self.rasterizer, self.background)
+        return SplatScene(gaussians, cameras, self.names, self.rasterizer, self.background, self.config.surfels)
 
     def state(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
         with self._lock:
@@ -179,7 +177,7 @@ class SplatRun:
         drop = self._dropout()
         keep = self._kept(len(field), drop) if drop > 0 else None
         normal = self.config.terms.surface > 0 or self.config.terms.normals > 0
-        options = RasterOptions(background=self.background, opacity_scale=keep, camera_grads=self.corrections.active, normal=normal)
+        options = RasterOptions(background=self.background, opacity_scale=keep, camera_grads=self.corrections.active, normal=normal, surfels=self.config.surfels)
         gaussians = field.gaussians()
 
         seen: list[Tensor] = []  # by each render: what only a camera between the photos shows learns, too
