@@ -16,8 +16,10 @@ __all__ = ["columns_of"]
 
 def columns_of(config: SplatConfig, photos: Photos) -> dict[str, Column]:
     columns: dict[str, Column] = {}
-    if config.motion.kind != "free":
+    if config.motion.kind == "decoder":
         columns[PIXEL] = Column(lambda g: bound_pixels(g.means, photos.cameras))
+    if config.motion.kind == "charts":
+        columns[PIXEL] = Column(lambda g: bound_pixels(g.means, photos.cameras, photos.completed, photos.extents))
     if config.optim.pace > 1:
         columns[PACE] = Column(lambda g: pace_of(trust(g.means, photos), config.optim.pace))
     if config.terms.surface > 0:

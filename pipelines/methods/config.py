@@ -239,6 +239,12 @@ def check_settings(config: SplatConfig) -> None:
             raise ConfigError(f"{name} must be from {least:g} to {most:g}, got {value:g}.")
     if not (config.seed.thickness > 0 and config.seed.tilt >= 1):
         raise ConfigError(f"seed.thickness must be more than 0 and seed.tilt at least 1, got {config.seed.thickness} and {config.seed.tilt}.")
+    if config.terms.distortion > 0 and not config.surfels:
+        raise ConfigError("terms.distortion is of surfels: set surfels=true, or terms.distortion to 0.")
+    if config.terms.structure > 0 and config.motion.kind != "charts":
+        raise ConfigError("terms.structure is of charts: set motion.kind=charts, or terms.structure to 0.")
+    if not config.motion.lr_charts > 0:
+        raise ConfigError(f"motion.lr_charts must be more than 0, got {config.motion.lr_charts}.")
     if not config.motion.reach > 0:
         raise ConfigError(f"motion.reach must be more than 0, got {config.motion.reach}.")
     if config.motion.kind != "free" and (config.refine.densify_pull > 0 or config.refine.unpool_gap > 0):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 import torch
 from jaxtyping import Float
@@ -12,6 +13,7 @@ from torch import Tensor
 
 from ...recon.camera import Cameras
 from ...recon.depth import DepthMap
+from ...recon.depth_fill import complete_depth
 from ...recon.matches import FlowField
 from ..protocol import Start
 
@@ -29,6 +31,7 @@ class Photos:
         guide: the depth that ranking and correlation compare with; `depth` itself unless the method names another prior.
         nearest: of each photo, the other that was taken nearest to it; neighbour: how far from it, world units. A single photo is its own, at 0.
         flow: from photo i to photo j, by (i, j); empty unless the method asks for it.
+        completed: dense z-depth of each photo: the measured, continued to where nothing was.
         scene_depth: median depth of the confident pixels: the unit that position steps are measured in.
     """
 
@@ -43,6 +46,11 @@ class Photos:
     neighbour: tuple[float, ...]
     scene_depth: float
     flow: Mapping[tuple[int, int], FlowField]
+
+    @cached_property
+    def completed(self) -> Float[Tensor, "V H W"]:
+        maps = zip(self.depth, self.images, strict=True)
+        return torch.stack([complete_depth(d.depth.cpu(), d.confidence.cpu(), image.cpu()) for d, image in maps]).to(self.images.device)
 
     @staticmethod
     def of(start: Start) -> Photos:

@@ -50,7 +50,7 @@ class SplatMethod:
     def seed(self, start: Start) -> Gaussians:
         gaussians = seed_gaussians(start.init.capture, start.depth, self.config.seed)
         cameras = start.init.capture.cameras
-        return facing(gaussians, cameras) if self.config.surfels and cameras is not None else gaussians
+        return flattened(facing(gaussians, cameras)) if self.config.surfels and cameras is not None else gaussians
 
     def start(self, start: Start, gaussians: Gaussians | None = None, max_seconds: float | None = None) -> SplatRun:
         return SplatRun(self.config, start, gaussians if gaussians is not None else self.seed(start), max_seconds)

@@ -43,7 +43,8 @@ def surface_discs(camera: Cameras, depth: Float[Tensor, "H W"], thickness: float
 def facing(gaussians: Gaussians, cameras: Cameras) -> Gaussians:
     """The same, but what is round and so has no direction of its own turns its third axis to the nearest camera: as a surfel, it would be a disc that faces anywhere."""
     s = gaussians.log_scales
-    round_ = (s.amax(1) - s.amin(1)) < 1e-3
+    unturned = (gaussians.quats_wxyz == torch.tensor([1.0, 0, 0, 0], device=s.device)).all(1)
+    round_ = unturned & ((s.amax(1) - s.amin(1)) < 1e-3)
     way = gaussians.means[round_][:, None] - cameras.centers.to(gaussians.means)
     ray = normalize(way[torch.arange(len(way)), way.norm(dim=-1).argmin(1)], dim=-1)
     quats = gaussians.quats_wxyz.clone()

@@ -6,7 +6,7 @@ says what a pair is; P grows with the splats' area, typically 2 to 3 N)::
     kept from forward to backward   V (68 N + 10 P + 8 W' H')     W', H' = W, H rounded up to whole tiles
     while projecting and sorting    16 N + 9 P + 4 threads (W' H' / 256)
     while going backward            65 P
-    outputs                         V (20 + 12 if normals + 4 if surfels) W H + 12 V N
+    outputs                         V (20 + 12 if normals or surfels + 4 if surfels) W H + 12 V N
     gradients                       (44 + 12 K + 8 V) N
 
 The second and third never stand at the same time, and only one camera at a time has them. Freed buffers up to 512 MiB are kept for the next step

@@ -260,7 +260,7 @@ class ReferenceRasterizer:
         background = torch.tensor(options.background, dtype=rgb.dtype, device=rgb.device)
         seen = alpha > 0
         depth = torch.where(seen, wz / torch.where(seen, alpha, 1), 0)
-        distortion = 2 * (alpha * wzz - wz * wz) if options.surfels else alpha
+        distortion = (2 * (alpha * wzz - wz * wz)).clamp_min(0) if options.surfels else alpha  # below 0 only by rounding
         return rgb + (1 - alpha)[..., None] * background, alpha, depth, normal, distortion
 
 

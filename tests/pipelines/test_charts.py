@@ -10,7 +10,7 @@ import torch
 from handful.pipelines.config import override
 from handful.pipelines.methods import method_config
 from handful.pipelines.methods.config import MotionConfig, TermsConfig
-from handful.pipelines.methods.motion.bound import PIXEL
+from handful.pipelines.methods.motion.bound import PIXEL, bound_pixels
 from handful.pipelines.methods.motion.charts import FINE, Charts
 from handful.pipelines.methods.photos import Photos
 from handful.pipelines.methods.splat import SplatMethod, SplatRun
@@ -60,7 +60,14 @@ def test_nothing_moves_at_first(run: SplatRun) -> None:
     torch.testing.assert_close(moved.means, stored["means"], atol=1e-5, rtol=1e-5)
     angle = (matrix_from_quat(moved.quats_wxyz)[..., 2] * matrix_from_quat(stored["quats_wxyz"])[..., 2]).sum(-1)
     assert float(angle.min()) > 1 - 1e-5
-    assert bool((field.rows[PIXEL] >= 0).any()) and bool((field.rows[PIXEL] < 0).any())  # what lies beside and behind is free
+    pixel = field.rows[PIXEL]
+    assert bool((pixel >= 0).any()) and bool((pixel < 0).any())
+    # what lies beside and behind is free, also on the ray of a pixel
+    on_rays = bound_pixels(stored["means"].detach(), run.photos.cameras)
+    z = run.photos.cameras.project(stored["means"].detach())[1].gather(0, (on_rays.clamp_min(0) // run.photos.completed[0].numel())[None])[0]
+    off = (z / run.photos.completed.reshape(-1)[on_rays.clamp_min(0)] - 1).abs()
+    behind = (on_rays >= 0) & (off > 0.02)
+    assert bool(behind.any()) and bool((pixel[behind] < 0).all()) and float(off[pixel >= 0].max()) < 0.011
 
 
 def test_a_surfel_turns_with_its_chart(small_start) -> None:
@@ -74,7 +81,7 @@ def test_a_surfel_turns_with_its_chart(small_start) -> None:
     charts.coarse = torch.nn.functional.avg_pool2d(change[:, None], FINE, ceil_mode=True)[:, 0]
     turned = matrix_from_quat(charts.turns())
     R = c.cam_from_world[:, None, None, :3, :3]
-    got = (R @ turned @ R.transpose(-1, -2) @ n)[:, 3:-3, 3:-3]
+    got = (R @ turned @ R.transpose(-1, -2) @ n)[:, :-1, :-1]
     assert float((got @ other).min()) > 0.999 and float(n @ other) < 0.97
 
 
@@ -106,15 +113,15 @@ def test_the_charts_gradient_by_finite_differences(run: SplatRun) -> None:
 
     loss().backward()
     for name, grid in charts.weights.items():
-        way = torch.randn(grid.shape, generator=rng)
         assert grid.grad is not None
+        way = grid.grad.sign()  # along itself: of a random way float32 would tell too little
         told, ends = float((grid.grad * way).sum()), []
         for s in (-1, 1):
             with torch.no_grad():
-                grid += s * 1e-2 * way
+                grid += s * 2e-3 * way
                 ends.append(loss().double())
-                grid -= s * 1e-2 * way
-        assert float(ends[1] - ends[0]) / 2e-2 == pytest.approx(told, rel=0.05, abs=2.0), name
+                grid -= s * 2e-3 * way
+        assert told > 100 and float(ends[1] - ends[0]) / 4e-3 == pytest.approx(told, rel=0.02), name
 
 
 def test_structure_is_free_where_nothing_bends_and_grows_with_the_bend(run: SplatRun) -> None:

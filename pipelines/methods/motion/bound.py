@@ -17,6 +17,7 @@ __all__ = ["PIXEL", "PixelMotion", "bound_pixels"]
 
 PIXEL = "pixel"  # the column that says which pixel a Gaussian belongs to
 ON_THE_RAY = 2e-3  # pixels from a pixel's centre that are rounding
+ON_THE_SURFACE = 0.01  # of the depth
 
 
 class PixelMotion(ABC):
@@ -57,9 +58,12 @@ class PixelMotion(ABC):
 
 
 @torch.no_grad()
-def bound_pixels(means: Float[Tensor, "N 3"], cameras: Cameras) -> Int[Tensor, "N"]:
+def bound_pixels(
+    means: Float[Tensor, "N 3"], cameras: Cameras, surface: Float[Tensor, "V H W"] | None = None, extents: Float[Tensor, "V H W"] | None = None
+) -> Int[Tensor, "N"]:
     """The pixel on whose ray each point lies, counted through all photos; -1 where it is on none. Seeding puts points exactly on the rays of their pixels, so
-    they are told by where they are, whatever was thinned and merged on the way."""
+    they are told by where they are, whatever was thinned and merged on the way. With `surface`, the depth of each pixel, what lies on the ray but not there (a layer behind an edge)
+    belongs to none, nor does what lies in the padding that `extents` leaves out."""
     uv, z = cameras.project(means)
     w, h = cameras.width, cameras.height
     cell = uv.floor()
@@ -68,4 +72,10 @@ def bound_pixels(means: Float[Tensor, "N 3"], cameras: Cameras) -> Int[Tensor, "
     off = torch.where(inside, off, torch.inf)
     least, photo = off.min(0)
     at = cell.gather(0, photo[None, :, None].expand(1, -1, 2))[0].nan_to_num(0).clamp(0, max(w, h)).long()
-    return torch.where(least < ON_THE_RAY, photo * (h * w) + at[:, 1] * w + at[:, 0], -1)
+    bound = least < ON_THE_RAY
+    if surface is not None:
+        there = surface[photo, at[:, 1].clamp_max(h - 1), at[:, 0].clamp_max(w - 1)]
+        bound &= (z.gather(0, photo[None])[0] - there).abs() < ON_THE_SURFACE * there
+    if extents is not None:
+        bound &= extents[photo, at[:, 1].clamp_max(h - 1), at[:, 0].clamp_max(w - 1)] > 0.5
+    return torch.where(bound, photo * (h * w) + at[:, 1] * w + at[:, 0], -1)

@@ -16,7 +16,6 @@ from torch import Tensor
 from torch.nn.functional import avg_pool2d, grid_sample, interpolate, normalize, pad
 
 from ....recon.camera import pixel_centers
-from ....recon.depth_fill import complete_depth
 from ....recon.gaussians import Gaussians
 from ....recon.optim import SparseAdam
 from ....recon.se3 import quat_multiply
@@ -40,11 +39,9 @@ class Charts(PixelMotion):
         super().__init__(photos.cameras)
         self.config, device = config, self.cameras.device
         v, h, w = self.residual.shape
-        maps = zip(photos.depth, photos.images, strict=True)
-        dense = torch.stack([complete_depth(d.depth.cpu(), d.confidence.cpu(), image.cpu()) for d, image in maps]).to(device)
-        inverse = 1 / dense.clamp_min(1e-9)
+        inverse = 1 / photos.completed.clamp_min(1e-9)
         half = avg_pool2d(inverse[:, None], FINE, ceil_mode=True)[:, 0].log()  # all that bends is measured in cells of so many pixels
-        self.slopes: Float[Tensor, "V h w 2"] = _slopes(_smooth(half)) / FINE  # of the log inverse depth, per pixel
+        self.slopes: Float[Tensor, "V h w 2"] = _smooth(_slopes(half)) / FINE  # of the log inverse depth, per pixel
         self.whole: Float[Tensor, "V h w"] = (_slopes(half).abs().amax(-1) < BROKEN * FINE).float()
         self.coarse: Float[Tensor, "V h w"] = torch.zeros_like(half)
         self.weights = {f"grid{cell}": torch.zeros(v, 1, LAYERS, -(-h // cell) + 1, -(-w // cell) + 1, device=device).requires_grad_() for cell in CELLS}
@@ -59,7 +56,8 @@ class Charts(PixelMotion):
     def decode(self) -> Float[Tensor, "V H W"]:
         parts = [grid_sample(grid, self._at, align_corners=True, padding_mode="border")[:, 0, 0] for grid in self.weights.values()]
         self.coarse = self.config.reach * torch.tanh(torch.stack(parts).sum(0) / self.config.reach)
-        return interpolate(self.coarse[:, None], self.residual.shape[1:], mode="bilinear")[:, 0]
+        _, h, w = self.residual.shape
+        return interpolate(self.coarse[:, None], scale_factor=FINE, mode="bilinear")[:, 0, :h, :w]
 
     def move(self, gaussians: Gaussians, rows: Mapping[str, Tensor], again: bool = False) -> Gaussians:
         moved = super().move(gaussians, rows, again)
@@ -70,7 +68,7 @@ class Charts(PixelMotion):
         hh, hw = self.coarse.shape[1:]
         at, photo = pixel.clamp_min(0) % (h * w), self.photo(pixel)
         cell = photo * hh * hw + at // w // FINE * hw + at % w // FINE
-        turn = self.turns().reshape(-1, 4)[cell]
+        turn = self.turns().reshape(-1, 4).gather(0, cell[:, None].expand(-1, 4))  # its gradient sums in a fixed order, unlike that of an index
         return replace(moved, quats_wxyz=torch.where((pixel >= 0)[:, None], quat_multiply(turn, gaussians.quats_wxyz), gaussians.quats_wxyz))
 
     def turns(self) -> Float[Tensor, "V h w 4"]:
@@ -84,7 +82,7 @@ class Charts(PixelMotion):
         """How far chart i has left its first shape, in cells: 1 - cosine between its normals and those at first, and the change of how the log inverse depth bends from pixel to
         pixel; and 1 where it is a surface at all."""
         r = self.coarse[i : i + 1]
-        turned = 1 - (self._first[i] * self._normals(_slopes(self.coarse) / FINE)[i]).sum(-1)
+        turned = 1 - (self._first[i] * self._normals(_slopes(r) / FINE, slice(i, i + 1))[0]).sum(-1)
         p = pad(r[None], (1, 1, 1, 1), mode="replicate")[0, 0]
         curved = (p[1:-1, 2:] + p[1:-1, :-2] + p[2:, 1:-1] + p[:-2, 1:-1] - 4 * p[1:-1, 1:-1]).abs() / FINE
         return turned, curved, self.whole[i]
@@ -105,11 +103,11 @@ class Charts(PixelMotion):
             t.copy_(tensors[f"weights.{name}"])
         self.adam.load_state_dict({k[5:]: t.to(self.residual.device) for k, t in tensors.items() if k.startswith("adam.")})
 
-    def _normals(self, bend: Float[Tensor, "V h w 2"]) -> Float[Tensor, "V h w 3"]:
+    def _normals(self, bend: Float[Tensor, "V h w 2"], photos: slice = slice(None)) -> Float[Tensor, "V h w 3"]:
         """Unit normals in the cameras' frames where the slopes have changed by `bend`. The inverse depth x of a plane is linear in the pixel: n ~ (fx x_u, fy x_v, x - u x_u - v x_v),
         here divided by x."""
-        g = self.slopes + bend
-        return normalize(torch.cat([self._focal * g, 1 - (self._ray * g).sum(-1, keepdim=True)], -1), dim=-1, eps=1e-12)
+        g = self.slopes[photos] + bend
+        return normalize(torch.cat([self._focal[photos] * g, 1 - (self._ray[photos] * g).sum(-1, keepdim=True)], -1), dim=-1, eps=1e-12)
 
 
 def _places(log_inverse: Float[Tensor, "V h w"]) -> Float[Tensor, "V 1 h w 3"]:
@@ -123,9 +121,9 @@ def _places(log_inverse: Float[Tensor, "V h w"]) -> Float[Tensor, "V 1 h w 3"]:
 
 def _slopes(maps: Float[Tensor, "V h w"]) -> Float[Tensor, "V h w 2"]:
     """Change per cell to the right and down, over both neighbours; at borders over one."""
-    p = pad(maps[:, None], (1, 1, 1, 1), mode="replicate")[:, 0]
-    return 0.5 * torch.stack([p[:, 1:-1, 2:] - p[:, 1:-1, :-2], p[:, 2:, 1:-1] - p[:, :-2, 1:-1]], -1)
+    right, down = torch.gradient(maps, dim=(2, 1))
+    return torch.stack([right, down], -1)
 
 
-def _smooth(maps: Float[Tensor, "V h w"]) -> Float[Tensor, "V h w"]:
-    return avg_pool2d(pad(maps[:, None], (1, 1, 1, 1), mode="replicate"), 3, 1)[:, 0]
+def _smooth(maps: Float[Tensor, "V h w C"]) -> Float[Tensor, "V h w C"]:
+    return avg_pool2d(maps.permute(0, 3, 1, 2), 3, 1, padding=1, count_include_pad=False).permute(0, 2, 3, 1)

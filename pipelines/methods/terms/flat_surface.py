@@ -20,7 +20,7 @@ def depth_distortion(context: StepContext, config: TermsConfig) -> Tensor | None
     if config.distortion <= 0 or distortion is None or context.progress < config.surface_from:
         return None
     depth = context.out.depth[0].detach()
-    spread = (distortion[0] / depth.clamp_min(1e-6) ** 2 + 1e-8).sqrt() - 1e-4
+    spread = (distortion[0].clamp_min(0) / depth.clamp_min(1e-6) ** 2 + 1e-8).sqrt() - 1e-4
     return config.distortion * _mean(spread, depth > 0, context.mask)
 
 

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from torch import Tensor
+from torch.nn.functional import avg_pool2d
 
 from ..config import TermsConfig
-from ..motion.charts import Charts
+from ..motion.charts import FINE, Charts
 from .protocol import StepContext
 
 BENDS = 10.0  # weight of the change of bend, relative inverse depth per pixel, against 1 - cosine of the normals
@@ -16,4 +17,6 @@ def chart_structure(context: StepContext, config: TermsConfig) -> Tensor | None:
     if config.structure <= 0 or not isinstance(charts, Charts):
         return None
     turned, curved, whole = charts.bends(context.index)
-    return config.structure * (whole * (turned + BENDS * curved)).mean()
+    if context.mask is not None:
+        whole = whole * (avg_pool2d(context.mask[None, None], FINE, ceil_mode=True)[0, 0] > 0.5)
+    return config.structure * (whole * (turned + BENDS * curved)).sum() / whole.sum().clamp_min(1)
