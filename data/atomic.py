@@ -68,12 +68,13 @@ def is_leftover(name: str) -> bool:
     return _PARTIAL.fullmatch(name) is not None
 
 
-def clear_leftovers(folder: Path, folders_too: bool = False) -> None:
+def clear_leftovers(folder: Path, folders_too: bool = False, folders_of: str | None = None) -> None:
     """Removes hidden temporaries in `folder` whose process is gone (another machine's: untouched for a day). What cannot be removed stays.
 
     Args:
         folders_too: folders as well; among them may be the only whole version of one that was being replaced, so this is for after
             the new one is in place.
+        folders_of: those beside this name only.
     """
     try:
         with os.scandir(folder) as entries:
@@ -84,7 +85,7 @@ def clear_leftovers(folder: Path, folders_too: bool = False) -> None:
                 continue
             if not entry.is_dir(follow_symlinks=False):
                 os.unlink(entry.path)
-            elif folders_too:
+            elif folders_too or (folders_of is not None and entry.name.startswith(f".{folders_of}.")):
                 shutil.rmtree(entry.path, ignore_errors=True)
     except OSError:
         return
