@@ -16,7 +16,7 @@ import time
 import uuid
 import zlib
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any
 
@@ -68,12 +68,13 @@ def is_leftover(name: str) -> bool:
     return _PARTIAL.fullmatch(name) is not None
 
 
-def clear_leftovers(folder: Path, folders_too: bool = False) -> None:
+def clear_leftovers(folder: Path, folders_too: bool = False, folders_of: str | None = None) -> None:
     """Removes hidden temporaries in `folder` whose process is gone (another machine's: untouched for a day). What cannot be removed stays.
 
     Args:
         folders_too: folders as well; among them may be the only whole version of one that was being replaced, so this is for after
             the new one is in place.
+        folders_of: those beside this name only.
     """
     try:
         with os.scandir(folder) as entries:
@@ -84,7 +85,7 @@ def clear_leftovers(folder: Path, folders_too: bool = False) -> None:
                 continue
             if not entry.is_dir(follow_symlinks=False):
                 os.unlink(entry.path)
-            elif folders_too:
+            elif folders_too or (folders_of is not None and entry.name.startswith(f".{folders_of}.")):
                 shutil.rmtree(entry.path, ignore_errors=True)
     except OSError:
         return
@@ -132,19 +133,26 @@ def atomic_file(path: str | Path, mode: str = "wb") -> Iterator[IO[Any]]:
 
 
 @contextmanager
-def atomic_folder(path: str | Path) -> Iterator[Path]:
-    """A new folder to fill; it takes the place of `path` (which may exist) when the block ends well, else it disappears."""
+def atomic_folder(path: str | Path, replace: bool = True) -> Iterator[Path]:
+    """A new folder to fill; it takes the place of `path` (which may exist) when the block ends well, else it disappears.
+
+    Args:
+        replace: whether what the folder `path` holds then goes; else it has to be empty.
+    """
     path = Path(path)
     partial, old = beside(path), beside(path, "old")
     with writing(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         _clear_once(path.parent)
-        if path.exists() and not path.is_dir():
-            raise FileExistsError(errno.EEXIST, "is a file", str(path))
+        _refuse_file(path)
         partial.mkdir()
         try:
             yield partial
-            if path.exists():
+            _refuse_file(path)  # one that came meanwhile
+            if not replace:
+                with suppress(FileNotFoundError):
+                    os.rmdir(path)
+            if replace and path.exists():
                 # two renames: between them nothing but the name is missing, both versions are whole
                 os.rename(path, old)
                 try:
@@ -160,8 +168,15 @@ def atomic_folder(path: str | Path) -> Iterator[Path]:
             shutil.rmtree(partial, ignore_errors=True)
 
 
+def _refuse_file(path: Path) -> None:
+    if path.exists() and not path.is_dir():
+        raise FileExistsError(errno.EEXIST, "is a file", str(path))
+
+
 def refuse_filled(path: Path) -> None:
-    """Raises ConfigError for a folder that holds anything."""
+    """Raises ConfigError for a folder that holds anything, HandfulError for a file."""
+    with writing(path):
+        _refuse_file(path)
     if path.is_dir() and any(path.iterdir()):
         raise ConfigError(f"The folder {path} is not empty, and nothing in it is replaced; name a new one.")
 
@@ -170,8 +185,9 @@ def refuse_filled(path: Path) -> None:
 def new_folder(path: str | Path) -> Iterator[Path]:
     """`atomic_folder` for a place that is new or empty, before the block and after it: what came there during a long copy stays."""
     path = Path(path)
+    path = path.resolve() if path.is_symlink() else path
     refuse_filled(path)
-    with atomic_folder(path) as folder:
+    with atomic_folder(path, replace=False) as folder:
         yield folder
         refuse_filled(path)
 
@@ -190,14 +206,15 @@ def ensure_folder(path: str | Path) -> Path:
     return path
 
 
-def ensure_place(path: str | Path) -> Path:
-    """Proves that the file `path` can be written, without touching what is there. Raises HandfulError in one sentence."""
+def ensure_place(path: str | Path, folder: bool = False) -> Path:
+    """Proves that the file (or the new `folder`) `path` can be written: touches nothing and makes nothing. Raises HandfulError in one sentence."""
     path = Path(path)
     with writing(path):
-        if path.is_dir():
+        if folder:
+            _refuse_file(path)
+        elif path.is_dir():
             raise IsADirectoryError(errno.EISDIR, "is a folder", str(path))
-        path.parent.mkdir(parents=True, exist_ok=True)
-        probe = beside(path)
+        probe = beside(next(p for p in path.absolute().parents if p.exists()) / path.absolute().name)
         try:
             probe.write_bytes(b"\0" * 4096)
         finally:

@@ -6,13 +6,14 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
+from typing import Any
 
 from ..recon.camera import Cameras
 from ..recon.errors import ConfigError
 from ..recon.gaussians import Gaussians
 from .atomic import ensure_place, refuse_filled
 from .splat_rows import Progress
-from .splats import SPLAT_FORMATS, splat_format_of, write_splats
+from .splats import SPLAT_FORMATS, check_splat_writer, splat_format_of, write_splats
 
 __all__ = ["CAMERA_FORMATS", "EXPORTERS", "ExportScene", "Exporter", "export_format", "export_scene"]
 
@@ -41,12 +42,14 @@ class Exporter:
         suffixes: endings of a path that mean this format.
         what: for the user, one line.
         cameras: whether it holds the cameras, in a folder unless the path has one of the endings.
+        check: "module:function" that raises BackendUnavailable where a package is missing.
     """
 
     writer: str
     suffixes: tuple[str, ...]
     what: str
     cameras: bool = True
+    check: str | None = None
 
 
 CAMERA_FORMATS: dict[str, Exporter] = {
@@ -55,7 +58,7 @@ CAMERA_FORMATS: dict[str, Exporter] = {
     "nerfstudio": Exporter("export_cameras:nerfstudio", (".json",), "folder with images/ and transforms.json, or that file alone"),
     "blender": Exporter("export_cameras:blender", (), "folder with train/ and transforms_train.json, as the NeRF synthetic scenes have it"),
     "points": Exporter("export_points:points", (), "the splats' centres with their colours as a .ply of points", cameras=False),
-    "las": Exporter("export_points:las", (".las", ".laz"), "the same for surveying and GIS programs", cameras=False),
+    "las": Exporter("export_points:las", (".las", ".laz"), "the same for surveying and GIS programs", cameras=False, check="export_points:_laspy"),
 }
 NO_CAMERAS = "This scene has no cameras with photo names, so only files of splats and points can be written."
 EXPORTERS: dict[str, str] = {name: f.what for name, f in (SPLAT_FORMATS | CAMERA_FORMATS).items()}
@@ -68,23 +71,29 @@ def export_format(path: str | Path, format: str | None = None, cameras: bool = T
     Args:
         cameras: whether there are any.
 
-    Raises ConfigError for a format or ending that is not known, cameras that are missing, or a folder that is not empty; HandfulError when the disk cannot
-    be written.
+    Raises ConfigError for a format or ending that is not known, cameras that are missing, an ending that is only read, or a folder that is not empty;
+    BackendUnavailable when a package is missing, HandfulError when the disk cannot be written.
     """
     path = Path(path)
     if format is None:
         format = splat_format_of(path) or next((name for name, e in CAMERA_FORMATS.items() if path.suffix.lower() in e.suffixes), None)
         if format is None:
-            endings = ", ".join(s for e in (SPLAT_FORMATS | CAMERA_FORMATS).values() for s in e.suffixes)
+            written = [s for f in SPLAT_FORMATS.values() for s in f.suffixes if s not in f.only_read]
+            endings = ", ".join([*written, *(s for e in CAMERA_FORMATS.values() for s in e.suffixes)])
             raise ConfigError(f"The ending of {path.name!r} names no format; use one of {endings}, or say --format {' | '.join(EXPORTERS)}.")
     if format not in EXPORTERS:
         raise ConfigError(f"There is no export format {format!r}; choose one of {', '.join(EXPORTERS)}.")
     with_cameras = format in CAMERA_FORMATS and CAMERA_FORMATS[format].cameras
     if with_cameras and not cameras:
         raise ConfigError(NO_CAMERAS)
+    if format in SPLAT_FORMATS:
+        check_splat_writer(path, format)
+    elif (check := CAMERA_FORMATS[format].check) is not None:
+        _named(check)()
     endings = (CAMERA_FORMATS[format] if with_cameras else SPLAT_FORMATS["sog"]).suffixes
     if (with_cameras or format == "sog") and path.suffix.lower() not in endings:
         refuse_filled(path)
+        ensure_place(path, folder=True)
     else:
         ensure_place(path)
     return format
@@ -110,7 +119,12 @@ def export_scene(
     if format in SPLAT_FORMATS:
         write_splats(path, gaussians, format, progress)
         return path
-    module, attr = CAMERA_FORMATS[format].writer.split(":")
-    write: Callable[[Path, ExportScene], None] = getattr(import_module(f".{module}", __package__), attr)
+    write: Callable[[Path, ExportScene], None] = _named(CAMERA_FORMATS[format].writer)
     write(path, ExportScene(gaussians, cameras, tuple(names), tuple(photos), tuple(masks)))
     return path
+
+
+def _named(what: str) -> Callable[..., Any]:
+    """The function that is called "module:function" here."""
+    module, attr = what.split(":")
+    return getattr(import_module(f".{module}", __package__), attr)

@@ -9,11 +9,11 @@ from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
 
-from ..recon.errors import CaptureError
+from ..recon.errors import CaptureError, ConfigError
 from ..recon.gaussians import Gaussians
 from .splat_rows import Progress
 
-__all__ = ["SPLAT_FORMATS", "SplatFormat", "is_splat_file", "read_splats", "splat_format_of", "write_splats"]
+__all__ = ["SPLAT_FORMATS", "SplatFormat", "check_splat_writer", "is_splat_file", "read_splats", "splat_format_of", "write_splats"]
 
 
 @dataclass(frozen=True)
@@ -26,6 +26,8 @@ class SplatFormat:
         writer: function(path, gaussians, progress) writes all or nothing.
         suffixes: endings of a path that mean this format.
         what: for the user, one line.
+        only_read: those of the suffixes that are not written.
+        check: function of the module that raises BackendUnavailable where a package is missing.
     """
 
     module: str
@@ -33,6 +35,8 @@ class SplatFormat:
     writer: str
     suffixes: tuple[str, ...]
     what: str
+    only_read: tuple[str, ...] = ()
+    check: str | None = None
 
 
 SPLAT_FORMATS: dict[str, SplatFormat] = {
@@ -42,7 +46,7 @@ SPLAT_FORMATS: dict[str, SplatFormat] = {
     "spz": SplatFormat("spz", "read_spz", "write_spz", (".spz",), "Niantic's, compressed to about a tenth of the ply"),
     "sog": SplatFormat("sog", "read_sog", "write_sog", (".sog",), "PlayCanvas' images in a zip (or, without the ending, in a folder), a tenth to a twentieth of the ply"),
     "glb": SplatFormat("glb", "read_glb", "write_glb", (".glb",), "glTF with KHR_gaussian_splatting; next to nothing is lost"),
-    "usd": SplatFormat("usd", "read_usd", "write_usd", (".usdc", ".usd", ".usda", ".usdz"), "OpenUSD's ParticleField3DGaussianSplat, by usd-core; next to nothing is lost"),
+    "usd": SplatFormat("usd", "read_usd", "write_usd", (".usdc", ".usd", ".usda", ".usdz"), "OpenUSD's ParticleField3DGaussianSplat, by usd-core; next to nothing is lost", (".usdz",), "_pxr"),
 }
 
 
@@ -73,6 +77,15 @@ def read_splats(path: str | Path, progress: Progress | None = None) -> Gaussians
 def write_splats(path: str | Path, gaussians: Gaussians, format: str, progress: Progress | None = None) -> None:
     """Writes in one of SPLAT_FORMATS, all or nothing. Raises HandfulError when the disk cannot be written."""
     _function(format, "writer")(path, gaussians, progress)
+
+
+def check_splat_writer(path: str | Path, format: str) -> None:
+    """Raises ConfigError for an ending that is only read, BackendUnavailable where a package is missing: to be asked before there is anything to write."""
+    f, ending = SPLAT_FORMATS[format], Path(path).suffix.lower()
+    if ending in f.only_read:
+        raise ConfigError(f"{Path(path).name}: a {ending} is read, but not written; write a {f.suffixes[0]}.")
+    if f.check is not None:
+        _function(format, "check")()
 
 
 def _function(format: str, kind: str) -> Callable:

@@ -96,13 +96,16 @@ def read_usd(path: str | Path, progress: Progress | None = None) -> Gaussians:
 
 @contextmanager
 def _ending(path: Path) -> Iterator[Path]:
-    """The file under a name with an ending that usd-core knows, since it goes by that; any other gets a link for as long."""
-    if path.suffix.lower() in (".usd", ".usda", ".usdc", ".usdz"):
-        yield path
-        return
+    """The file under a name whose ending says what is inside, since usd-core goes by that; where it does not, a link does for as long."""
     try:
         with path.open("rb") as f:
-            ending = ".usdz" if f.read(2) == b"PK" else ".usd"  # which stands for text and binary
+            head = f.read(8)
+        inside = next((e for magic, e in ((b"PK", ".usdz"), (b"PXR-USDC", ".usdc"), (b"#usda", ".usda")) if head.startswith(magic)), None)
+        endings = {None: (".usd", ".usda", ".usdc", ".usdz"), ".usdz": (".usdz",)}.get(inside, (inside, ".usd"))  # .usd stands for text and binary
+        if path.suffix.lower() in endings:
+            yield path
+            return
+        ending = inside or ".usd"
         with tempfile.TemporaryDirectory(prefix="handful-usd-") as folder:
             file = Path(folder) / f"scene{ending}"
             try:

@@ -7,7 +7,8 @@ import re
 import shutil
 import subprocess
 import tempfile
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import TracebackType
 from typing import IO, Protocol
@@ -17,10 +18,10 @@ import torch
 from jaxtyping import Float, UInt8
 from torch import Tensor
 
-from ..data.atomic import beside, clear_leftovers, ensure_folder, write_bytes, writing
+from ..data.atomic import beside, clear_leftovers, ensure_folder, write_bytes, write_text, writing
 from ..data.ffmpeg import ffmpeg_exe
 from ..data.image_io import encode_png
-from ..recon.errors import ConfigError, HandfulError
+from ..recon.errors import BackendUnavailable, ConfigError, HandfulError
 
 __all__ = ["FrameSink", "GifSink", "Mp4Sink", "PngSink", "open_sink"]
 
@@ -147,8 +148,9 @@ class _Ffmpeg:
             ffmpeg_exe(), "-y", "-loglevel", "error", "-nostdin",
             "-f", "rawvideo", "-pix_fmt", "rgb24", "-s", f"{width}x{height}", "-r", f"{fps:g}", "-i", "-", *options, str(file.absolute()),
         ]  # fmt: skip
-        # a session of its own: Ctrl-C in the terminal is ours to handle, ffmpeg ends its segment in peace
-        self._process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=self._messages, start_new_session=True)
+        with _starting(command[0]):
+            # a session of its own: Ctrl-C in the terminal is ours to handle, ffmpeg ends its segment in peace
+            self._process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=self._messages, start_new_session=True)
 
     def write(self, frame: Float[Tensor, "H W 3"]) -> None:
         assert self._process.stdin is not None
@@ -183,6 +185,14 @@ class _Ffmpeg:
         return _failure(self._out, self._messages.read())
 
 
+@contextmanager
+def _starting(program: str) -> Iterator[None]:
+    try:
+        yield
+    except OSError as e:
+        raise BackendUnavailable(f"Videos need ffmpeg, but {program} cannot be run ({e.strerror or e}).") from e
+
+
 def _failure(out: Path, messages: bytes) -> HandfulError:
     lines = [t for t in messages.decode("utf-8", "replace").splitlines() if t.strip()]
     if any("No space left" in t for t in lines):
@@ -193,15 +203,16 @@ def _failure(out: Path, messages: bytes) -> HandfulError:
 def _run_ffmpeg(out: Path, folder: Path, arguments: list[str]) -> None:
     """ffmpeg from files to a file, at work in `folder`, so that no name of it is taken for a pattern. `out` is the name that people know."""
     command = [ffmpeg_exe(), "-y", "-loglevel", "error", "-nostdin", *arguments]
-    done = subprocess.run(command, cwd=folder, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, start_new_session=True)
+    with _starting(command[0]):
+        done = subprocess.run(command, cwd=folder, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, start_new_session=True)
     if done.returncode != 0:
         raise _failure(out, done.stderr)
 
 
 class _FfmpegSink:
-    """What mp4 and GIF share: the size, and the partial file."""
+    """What mp4 and GIF share: the size, the partial file, and the folder where what is done waits."""
 
-    def __init__(self, out: Path, width: int, height: int, fps: float) -> None:
+    def __init__(self, out: Path, width: int, height: int, fps: float, job: str | None) -> None:
         if width < 2 or height < 2:
             raise ConfigError(f"A video of {width}x{height} pixels is too small.")
         if not 0.01 <= fps <= 1000:
@@ -209,14 +220,26 @@ class _FfmpegSink:
         self.out, self.fps, self.done = out, fps, 0
         self.width, self.height = width, height
         self._partial = beside(out)
+        self._job = job
 
-    def _prepare(self) -> None:
+    def _prepare(self, folder: Path | None = None) -> Path | None:
+        """Returns the job's folder, made, else `folder`. What cannot work is told before the first frame is rendered."""
+        ffmpeg_exe()
         with writing(self.out):
             self.out.parent.mkdir(parents=True, exist_ok=True)
             if self.out.is_dir():
                 raise IsADirectoryError(21, "is a folder", str(self.out))
-            clear_leftovers(self.out.parent)
-            self._partial.touch()  # a folder that cannot be written is told before the first frame is rendered
+            clear_leftovers(self.out.parent, folders_of=self.out.name)
+            self._partial.touch()
+        folder = _waiting(self.out, self._job) or folder
+        try:
+            return folder if folder is None else ensure_folder(folder)
+        except BaseException:
+            self._partial.unlink(missing_ok=True)
+            raise
+
+    def _waits(self, error: HandfulError, folder: Path) -> HandfulError:
+        return HandfulError(f"{error} The frames so far wait in {folder}; the same command goes on from them.")
 
 
 class GifSink(_FfmpegSink):
@@ -225,15 +248,12 @@ class GifSink(_FfmpegSink):
     options = ("-filter_complex", "split[a][b];[a]palettegen=stats_mode=single[p];[b][p]paletteuse=new=1", "-loop", "0", "-f", "gif")
 
     def __init__(self, out: Path, width: int, height: int, fps: float, job: str | None = None) -> None:
-        super().__init__(out, width, height, fps)
-        self._job = job
+        super().__init__(out, width, height, fps, job)
         self._folder = beside(out)
         self._count = 0
 
     def __enter__(self) -> GifSink:
-        self._prepare()
-        self._folder = _waiting(self.out, self._job) or self._folder
-        ensure_folder(self._folder)
+        self._folder = self._prepare(self._folder) or self._folder
         self._count = self.done = _frames_in(self._folder)
         return self
 
@@ -248,8 +268,10 @@ class GifSink(_FfmpegSink):
                 _run_ffmpeg(self.out, self._folder, ["-framerate", f"{self.fps:g}", "-i", FRAME, *self.options, str(self._partial.absolute())])
                 with writing(self.out):
                     self._partial.replace(self.out)
-        except KeyboardInterrupt:
+        except BaseException as e:  # all frames are there
             keep = self._job is not None
+            if keep and isinstance(e, HandfulError):
+                raise self._waits(e, self._folder) from e
             raise
         finally:
             self._partial.unlink(missing_ok=True)
@@ -261,24 +283,21 @@ class Mp4Sink(_FfmpegSink):
     """H.264, yuv420p, BT.709, index in front: what every browser and phone plays. With a `job`, it is written in segments that a later run goes on from."""
 
     def __init__(self, out: Path, width: int, height: int, fps: float = 30.0, quality: int = 18, job: str | None = None) -> None:
-        super().__init__(out, width, height, fps)
+        super().__init__(out, width, height, fps, job)
         self.width, self.height = width // 2 * 2, height // 2 * 2  # 4:2:0 shares colour between 2x2 pixels
         self.options = (
             "-an", "-vf", "scale=out_color_matrix=bt709:out_range=tv,format=yuv420p", "-c:v", "libx264", "-preset", "faster", "-crf", str(quality),
             "-bf", "0",  # frames that look ahead would leave gaps between segments
             "-colorspace", "bt709", "-color_primaries", "bt709", "-color_trc", "bt709", "-movflags", "+faststart", "-f", "mp4",
         )  # fmt: skip
-        self._job = job
         self._ffmpeg: _Ffmpeg | None = None
         self._folder: Path | None = None
         self._segments: list[Path] = []
         self._count = 0  # frames of the segment under way
 
     def __enter__(self) -> Mp4Sink:
-        self._prepare()
-        self._folder = _waiting(self.out, self._job)
+        self._folder = self._prepare()
         if self._folder is not None:
-            ensure_folder(self._folder)
             by_start = {int(m[1]): (p, int(m[2])) for p in self._folder.iterdir() if (m := re.fullmatch(r"(\d{6})-(\d{6})\.mp4", p.name))}
             while self.done in by_start:
                 segment, self.done = by_start[self.done]
@@ -303,7 +322,13 @@ class Mp4Sink(_FfmpegSink):
                 if self._ffmpeg is not None:
                     self._ffmpeg.kill()
             else:
-                self._finish()
+                try:
+                    self._finish()
+                except BaseException as e:
+                    keep = bool(self._segments)
+                    if keep and self._folder is not None and isinstance(e, HandfulError):
+                        raise self._waits(e, self._folder) from e
+                    raise
         finally:
             self._partial.unlink(missing_ok=True)
             if self._folder is not None and not keep:
@@ -326,16 +351,15 @@ class Mp4Sink(_FfmpegSink):
             self._ffmpeg.finish()
         elif self._folder is not None:
             self._close_segment(self._folder)
-            if len(self._segments) == 1:
-                self._segments[0].replace(self._partial)
-            else:
+            if len(self._segments) > 1:
                 self._join(self._folder)
+        whole = self._segments[0] if len(self._segments) == 1 else self._partial
         with writing(self.out):
-            self._partial.replace(self.out)
+            whole.replace(self.out)
 
     def _join(self, folder: Path) -> None:
         """The segments one after the other, as they are."""
-        (folder / "list.txt").write_text("".join(f"file '{segment.name}'\n" for segment in self._segments))
+        write_text(folder / "list.txt", "".join(f"file '{segment.name}'\n" for segment in self._segments))
         _run_ffmpeg(self.out, folder, [
             "-f", "concat", "-safe", "0", "-i", "list.txt", "-c", "copy", "-movflags", "+faststart", "-f", "mp4", str(self._partial.absolute()),
         ])  # fmt: skip

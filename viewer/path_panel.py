@@ -110,29 +110,32 @@ class PathPanel:
             self._refresh(len(self._keys) - 1)
 
     def _index(self) -> int | None:
+        """The chosen keyframe, None where it has gone. Events come from many threads: to be asked, as `_busy` is, under the lock."""
         value = self._which.value
-        return None if value == NONE else int(value.split(" ")[0]) - 1
+        i = None if value == NONE else int(value.split(" ")[0]) - 1
+        return None if i is None or i >= len(self._keys) else i
 
     def _replace(self, client: Any) -> None:
-        i, camera = self._index(), self._page.camera_of(client)
-        if i is not None and camera is not None:
-            with self._lock:
+        camera = self._page.camera_of(client)
+        with self._lock:
+            i = self._index()
+            if i is not None and camera is not None:
                 self._keys[i] = (self._keys[i][0], _as_large_as(camera, self._keys[0][1]))
                 self._refresh(i)
 
     def _remove(self) -> None:
-        i = self._index()
-        if i is not None:
-            with self._lock:
+        with self._lock:
+            i = self._index()
+            if i is not None:
                 del self._keys[i]
                 self._keys = [(t - self._keys[0][0], c) for t, c in self._keys]  # the film begins at the first
                 self._refresh(min(i, len(self._keys) - 1) if self._keys else None)
 
     def _retime(self) -> None:
-        i = self._index()
-        if not i or self._busy:  # none, or the first
-            return
         with self._lock:
+            i = self._index()
+            if not i or self._busy:  # none, or the first
+                return
             key = (float(self._time.value), self._keys[i][1])
             others = [k for j, k in enumerate(self._keys) if j != i]
             if any(abs(t - key[0]) < 0.05 for t, _ in others):
@@ -141,10 +144,10 @@ class PathPanel:
             self._refresh(self._keys.index(key), scale=False)  # a slider that is dragged must not change under the hand
 
     def _refov(self) -> None:
-        i = self._index()
-        if i is None or self._busy:
-            return
         with self._lock:
+            i = self._index()
+            if i is None or self._busy:
+                return
             time_, camera = self._keys[i]
             K = camera.K.clone()
             K[:, 0, 0] = K[:, 1, 1] = camera.height / 2 / math.tan(math.radians(self._fov.value) / 2)
@@ -152,10 +155,10 @@ class PathPanel:
             self._draw()
 
     def _respeed(self) -> None:
-        path = self.path()
-        if self._busy or path is None or path.seconds <= 0 or self._speed.value <= 0:
-            return
         with self._lock:
+            path = self.path()
+            if self._busy or path is None or path.seconds <= 0 or self._speed.value <= 0:
+                return
             factor = float(self._speed.value) / path.seconds
             self._keys = [(t * factor, c) for t, c in self._keys]
             self._refresh(self._index())
@@ -247,13 +250,16 @@ class PathPanel:
     # -- looking -------------------------------------------------------------------------------------------------
 
     def _go(self, client: Any) -> None:
-        i = self._index()
-        if i is not None:
-            self._page.move(client, self._keys[i][1])
+        with self._lock:
+            i = self._index()
+            camera = None if i is None else self._keys[i][1]
+        if camera is not None:
+            self._page.move(client, camera)
 
     def _look(self, client: Any) -> None:
-        path = self.path()
-        if path is not None and client is not None and not self._busy:
+        with self._lock:
+            path = None if self._busy else self.path()
+        if path is not None and client is not None:
             self._page.move(client, path.at(self._seconds(float(self._at.value), path)))
 
     def _seconds(self, at: float, path: CameraPath) -> Float[Tensor, "1"]:

@@ -166,6 +166,8 @@ class SceneServer:
             self._world.edit(steps)
             self._place()
         self._edit.refresh()
+        if self._splats.any:
+            self._send_splats()
 
     def update_gaussians(self, gaussians: Gaussians | Callable[[], Gaussians], step: int = 0, info: LiveInfo = LiveInfo()) -> bool:
         """To be called from a training loop after every step; costs nothing most of the time and never waits for a browser.

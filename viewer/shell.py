@@ -11,7 +11,7 @@ __all__ = ["Key", "Shell"]
 
 Key = tuple[str, str, Callable[[Any], None]]
 """(the key, what it does for people, what it does to the page of a browser)"""
-# viser opens its sheet for narrow screens at three fifths of the height, unfolded, and offers no way to fold it: a third leaves the scene to be seen
+# viser opens its sheet for narrow screens unfolded, three fifths high; a tap on its bar folds it, but Python cannot: a third leaves the scene to be seen
 NARROW = (
     "<style>@media (max-width: 36em) "
     "{ .mantine-Paper-root:has(.handful-narrow) { max-height: min(60%, max(33%, 12em)) !important; } }</style><span class='handful-narrow'></span>"

@@ -30,6 +30,7 @@ class World:
     def __init__(self) -> None:
         self._came: tuple[Gaussians | None, Cameras | None] = (None, None)
         self._rough = True  # placed without photos or without Gaussians: a guess, made again when they come
+        self._stale = False  # the world has moved, and is not yet placed anew
         self.gaussians: Gaussians | None = None
         self.cameras: Cameras | None = None
         self.steps: tuple[EditStep, ...] = ()
@@ -56,7 +57,7 @@ class World:
         self.steps = tuple(steps)
         self._apply()
         if carry is not None:
-            self.frame = None
+            self._stale = True  # until then the old frame is what the page is in
         return carry
 
     def place(self) -> bool:
@@ -66,10 +67,10 @@ class World:
             return False
         g = self.gaussians
         self.framing = frame_scene(self.cameras, None if g is None else g.means, None if g is None else g.opacities, up_after(self.steps))
-        moved = self.frame is None or self._rough
+        moved = self.frame is None or self._rough or self._stale
         if moved:
             self.frame = ViewFrame(SCENE_DEPTH / self.framing.depth, tuple(self.framing.focus.tolist()))
-        self._rough, self.up = g is None, self.framing.up
+        self._rough, self._stale, self.up = g is None, False, self.framing.up
         return moved
 
     def _place_without_photos(self) -> None:
@@ -79,7 +80,7 @@ class World:
             return
         center = placed.median(0).values
         extent = float((g.means - center).norm(dim=-1).nan_to_num(posinf=0).median()) or 1.0
-        self._rough, self.up = True, up_after(self.steps)
+        self._rough, self._stale, self.up = True, False, up_after(self.steps)
         self.frame = ViewFrame(SCENE_DEPTH / (3 * extent), tuple(center.tolist()))
 
     def _apply(self) -> None:

@@ -29,7 +29,7 @@ class RenderCommand(CommonOptions):
     The paths stay where photos were taken: `orbit` goes round what the photos look at (all the way only if they stand all
     around), `spiral` sways like a held camera, `between` flies through every photo, `ellipse` follows the ellipse that
     they span. A file is a path of your own (the viewer saves one as path.json in the scene's folder), or nerfstudio's
-    camera_path.json. Interrupted by Ctrl-C, the same command goes on where it stopped (a GIF begins anew).
+    camera_path.json. Interrupted by Ctrl-C, the same command goes on where it stopped.
 
     Examples:
       handful render out/ -o orbit.mp4

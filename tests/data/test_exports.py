@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 from handful.data import atomic
-from handful.data.export import export_scene
+from handful.data.export import export_format, export_scene
 from handful.data.ply import read_gaussians, read_points, write_gaussians
 from handful.data.protocol import LoadOptions
 from handful.data.registry import load_capture
@@ -109,16 +109,46 @@ def test_from_file_to_file(tmp_path: Path, scene, capsys):
 
 @pytest.mark.parametrize(
     ("out", "format", "words"),
-    [("b.xyz", None, "names no format"), ("b", "colmap", "no cameras"), ("full", "sog", "not empty"), ("a.ply/b.spz", None, "Cannot write")],
-)
+    [
+        ("b.xyz", None, "names no format"), ("b", "colmap", "no cameras"), ("full", "sog", "not empty"), ("a.ply/b.spz", None, "Cannot write"),
+        ("a.ply", "sog", "file of that name"), ("a.ply/b", "sog", "Cannot write"), ("b.usdz", None, "not written"), ("b.usdc", None, "usd-core"),
+        ("b.las", None, "laspy"),
+    ],
+)  # fmt: skip
 def test_what_cannot_be_written_is_told_before_a_large_file_is_read(tmp_path: Path, monkeypatch, out: str, format: str | None, words: str):
     (tmp_path / "full").mkdir()
     (tmp_path / "full" / "mine.txt").touch()
     write_gaussians(tmp_path / "a.ply", some_gaussians(3, 0))
+    for package in ("pxr", "laspy"):
+        monkeypatch.setitem(__import__("sys").modules, package, None)
     monkeypatch.setattr("handful.data.splats.read_splats", lambda *_: pytest.fail("read for nothing"))
     with pytest.raises(HandfulError, match=words):
         Export(scene=tmp_path / "a.ply", out=tmp_path / out, format=format, quiet=True).run()
     assert sorted(p.name for p in tmp_path.iterdir()) == ["a.ply", "full"]
+
+
+def test_nothing_is_made_for_a_scene_that_is_not_there(tmp_path: Path):
+    for out in ("new/b.ply", "new/er/b.sog"):
+        with pytest.raises(HandfulError, match="none"):
+            Export(scene=tmp_path / "none", out=tmp_path / out, quiet=True).run()
+    with pytest.raises(HandfulError) as e:
+        export_format(tmp_path / "b.xyz")
+    assert ".usdc" in str(e.value) and ".usdz" not in str(e.value)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_file_that_comes_while_a_folder_is_written_is_left_alone(tmp_path: Path):
+    for i, folder in enumerate((atomic.atomic_folder, atomic.new_folder)):
+        out = tmp_path / f"out{i}"
+        with pytest.raises(HandfulError, match="a file of that name"), folder(out) as new:
+            (new / "x").touch()
+            out.write_text("precious")
+        assert out.read_text() == "precious"
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "link").symlink_to(tmp_path / "empty")
+    with atomic.new_folder(tmp_path / "link") as new:
+        (new / "x").touch()
+    assert (tmp_path / "empty" / "x").is_file() and sorted(p.name for p in tmp_path.iterdir()) == ["empty", "link", "out0", "out1"]
 
 
 @pytest.mark.parametrize("format", ["colmap", "sog"])
@@ -128,8 +158,8 @@ def test_a_folder_that_fills_while_it_is_written_is_left_alone(tmp_path: Path, s
     out, real = tmp_path / "out", atomic.atomic_folder
 
     @contextmanager
-    def slow(path: Path) -> Iterator[Path]:
-        with real(path) as folder:
+    def slow(path: Path, replace: bool = True) -> Iterator[Path]:
+        with real(path, replace) as folder:
             out.mkdir()
             (out / "theirs.txt").write_text("precious")
             yield folder

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from handful.data import codebook, splat_rows
+from handful.data import codebook, sog, splat_rows
 from handful.data.codebook import cluster, levels, nearest_level
 from handful.data.glb import read_glb
 from handful.data.ply import read_gaussians
@@ -106,6 +106,7 @@ def same(a: Gaussians, b: Gaussians) -> bool:
 @pytest.mark.parametrize("format", FORMATS)
 def test_pieces_are_as_the_whole(tmp_path, monkeypatch, format):
     """More rows than a piece, and a rest: what is written and read piece by piece is what would be at once."""
+    monkeypatch.setattr(sog, "_PALETTE", 300)  # fewer than the rows: they are clustered, in storeys
     g = some_gaussians(1000, 2)
     whole, pieces = file_of(tmp_path, format), file_of(tmp_path / "again", format)
     pieces.parent.mkdir()
@@ -217,7 +218,7 @@ def test_usd_is_told_by_what_is_inside(tmp_path, ending):
     write_splats(made, g, "usd")
     if ending == ".usdz":
         assert pxr.UsdUtils.CreateNewUsdzPackage(str(made), str(tmp_path / "made.usdz"))
-    for name in ("found", "found.sog"):
+    for name in ("found", "found.sog", "found.usd", "found.usda", "found.USDC", "found.usdz"):
         found = (tmp_path / f"made{ending}").rename(tmp_path / name)
         assert is_splat_file(found)
         check(read_splats(found), g, "usd")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import subprocess
 from dataclasses import replace
@@ -16,7 +17,7 @@ from handful.pipelines.frame_sinks import Mp4Sink, open_sink
 from handful.pipelines.paths import make_path
 from handful.pipelines.video import nearest_photo, parse_what, picture, render_path
 from handful.recon.camera import Cameras
-from handful.recon.errors import ConfigError, HandfulError
+from handful.recon.errors import BackendUnavailable, ConfigError, HandfulError
 from handful.recon.framing import look_at
 from handful.recon.gaussians import Gaussians
 from handful.recon.raster.registry import get_rasterizer
@@ -185,15 +186,75 @@ def test_a_gif_whose_making_was_cut_short_needs_no_frame_again(scene: SplatScene
     assert out.read_bytes() == whole and [p.name for p in out.parent.iterdir()] == ["a.gif"]
 
 
-def test_another_job_begins_anew_and_clears_what_waited(scene: SplatScene, tmp_path: Path) -> None:
+@pytest.mark.parametrize("name", ["a.mp4", "a.gif"])
+def test_another_job_begins_anew_and_clears_what_waited(scene: SplatScene, tmp_path: Path, name: str) -> None:
     cameras = make_path("spiral", scene.cameras, 4, scene.gaussians.means)
-    out = tmp_path / "a.mp4"
+    out = tmp_path / name
     with pytest.raises(KeyboardInterrupt):
         render_path(replace(scene, rasterizer=Stopping(scene, 2)), cameras, out)
-    (tmp_path / ".a.mp4.mine.frames").mkdir()
+    (tmp_path / f".{name}.mine.frames").mkdir()
     other = replace(scene, gaussians=replace(scene.gaussians, means=scene.gaussians.means + 0.01))
     assert render_path(other, cameras, out).drawn == 4
-    assert sorted(p.name for p in tmp_path.iterdir()) == [".a.mp4.mine.frames", "a.mp4"]
+    assert sorted(p.name for p in tmp_path.iterdir()) == [f".{name}.mine.frames", name]
+
+
+@pytest.mark.parametrize("name", ["a.mp4", "a.gif"])
+def test_frames_wait_when_ffmpeg_fails_at_the_end(scene: SplatScene, tmp_path: Path, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(frame_sinks, "SEGMENT", 2)
+    cameras, out = make_path("spiral", scene.cameras, 4, scene.gaussians.means), tmp_path / "new" / name
+    fake = tmp_path / "ffmpeg"
+    fake.write_text(f"#!/bin/sh\ncase \"$*\" in *rawvideo*) exec {ffmpeg_exe()} \"$@\";; esac\necho 'No space left on device' >&2\nexit 1\n")
+    fake.chmod(0o755)
+    with monkeypatch.context() as patch, pytest.raises(HandfulError, match="disk is full.* wait in .*goes on from them"):
+        patch.setattr(frame_sinks, "ffmpeg_exe", lambda: str(fake))
+        render_path(scene, cameras, out)
+    assert [p.suffix for p in out.parent.iterdir()] == [".frames"]
+    assert render_path(scene, cameras, out).drawn == 0
+    assert [p.name for p in out.parent.iterdir()] == [name]
+
+
+@pytest.mark.parametrize("name", ["a.mp4", "a.gif"])
+def test_a_missing_ffmpeg_is_told_before_the_first_frame(tmp_path: Path, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    def missing() -> str:
+        raise BackendUnavailable("Videos need ffmpeg")
+
+    with monkeypatch.context() as patch, pytest.raises(BackendUnavailable):
+        patch.setattr(frame_sinks, "ffmpeg_exe", missing)
+        open_sink(tmp_path / name, 32, 32, 2, job="0" * 16).__enter__()
+    with monkeypatch.context() as patch, pytest.raises(BackendUnavailable, match="cannot be run"):
+        patch.setattr(frame_sinks, "ffmpeg_exe", lambda: str(tmp_path / "gone"))
+        with open_sink(tmp_path / name, 32, 32, 2) as sink:
+            sink.add(torch.zeros(32, 32, 3))
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_an_ffmpeg_named_from_here_is_found_from_anywhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "ffmpeg").write_text("#!/bin/sh\n")
+    (tmp_path / "ffmpeg").chmod(0o755)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("IMAGEIO_FFMPEG_EXE", "./ffmpeg")
+    ffmpeg_exe.cache_clear()
+    try:
+        assert Path(ffmpeg_exe()) == tmp_path / "ffmpeg"
+        monkeypatch.setenv("IMAGEIO_FFMPEG_EXE", "./none")
+        ffmpeg_exe.cache_clear()
+        with pytest.raises(BackendUnavailable, match="none is no program"):
+            ffmpeg_exe()
+    finally:
+        ffmpeg_exe.cache_clear()
+
+
+@pytest.mark.parametrize("name", ["a.mp4", "a.gif"])
+def test_what_cannot_begin_leaves_nothing(tmp_path: Path, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object) -> None:
+        raise HandfulError("the disk is full")
+
+    (tmp_path / f".{name}.00000000-1-00000000.partial").mkdir()  # of a run without a job that was killed a day ago
+    os.utime(tmp_path / f".{name}.00000000-1-00000000.partial", (0, 0))
+    monkeypatch.setattr(frame_sinks, "ensure_folder", full)
+    with pytest.raises(HandfulError, match="full"):
+        open_sink(tmp_path / name, 32, 32, 2, job="0" * 16).__enter__()
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_an_error_leaves_nothing_to_go_on_from(scene: SplatScene, tmp_path: Path) -> None:

@@ -371,6 +371,14 @@ def test_a_pack_that_comes_late_is_not_sent(server: SceneServer, monkeypatch: py
     assert server._splats.buffer.shape[0] == 3100
 
 
+def test_edits_that_are_told_are_shown_and_the_page_is_never_without_a_frame(server: SceneServer) -> None:
+    server.set_edits([DropFaint(0.5)])
+    assert server._splats.buffer.shape[0] == 3100
+    world, before = server._world, server.frame
+    assert world.edit([DropFaint(0.5), Move(scale=2.0)]) is not None and world.frame == before
+    assert world.place() and world.frame != before and not world.place()
+
+
 def test_photos_it_has_not_learned_from_vouch_for_nothing(server: SceneServer) -> None:
     cameras = together(camera((0.0, 0, -3)), camera((0.1, 0, -3)), camera((0.0, 0, 8.0), (0.0, 0, 3)))
     server.set_photos(cameras, torch.rand(3, 64, 64, 3), ["a", "b", "held"], [False, False, True])
@@ -456,6 +464,31 @@ def test_a_path_is_retimed_in_all_its_ways(server: SceneServer) -> None:
     assert len(panel._keys) == 2 and panel._which.value == "2 at 4.0 s"
     panel._remove(), panel._remove()
     assert panel.path() is None and panel._which.value == "-" and panel._about.content.startswith("Stand somewhere")
+
+
+def test_clicks_that_come_at_once_each_see_what_the_other_left(server: SceneServer) -> None:
+    panel: PathPanel = server._path
+    panel._keys = [(2 * x, camera((x, 0, -3)).to(dtype=torch.float64)) for x in (0.0, 0.5, 1.0)]
+    panel._refresh(2)
+    failed: list[BaseException] = []
+
+    def click() -> None:
+        try:
+            panel._remove()
+        except BaseException as e:
+            failed.append(e)
+
+    threads = [threading.Thread(target=click) for _ in range(2)]
+    with panel._lock:
+        for t in threads:
+            t.start()
+        time.sleep(0.1)
+    for t in threads:
+        t.join()
+    assert not failed and len(panel._keys) == 1
+    panel._keys = []  # the page still names a keyframe that has gone
+    panel._remove(), panel._refov(), panel._retime(), panel._go(None), panel._replace(None)
+    assert panel._keys == []
 
 
 def test_what_is_taken_along_is_what_is_shown(server: SceneServer, tmp_path: Path) -> None:
