@@ -108,6 +108,14 @@ def test_splats_without_a_finite_place_are_shown_without_complaint(server: Scene
     server.set_gaussians(Gaussians(torch.full((2, 3), torch.nan), torch.ones(2, 4), torch.zeros(2, 3), torch.zeros(2), torch.zeros(2, 1, 3)))
 
 
+def test_the_page_s_own_pictures_draw_surfels_as_surfels(server: SceneServer, scene: tuple[Gaussians, Cameras]) -> None:
+    gaussians, cameras = scene
+    server.set_gaussians(gaussians)
+    assert server.rasterizer().render(gaussians, cameras[0]).distortion is None
+    server.set_surfels(True)
+    assert server.rasterizer().render(gaussians, cameras[0]).distortion is not None
+
+
 def test_a_taken_port_moves_on_and_the_link_is_told(server: SceneServer, capsys: pytest.CaptureFixture[str]) -> None:
     with SceneServer(port=server.port) as second:
         assert second.port > server.port
