@@ -33,7 +33,7 @@ from ..recon.camera import Cameras
 from ..recon.edits import EditStep, apply_edits, scale_after
 from ..recon.errors import CaptureError, HandfulError
 from ..recon.gaussians import Gaussians
-from ..recon.raster.closer import CloserRasterizer
+from ..recon.raster.changed import closer
 from ..recon.raster.constants import NEAR_PLANE
 from ..recon.raster.registry import get_rasterizer
 from ..recon.scene import SplatScene
@@ -65,7 +65,7 @@ class SceneFolder:
         if not steps:
             return self
         gaussians, cameras = apply_edits(self.gaussians, self.cameras, steps)
-        rasterizer = CloserRasterizer(self.scene.rasterizer, NEAR_PLANE * scale_after(steps))
+        rasterizer = closer(self.scene.rasterizer, NEAR_PLANE * scale_after(steps))
         return replace(self, scene=replace(self.scene, gaussians=gaussians, cameras=cameras, rasterizer=rasterizer))
 
     @property

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -67,6 +68,12 @@ class Gaussians:
 
     def clone(self) -> Gaussians:
         return Gaussians(*(getattr(self, f.name).detach().clone() for f in fields(self)))
+
+    def flattened(self, thin: float = 0.01) -> Gaussians:
+        """The same surfels (flat Gaussians whose third axis is their normal) with that share of the shorter side as their thickness, so that a program that draws
+        ellipsoids shows nearly the same."""
+        sides = self.log_scales[:, :2]
+        return replace(self, log_scales=torch.cat([sides, sides.amin(1, keepdim=True) + math.log(thin)], 1))
 
     def validate(self) -> Gaussians:
         """Raises ShapeError unless the shapes fit together. Values may be anything: the rasterizers skip what is not finite."""

@@ -22,8 +22,7 @@ from ..recon.edits import EditStep
 from ..recon.errors import HandfulError, ShapeError
 from ..recon.framing import Framing
 from ..recon.gaussians import Gaussians
-from ..recon.raster.as_surfels import SurfelRasterizer
-from ..recon.raster.closer import CloserRasterizer
+from ..recon.raster.changed import closer, with_surfels
 from ..recon.raster.protocol import Rasterizer
 from ..recon.raster.registry import get_rasterizer
 from .edit_panel import EditPanel
@@ -274,8 +273,8 @@ class SceneServer:
     def rasterizer(self) -> Rasterizer:
         if self._drawer is None:
             self._drawer = get_rasterizer("auto", "cpu")
-        drawer = SurfelRasterizer(self._drawer) if self._surfels else self._drawer
-        return CloserRasterizer(drawer, NEAR_SHARE * SCENE_DEPTH / self.frame.scale)
+        drawer = with_surfels(self._drawer) if self._surfels else self._drawer
+        return closer(drawer, NEAR_SHARE * SCENE_DEPTH / self.frame.scale)
 
     def camera_of(self, client: Any) -> Cameras | None:
         return camera_of(client, self.frame)

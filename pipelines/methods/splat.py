@@ -17,7 +17,6 @@ from ...recon.camera import Cameras
 from ...recon.errors import CheckpointError
 from ...recon.gaussians import Gaussians
 from ...recon.metrics import psnr
-from ...recon.raster.as_surfels import flattened
 from ...recon.raster.protocol import RasterOptions, RenderOutput
 from ...recon.raster.registry import get_rasterizer
 from ...recon.scene import SplatScene
@@ -50,7 +49,7 @@ class SplatMethod:
     def seed(self, start: Start) -> Gaussians:
         gaussians = seed_gaussians(start.init.capture, start.depth, self.config.seed)
         cameras = start.init.capture.cameras
-        return flattened(facing(gaussians, cameras)) if self.config.surfels and cameras is not None else gaussians
+        return facing(gaussians, cameras).flattened() if self.config.surfels and cameras is not None else gaussians
 
     def start(self, start: Start, gaussians: Gaussians | None = None, max_seconds: float | None = None) -> SplatRun:
         return SplatRun(self.config, start, gaussians if gaussians is not None else self.seed(start), max_seconds)
@@ -126,7 +125,7 @@ class SplatRun:
         opacity = (torch.sigmoid(gaussians.logit_opacities) * keep).clamp(1e-6, 1 - 1e-6)
         gaussians = replace(gaussians, logit_opacities=torch.logit(opacity))
         if self.config.surfels:
-            gaussians = flattened(gaussians)
+            gaussians = gaussians.flattened()
         return SplatScene(gaussians, cameras, self.names, self.rasterizer, self.background, self.config.surfels)
 
     def state(self) -> tuple[dict[str, Tensor], dict[str, Any]]:

@@ -22,7 +22,7 @@ from handful.pipelines.scene_folder import load_scene, write_scene_folder
 from handful.recon.camera import Cameras
 from handful.recon.depth import DepthMap
 from handful.recon.gaussians import Gaussians
-from handful.recon.raster.as_surfels import SurfelRasterizer, flattened
+from handful.recon.raster.changed import with_surfels
 from handful.recon.raster.protocol import RasterOptions
 from handful.recon.raster.registry import get_rasterizer
 from handful.recon.se3 import matrix_from_quat, quat_from_matrix
@@ -227,5 +227,5 @@ def test_flattened_surfels_look_the_same_as_ellipsoids() -> None:
     w2c[:, 2, 3] = 4.0
     camera = Cameras(w2c, torch.tensor([[[90.0, 0, 48], [0, 90, 36], [0, 0, 1]]]), 96, 72)
     judge = get_rasterizer("reference")
-    surfels = SurfelRasterizer(judge).render(g, camera).color
-    assert float((judge.render(flattened(g), camera, RasterOptions()).color - surfels).abs().mean()) < 0.02
+    surfels = with_surfels(judge).render(g, camera).color
+    assert float((judge.render(g.flattened(), camera, RasterOptions()).color - surfels).abs().mean()) < 0.02

@@ -12,16 +12,18 @@ from torch import Tensor
 
 from ....recon.camera import Cameras
 from ....recon.gaussians import Gaussians
+from ....recon.optim import SparseAdam
 
 __all__ = ["PIXEL", "PixelMotion", "bound_pixels"]
 
 PIXEL = "pixel"  # the column that says which pixel a Gaussian belongs to
 ON_THE_RAY = 2e-3  # pixels from a pixel's centre that are rounding
 ON_THE_SURFACE = 0.01  # of the depth
+SLOWEST = 0.1  # of the learning rate, at the end of the run
 
 
 class PixelMotion(ABC):
-    """Moves each pixel's Gaussian along the pixel's ray, and its size with it. Rows need the column PIXEL.
+    """Moves each pixel's Gaussian along the pixel's ray, and its size with it, as its parameters say. Rows need the column PIXEL.
 
     Attributes:
         residual: natural logarithm of the factor on each pixel's inverse depth, of the last move.
@@ -30,6 +32,11 @@ class PixelMotion(ABC):
     def __init__(self, cameras: Cameras) -> None:
         self.cameras = cameras
         self.residual: Float[Tensor, "V H W"] = torch.zeros(len(cameras), cameras.height, cameras.width, device=cameras.device)
+
+    def learn(self, weights: dict[str, Tensor], lr: float) -> None:
+        """Makes these the parameters, with an optimiser of their own at rate `lr`, which falls to SLOWEST of it."""
+        self.weights, self.lr = {name: t.requires_grad_(True) for name, t in weights.items()}, lr
+        self.adam = SparseAdam(self.weights, lr)
 
     @abstractmethod
     def decode(self) -> Float[Tensor, "V H W"]:
@@ -52,6 +59,22 @@ class PixelMotion(ABC):
         depth = torch.full((self.residual.numel(),), torch.inf, device=z.device)
         depth.scatter_reduce_(0, pixel[pixel >= 0], z[pixel >= 0], "amin")
         return torch.where(torch.isfinite(depth), depth, 0.0).reshape(self.residual.shape) * torch.exp(-self.residual)
+
+    def step(self, progress: float) -> None:
+        self.adam.step(None)
+        self.adam.zero_grad()
+        for name in self.weights:
+            self.adam.set_lr(name, self.lr * SLOWEST**progress)
+
+    def state(self) -> dict[str, Tensor]:
+        tensors = {f"weights.{name}": t.detach().clone() for name, t in self.weights.items()}
+        return tensors | {f"adam.{k}": t.clone() for k, t in self.adam.state_dict().items()}
+
+    @torch.no_grad()
+    def restore(self, tensors: Mapping[str, Tensor]) -> None:
+        for name, t in self.weights.items():
+            t.copy_(tensors[f"weights.{name}"])
+        self.adam.load_state_dict({k[5:]: t.to(self.residual.device) for k, t in tensors.items() if k.startswith("adam.")})
 
     def photo(self, pixel: Int[Tensor, "N"]) -> Int[Tensor, "N"]:
         return pixel.clamp_min(0) // (self.cameras.height * self.cameras.width)

@@ -17,7 +17,6 @@ from torch.nn.functional import avg_pool2d, grid_sample, interpolate, normalize,
 
 from ....recon.camera import pixel_centers
 from ....recon.gaussians import Gaussians
-from ....recon.optim import SparseAdam
 from ....recon.se3 import quat_multiply
 from ..config import MotionConfig
 from ..photos import Photos
@@ -29,7 +28,6 @@ CELLS = (48, 24, 12)  # photo pixels per cell of the grids
 LAYERS = 6  # cells along the depth
 FINE = 2  # photo pixels per cell of the charts
 BROKEN = 0.03  # relative step of the inverse depth to the next pixel from which there is no surface to turn
-SLOWEST = 0.1  # of the learning rate, at the end of the run
 
 
 class Charts(PixelMotion):
@@ -44,8 +42,7 @@ class Charts(PixelMotion):
         self.slopes: Float[Tensor, "V h w 2"] = _smooth(_slopes(half)) / FINE  # of the log inverse depth, per pixel
         self.whole: Float[Tensor, "V h w"] = (_slopes(half).abs().amax(-1) < BROKEN * FINE).float()
         self.coarse: Float[Tensor, "V h w"] = torch.zeros_like(half)
-        self.weights = {f"grid{cell}": torch.zeros(v, 1, LAYERS, -(-h // cell) + 1, -(-w // cell) + 1, device=device).requires_grad_() for cell in CELLS}
-        self.adam = SparseAdam(self.weights, config.lr_charts)
+        self.learn({f"grid{cell}": torch.zeros(v, 1, LAYERS, -(-h // cell) + 1, -(-w // cell) + 1, device=device) for cell in CELLS}, config.lr_charts)
         self._at = _places(half)
         K = self.cameras.K[:, None, None]
         xy = pixel_centers(half.shape[2], half.shape[1], device) * FINE
@@ -86,22 +83,6 @@ class Charts(PixelMotion):
         p = pad(r[None], (1, 1, 1, 1), mode="replicate")[0, 0]
         curved = (p[1:-1, 2:] + p[1:-1, :-2] + p[2:, 1:-1] + p[:-2, 1:-1] - 4 * p[1:-1, 1:-1]).abs() / FINE
         return turned, curved, self.whole[i]
-
-    def step(self, progress: float) -> None:
-        self.adam.step(None)
-        self.adam.zero_grad()
-        for name in self.weights:
-            self.adam.set_lr(name, self.config.lr_charts * SLOWEST**progress)
-
-    def state(self) -> dict[str, Tensor]:
-        tensors = {f"weights.{name}": t.detach().clone() for name, t in self.weights.items()}
-        return tensors | {f"adam.{k}": t.clone() for k, t in self.adam.state_dict().items()}
-
-    @torch.no_grad()
-    def restore(self, tensors: Mapping[str, Tensor]) -> None:
-        for name, t in self.weights.items():
-            t.copy_(tensors[f"weights.{name}"])
-        self.adam.load_state_dict({k[5:]: t.to(self.residual.device) for k, t in tensors.items() if k.startswith("adam.")})
 
     def _normals(self, bend: Float[Tensor, "V h w 2"], photos: slice = slice(None)) -> Float[Tensor, "V h w 3"]:
         """Unit normals in the cameras' frames where the slopes have changed by `bend`. The inverse depth x of a plane is linear in the pixel: n ~ (fx x_u, fy x_v, x - u x_u - v x_v),

@@ -13,7 +13,6 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn.functional import conv2d, gelu, interpolate
 
-from ....recon.optim import SparseAdam
 from ..config import MotionConfig
 from ..photos import Photos
 from .bound import PixelMotion
@@ -21,7 +20,6 @@ from .bound import PixelMotion
 __all__ = ["Decoder"]
 
 COARSEST = 8  # photo pixels per noise pixel; doubled twice on the way to the head
-SLOWEST = 0.1  # of the learning rate, at the end of the run
 
 
 class Decoder(PixelMotion):
@@ -39,12 +37,10 @@ class Decoder(PixelMotion):
 
         self.noise = draw(1, v * c, -(-h // COARSEST), -(-w // COARSEST), deviation=1.0)
         deviation = (2 / (9 * c)) ** 0.5  # He et al. 2015
-        self.weights = {f"weight{i}": draw(v * c, c, 3, 3, deviation=deviation) for i in range(3)}
-        self.weights |= {f"bias{i}": torch.zeros(v * c, device=self.cameras.device) for i in range(3)}
-        self.weights |= {"head": torch.zeros(v, c, 1, 1, device=self.cameras.device)}  # nothing moves at first
-        for t in self.weights.values():
-            t.requires_grad_(True)
-        self.adam = SparseAdam(self.weights, config.lr)
+        weights = {f"weight{i}": draw(v * c, c, 3, 3, deviation=deviation) for i in range(3)}
+        weights |= {f"bias{i}": torch.zeros(v * c, device=self.cameras.device) for i in range(3)}
+        weights |= {"head": torch.zeros(v, c, 1, 1, device=self.cameras.device)}  # nothing moves at first
+        self.learn(weights, config.lr)
 
     def decode(self) -> Float[Tensor, "V H W"]:
         v, x = len(self.cameras), self.noise
@@ -55,19 +51,9 @@ class Decoder(PixelMotion):
         x = self.config.reach * torch.tanh(conv2d(x, self.weights["head"], groups=v) / self.config.reach)
         return interpolate(x, (self.cameras.height, self.cameras.width), mode="bilinear")[0]
 
-    def step(self, progress: float) -> None:
-        self.adam.step(None)
-        self.adam.zero_grad()
-        for name in self.weights:
-            self.adam.set_lr(name, self.config.lr * SLOWEST**progress)
-
     def state(self) -> dict[str, Tensor]:
-        tensors = {f"weights.{name}": t.detach().clone() for name, t in self.weights.items()} | {"noise": self.noise.clone()}
-        return tensors | {f"adam.{k}": t.clone() for k, t in self.adam.state_dict().items()}
+        return super().state() | {"noise": self.noise.clone()}
 
-    @torch.no_grad()
     def restore(self, tensors: Mapping[str, Tensor]) -> None:
-        for name, t in self.weights.items():
-            t.copy_(tensors[f"weights.{name}"])
+        super().restore(tensors)
         self.noise = tensors["noise"].to(self.noise.device)
-        self.adam.load_state_dict({k[5:]: t.to(self.noise.device) for k, t in tensors.items() if k.startswith("adam.")})
