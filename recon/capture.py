@@ -14,6 +14,7 @@ from .camera import Cameras
 from .depth import DepthMap
 from .errors import CaptureError
 from .points import PointCloud
+from .sweeps import Sweep
 
 __all__ = ["ArrayImage", "Capture", "ImageSource", "KeptImage", "Unplaced", "View"]
 
@@ -136,7 +137,8 @@ class Capture:
         views: the photos in stable (natural name) order.
         cameras: one per view in the same order, or None when nothing is known. Their frame and scale are the user's and are kept.
         unplaced: photos that were named but have no camera or could not be read, each with its reason.
-        points: points that came with the capture (COLMAP points, LiDAR); None when there are none.
+        points: points that came with the capture (COLMAP points); None when there are none.
+        sweeps: scans of a range sensor in the cameras' world, or in a world of their own where there are no cameras.
         depth: sensor depth per view, aligned with `views`; empty when there is none.
         white_background: the photos were composited on white (objects); renders use the same background.
         source: name of the adapter that made it.
@@ -148,6 +150,7 @@ class Capture:
     unplaced: tuple[Unplaced, ...] = ()
     points: PointCloud | None = None
     depth: tuple[DepthMap | None, ...] = ()
+    sweeps: tuple[Sweep, ...] = ()
     white_background: bool = False
     source: str = "memory"
     warnings: tuple[str, ...] = field(default_factory=tuple)
@@ -191,7 +194,7 @@ class Capture:
 
     def select(self, names: tuple[str, ...] | list[str]) -> Capture:
         """The sub-capture of the named views in the given order. Points that came with the capture are dropped:
-        they may have been made from views that are not selected (evaluation must not see them)."""
+        they may have been made from views that are not selected (evaluation must not see them). Scans stay: no photo made them."""
         index = {v.name: i for i, v in enumerate(self.views)}
         missing = [n for n in names if n not in index]
         if missing:
