@@ -15,11 +15,12 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from ..recon.camera import Cameras
+from ..recon.scan.labels import LABELS
 from ..recon.sweeps import Sweep
-from ._synth.solids import LABELS, Solids
+from ._synth.solids import Solids
 from ._synth.streets import PLACES
 
-__all__ = ["LABELS", "PATTERNS", "Pattern", "ScannedPlace", "SeenPlace", "make_place", "scan", "see"]
+__all__ = ["PATTERNS", "Pattern", "ScannedPlace", "SeenPlace", "make_place", "scan", "see"]
 
 SUN = (0.4, -0.55, 0.73)
 

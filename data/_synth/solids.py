@@ -8,10 +8,11 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-__all__ = ["BALL", "BOX", "CYLINDER", "Hit", "LABELS", "Solids", "solid"]
+from ...recon.scan.labels import LABELS
+
+__all__ = ["BALL", "BOX", "CYLINDER", "Hit", "Solids", "solid"]
 
 BOX, BALL, CYLINDER = 0, 1, 2
-LABELS = ("ground", "structure", "movable", "noise")  # what a return can come from; noise: leaves, and echoes of nothing
 CHUNK = 400_000  # rays times solids at a time
 
 

@@ -59,7 +59,8 @@ def _person(rng: Rng) -> list[Solids]:
 
 def _tree(rng: Rng) -> list[Solids]:
     trunk, crown = rng.uniform(1.2, 3.5), rng.uniform(1.0, 2.8)
-    parts = [solid(CYLINDER, (0, 0, trunk / 2 + 0.5), (rng.uniform(0.08, 0.3),) * 2 + (trunk / 2 + 0.5,), "structure", (0.3, 0.24, 0.18))]
+    thick = rng.uniform(0.08, 0.3)
+    parts = [solid(CYLINDER, (0, 0, trunk / 2 + 0.5), (thick, thick, trunk / 2 + 0.5), "structure", (0.3, 0.24, 0.18))]
     for _ in range(rng.integers(2, 5)):
         x, y, z = rng.uniform(-0.6, 0.6, 3) * crown
         green = (float(rng.uniform(0.1, 0.3)), float(rng.uniform(0.25, 0.45)), float(rng.uniform(0.08, 0.2)))
@@ -68,8 +69,8 @@ def _tree(rng: Rng) -> list[Solids]:
 
 
 def _pole(rng: Rng) -> list[Solids]:
-    tall = rng.uniform(2.2, 8)
-    parts = [solid(CYLINDER, (0, 0, tall / 2), (rng.uniform(0.04, 0.15),) * 2 + (tall / 2,), "structure", _color(rng, 0.45, 0.2, 0.03))]
+    tall, thick = rng.uniform(2.2, 8), rng.uniform(0.04, 0.15)
+    parts = [solid(CYLINDER, (0, 0, tall / 2), (thick, thick, tall / 2), "structure", _color(rng, 0.45, 0.2, 0.03))]
     if rng.random() < 0.5:
         parts.append(solid(BOX, (0, 0, tall - rng.uniform(0.3, 0.8)), (0.03, rng.uniform(0.25, 0.5), rng.uniform(0.2, 0.6)), "structure", _color(rng, 0.6, 0.3, 0.3)))
     return parts
@@ -150,9 +151,9 @@ def room(rng: Rng) -> Solids:
             continue
         color, yaw = _color(rng, 0.5, 0.35, 0.2), rng.uniform(0, 1.6)
         if kind == 0:  # a table
-            l, w, h = rng.uniform(0.3, 0.9), rng.uniform(0.3, 0.6), rng.uniform(0.4, 0.8)
-            top = [solid(BOX, (0, 0, h), (l, w, 0.02), "structure", color)]
-            legs = [solid(BOX, (sx * l * 0.9, sy * w * 0.9, h / 2), (0.03, 0.03, h / 2), "structure", color) for sx in (-1, 1) for sy in (-1, 1)]
+            long, w, h = rng.uniform(0.3, 0.9), rng.uniform(0.3, 0.6), rng.uniform(0.4, 0.8)
+            top = [solid(BOX, (0, 0, h), (long, w, 0.02), "structure", color)]
+            legs = [solid(BOX, (sx * long * 0.9, sy * w * 0.9, h / 2), (0.03, 0.03, h / 2), "structure", color) for sx in (-1, 1) for sy in (-1, 1)]
             out += _put(top + legs, yaw, x, y)
         elif kind == 1:  # a cupboard
             h = rng.uniform(0.3, 1.0)
