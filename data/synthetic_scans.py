@@ -104,7 +104,7 @@ def scan(
     noise: float = 0.015, reach: float = 80.0, lost: float = 0.05, stray: float = 0.001,
 ) -> ScannedPlace:  # fmt: skip
     """One scan with a scanner's faults: noise along the ray (metres), no return from beyond reach, from a share of all beams, from dark things far off and
-    from surfaces met at a glancing angle; a few stray echoes on nothing (label noise)."""
+    from surfaces met at a glancing angle; a few returns from between two surfaces, and stray echoes on nothing (label noise)."""
     torch_rng = torch.Generator().manual_seed(int(rng.integers(2**62)))
     R, center = world_from_sensor[:3, :3], world_from_sensor[:3, 3]
     directions = pattern.directions @ R.T
@@ -114,7 +114,10 @@ def scan(
     dark = (1 - place.rgb[found].mean(1)) * (hit.t / reach).clamp(0, 1)
     draw = torch.rand(3, len(directions), generator=torch_rng)
     kept = (hit.solid >= 0) & (hit.t < reach) & (draw[0] > lost) & (draw[1] > dark) & (glance > 0.01 + 0.04 * draw[2])
-    distance = hit.t + noise * torch.randn(len(directions), generator=torch_rng)
+    beside = hit.t.roll(1)  # a beam is as wide as the step to the next: at an edge some return from between
+    mixed = torch.isfinite(beside) & (torch.rand(len(directions), generator=torch_rng) < 0.1) & (pattern.ring == pattern.ring.roll(1))
+    met = torch.where(mixed, beside + (hit.t - beside) * torch.rand(len(directions), generator=torch_rng), hit.t)
+    distance = met + noise * torch.randn(len(directions), generator=torch_rng)
     label = place.label[found]
     strays = torch.rand(len(directions), generator=torch_rng) < stray
     distance = torch.where(strays, torch.rand(len(directions), generator=torch_rng) * hit.t.clamp_max(reach), distance)

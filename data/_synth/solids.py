@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, replace
 
 import torch
@@ -13,7 +14,7 @@ from ...recon.scan.labels import LABELS
 __all__ = ["BALL", "BOX", "CYLINDER", "Hit", "Solids", "solid"]
 
 BOX, BALL, CYLINDER = 0, 1, 2
-CHUNK = 400_000  # rays times solids at a time
+TOGETHER = 1024  # rays at a time
 
 
 @dataclass(frozen=True)
@@ -60,13 +61,34 @@ class Solids:
 
     def cast(self, origins: Float[Tensor, "R 3"], directions: Float[Tensor, "R 3"], rng: torch.Generator | None = None) -> Hit:
         """The first solid on each ray. `rng` decides what porous solids let through; None: they are dense."""
-        size = max(1, CHUNK // max(1, len(self)))
-        parts = [self._cast(o, d, rng) for o, d in zip(origins.split(size), directions.split(size), strict=True)]
-        return Hit(*(torch.cat([getattr(p, n) for p in parts]) for n in ("t", "solid", "normal")))
+        order = torch.atan2(directions[:, 1], directions[:, 0]).argsort()  # rays that go together meet few solids
+        back = order.argsort()
+        parts = [self._near(o, d, rng) for o, d in zip(origins[order].split(TOGETHER), directions[order].split(TOGETHER), strict=True)]
+        return Hit(*(torch.cat([getattr(p, n) for p in parts])[back] for n in ("t", "solid", "normal")))
+
+    def _near(self, origins: Tensor, directions: Tensor, rng: torch.Generator | None) -> Hit:
+        """Asks only the solids whose surrounding ball reaches into the cone around the rays."""
+        ways = torch.nn.functional.normalize(directions, dim=1)
+        axis = torch.nn.functional.normalize(ways.mean(0), dim=0)
+        spread = (ways @ axis).min().clamp(-1, 1).acos()
+        eye = origins.mean(0)
+        world = torch.linalg.inv(torch.cat([self.local, self.local.new_tensor([0, 0, 0, 1.0]).expand(len(self), 1, 4)], 1))
+        radius = world[:, :3, :3].norm(dim=1).norm(dim=1) + (origins - eye).norm(dim=1).max()
+        to = world[:, :3, 3] - eye
+        far = to.norm(dim=1).clamp_min(1e-9)
+        reach = torch.where(radius >= far, math.pi, (radius / far).clamp_max(1).asin())
+        found = ((to @ axis / far).clamp(-1, 1).acos() <= reach + spread + 1e-3).nonzero()[:, 0]
+        if not len(found):
+            n = len(directions)
+            return Hit(torch.full((n,), torch.inf), torch.full((n,), -1), torch.zeros(n, 3))
+        some = Solids(*(getattr(self, n)[found] for n in ("kind", "local", "label", "rgb", "porous")))
+        hit = some._cast(origins, directions, rng)
+        return replace(hit, solid=torch.where(hit.solid >= 0, found[hit.solid.clamp_min(0)], -1))
 
     def _cast(self, origins: Tensor, directions: Tensor, rng: torch.Generator | None) -> Hit:
-        o = torch.einsum("sij,rj->rsi", self.local[:, :, :3], origins) + self.local[:, :, 3]
-        d = torch.einsum("sij,rj->rsi", self.local[:, :, :3], directions)
+        turn = self.local[:, :, :3].reshape(-1, 3).T
+        o = (origins @ turn).view(len(origins), -1, 3) + self.local[:, :, 3]
+        d = (directions @ turn).view(len(origins), -1, 3)
         enter, leave = _spans(self.kind, o, d)
         inside = (enter <= 0) & (leave > 0)  # of a solid that the ray starts in, its far side is seen (a room is a box)
         t = torch.where(inside, leave, enter)

@@ -43,10 +43,40 @@ def _truck(rng: Rng) -> list[Solids]:
         load = solid(CYLINDER, (0, 0, (floor + top) / 2), ((top - floor) / 2, width, length), "movable", paint, pitch=math.pi / 2)
     else:
         load = solid(BOX, (0, 0, (floor + top) / 2), (length, width, (top - floor) / 2), "movable", paint)
+    extra = []
+    if rng.random() < 0.6:  # its open or ribbed back, its sides
+        for x, turn in ((-length, math.pi), (0.0, math.pi / 2), (0.0, -math.pi / 2)):
+            deep, color = rng.uniform(0.1, 1.2), _color(rng, 0.4, 0.35, 0.25)
+            half = width if x else length
+            rib = _frame(rng, half * rng.uniform(0.7, 1), (top - floor) / 2 * rng.uniform(0.5, 1), deep, color)
+            off = (x, 0.0) if x else (0.0, math.copysign(width, turn))
+            extra.append(Solids.together(rib).moved(turn, (*off, floor)))
     cab = solid(BOX, (length + 1.1, 0, 1.6), (0.95, width, rng.uniform(0.9, 1.3)), "movable", _color(rng, 0.4, 0.3, 0.3))
     chassis = solid(BOX, (0.5, 0, 0.75), (length + 1, width * 0.35, 0.15), "movable", (0.1, 0.1, 0.1))
     axles = [solid(CYLINDER, (x, 0, 0.5), (0.5, 0.5, width), "movable", (0.07, 0.07, 0.07), roll=math.pi / 2) for x in (-length * 0.7, -length * 0.4, length + 0.9)]
-    return [load, cab, chassis, *axles]
+    return [load, cab, chassis, *axles, *extra]
+
+
+def _frame(rng: Rng, wide: float, tall: float, deep: float, color: Color) -> list[Solids]:
+    """A grid of bars in the plane x = 0, in front of what lies `deep` behind: windows, racks, the back of a lorry, scaffolding."""
+    bar, parts = rng.uniform(0.04, 0.25), []
+    for y in np.linspace(-wide, wide, rng.integers(2, 5)):
+        parts.append(solid(BOX, (deep / 2, y, tall), (deep / 2, bar, tall), "structure", color))
+    for z in np.linspace(0, 2 * tall, rng.integers(2, 5)):
+        parts.append(solid(BOX, (deep / 2, 0, z), (deep / 2, wide, bar), "structure", color))
+    return parts
+
+
+def _clutter(rng: Rng, count: int, where: Callable[[], tuple[float, float, float]], largest: float) -> list[Solids]:
+    """Boxes, balls and cylinders of every size and turn: nothing in the world is as tidy as the rest of this file."""
+    parts = []
+    for _ in range(count):
+        half = np.exp(rng.uniform(math.log(0.04), math.log(largest), 3))
+        yaw, pitch, roll = rng.uniform(0, 6.3), rng.normal(0, 0.4) * (rng.random() < 0.4), rng.normal(0, 0.4) * (rng.random() < 0.4)
+        at = where()
+        if math.hypot(at[0], at[1]) > 1.2 + float(half.max()):
+            parts.append(solid(int(rng.integers(3)), at, (float(half[0]), float(half[1]), float(half[2])), "structure", _color(rng, 0.5, 0.4, 0.2), yaw, pitch, roll))
+    return parts
 
 
 def _person(rng: Rng) -> list[Solids]:
@@ -83,6 +113,10 @@ def _house(rng: Rng, wide: float) -> list[Solids]:
     for _ in range(rng.integers(0, 4)):  # bays, porches, balconies
         size = (rng.uniform(0.4, 1.6), rng.uniform(0.2, 1.0), rng.uniform(0.1, 1.4))
         parts.append(solid(BOX, (rng.uniform(-wide, wide) * 0.8, 0, rng.uniform(0.5, min(tall, 7))), size, "structure", _color(rng, 0.5, 0.3)))
+    for _ in range(rng.integers(0, 3)):
+        half = rng.uniform(0.5, min(wide, 4))
+        grid = Solids.together(_frame(rng, half, rng.uniform(0.4, 2.5), rng.uniform(0.1, 1.5), _color(rng, 0.5, 0.3)))
+        parts.append(grid.moved(-math.pi / 2, (rng.uniform(-wide + half, wide - half) if wide > half else 0.0, 0.0, rng.uniform(0, 3))))
     if rng.random() < 0.4:
         parts.append(solid(BOX, (0, deep, tall), (wide, deep * 0.72, deep * 0.72), "structure", _color(rng, 0.4, 0.2, 0.15), roll=math.pi / 4))
     return parts
@@ -134,6 +168,8 @@ def street(rng: Rng) -> Solids:
         if all(abs(x - a) > (9 if big else 5) or abs(y - b) > 2.3 for a, b in taken) and (abs(x) > (8 if big else 4.5) or abs(y) > 2.4):
             taken.append((x, y))
             out += _put(_truck(rng) if big else _car(rng), (0 if y < 0 else math.pi) + rng.normal(0, 0.06) + (rng.random() < 0.1) * 1.2, x, y)
+    near = lambda: (float(rng.normal(3, 14)), float(rng.normal(0, road + 3)), float(rng.exponential(0.7)))  # noqa: E731
+    out += _clutter(rng, int(rng.integers(5, 60)), near, 1.2)
     if rng.random() < 0.2:  # a bridge
         out.append(solid(BOX, (rng.uniform(8, 45), 0, rng.uniform(4.2, 7)), (rng.uniform(2, 6), 60, rng.uniform(0.3, 0.8)), "structure", _color(rng, 0.45, 0.15, 0.03), yaw=rng.normal(0, 0.2)))
     return Solids.together(out)
@@ -166,6 +202,11 @@ def room(rng: Rng) -> Solids:
         else:  # a chair or sofa
             w = rng.uniform(0.22, 0.8)
             out += _put([solid(BOX, (0, 0, 0.42), (w, 0.25, 0.06), "movable", color), solid(BOX, (0, 0.25, 0.65), (w, 0.04, 0.3), "movable", color)], yaw, x, y)
+    out += _clutter(rng, int(rng.integers(5, 40)), lambda: (float(rng.uniform(-a, a)), float(rng.uniform(-b, b)), float(rng.uniform(0, tall * 0.7))), 0.5)
+    for _ in range(rng.integers(0, 3)):
+        side = rng.choice([-1, 1])
+        grid = Solids.together(_frame(rng, rng.uniform(0.3, 1.2), rng.uniform(0.3, tall / 2 - 0.1), rng.uniform(0.1, 0.5), _color(rng)))
+        out.append(grid.moved(0.0 if side < 0 else math.pi, (side * a, rng.uniform(-b, b) * 0.7, rng.uniform(0, 0.6))))
     return Solids.together(out)
 
 

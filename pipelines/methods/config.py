@@ -197,6 +197,7 @@ class SplatConfig:
         background: behind everything, for captures that are not objects on white: the mean colour of what is far ("far"), or black.
         depth_prior, flow_prior: by name (`priors/registry.py`); flow is measured only where a part asks for it.
         fields: sets of Gaussians that learn from the same photos, one watching the other; the first becomes the scene.
+        scan: take depth from scans and depth sensors where the capture has them.
         surfels: draw flat discs that the rays meet instead of ellipsoids (2D Gaussians).
         guide_prior: depth that ranking, continuity and correlation compare with, possibly only up to scale and shift; None = that of depth_prior.
     """
@@ -213,6 +214,7 @@ class SplatConfig:
     motion: MotionConfig = field(default_factory=MotionConfig)
     fields: int = 1
     surfels: bool = False
+    scan: bool = True
     init: InitConfig = field(default_factory=InitConfig)
 
 

@@ -51,7 +51,7 @@ def discs(sweep: Sweep, k: int = 16) -> Gaussians:
     return splats_of(xyz, scales, quat_from_matrix(axes))
 
 
-def ring_interpolation(sweep: Sweep, joined: float = 1.0, slope: float = 0.0, size: float = 0.5) -> Gaussians:
+def ring_interpolation(sweep: Sweep, joined: float = 1.0, slope: float = 0.2, size: float = 0.5) -> Gaussians:
     """Rows of balls between neighbouring rings: each return is joined by a straight line to the return of the ring above at its azimuth, where their
     ranges differ by less than `joined` metres, and the line is filled at the spacing of the returns along the ring.
 
