@@ -15,6 +15,11 @@ __all__ = ["SCAN_FORMATS", "is_scan", "load_sweeps", "read_scan"]
 SCAN_FORMATS: dict[str, tuple[str, str]] = {
     ".pcd.bin": ("bin_files:read_nuscenes", "nuScenes: float32 rows of x, y, z, intensity, ring"),
     ".bin": ("bin_files:read_kitti", "KITTI: float32 rows of x, y, z, reflectance"),
+    ".ply": ("ply_points:read_ply", "PLY points: colour, intensity, confidence, viewpoints"),
+    ".pcd": ("pcd:read_pcd", "PCD of the Point Cloud Library, compressed or not"),
+    ".las": ("las:read_las", "surveys as LAS (needs laspy)"),
+    ".laz": ("las:read_las", "the same, compressed (needs laspy and lazrs)"),
+    ".e57": ("e57:read_e57", "survey stations as E57 (needs pye57)"),
     ".npz": ("npz_files:read_npz", "arrays named as the fields of Sweep, or KITTI in millimetres"),
     ".npy": ("npz_files:read_npy", "an array of rows x, y, z, intensity, ring"),
 }
