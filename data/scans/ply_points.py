@@ -1,6 +1,6 @@
 """Scans as PLY points, ascii or binary of either order, any of the types PLY has.
 
-The element `camera` that PCL writes (view_px.., x_axisx.. z_axisz) is the pose of the scanner; a cloud without it, and without a place
+The element `camera` that PCL writes (view_px.., x_axisx.. z_axisz) is the pose of the scanner, its points lie in the scanner's frame; a cloud without it, and without a place
 for each point (vp_x, vp_y, vp_z), was seen from nobody knows where. Normals are left aside.
 """
 
@@ -37,5 +37,5 @@ def _pose(ply: PlyFile) -> np.ndarray | None:
     row = next(ply.blocks("camera"))[0]
     values = np.array([float(row[k]) for k in _CAMERA])
     T = np.eye(4)
-    T[:3, 3], T[:3, :3] = values[:3], values[3:].reshape(3, 3).T  # x_axis.. are the sensor's axes
+    T[:3, 3], T[:3, :3] = values[:3], values[3:].reshape(3, 3)  # x_axisx.. are the first row (PCL, ply_io.h: orientationXaxisYCallback)
     return None if np.allclose(T, np.eye(4)) else T
