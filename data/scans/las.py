@@ -26,7 +26,7 @@ def read_las(file: Path, most: int = MOST_POINTS) -> ScanFile:
     Raises CaptureError for a broken file; BackendUnavailable where laspy, or for .laz lazrs, is missing.
     """
     laspy = laspy_module()
-    _refuse_foreign(file)
+    _refuse_lies(file)
     try:
         with laspy.open(file) as reader:
             count = int(reader.header.point_count)
@@ -53,7 +53,7 @@ def read_las(file: Path, most: int = MOST_POINTS) -> ScanFile:
         rgb = table.pop("rgb")
         table |= {"rgb": unit_colours(rgb)} if rgb.any() else {}  # all black: the format has colours, this file has none
     sweep, dropped = sweep_of(xyz, file.name, file, origin_known=False, columns=table)
-    notes = (f"{file} holds {count} points; every {step}th is taken.",) if step > 1 else ()
+    notes = (f"{file} holds {count} points; one in {step} is taken.",) if step > 1 else ()
     return ScanFile((sweep,), dropped + noise, notes)
 
 
@@ -71,14 +71,26 @@ def _columns(piece: Any, which: slice) -> tuple[dict[str, np.ndarray], np.ndarra
     return out, kept
 
 
-def _refuse_foreign(file: Path) -> None:
+def _refuse_lies(file: Path) -> None:
+    """What the header counts must fit into the file: laspy reads as many records as it is told, if there were billions."""
     try:
         with file.open("rb") as f:
-            magic = f.read(4)
+            head = f.read(375)
+            size = os.fstat(f.fileno()).st_size
     except OSError as e:
         raise CaptureError(f"{file} cannot be read ({e.strerror or e}).") from e
-    if magic != b"LASF":
+    if head[:4] != b"LASF" or len(head) < 227:
         raise CaptureError(f"{file} is no LAS file; get it again.")
+
+    def number(at: int, count: int) -> int:
+        return int.from_bytes(head[at : at + count], "little")
+
+    # LAS 1.4, table 3: size of the header, start of the points, number of variable length records (54 bytes and more each)
+    needed = max(number(94, 2) + 54 * number(100, 4), number(96, 4))
+    if head[25] >= 4 and len(head) >= 247:
+        needed = max(needed, number(235, 8) + 60 * number(243, 4) if number(243, 4) else 0)  # the extended ones at the end
+    if needed > size:
+        raise CaptureError(f"{file} is shorter than its header says (truncated?); get it again.")
 
 
 def _refuse_short(file: Path, header: Any) -> None:
