@@ -14,6 +14,7 @@ from .registry import read_scan
 __all__ = ["scans_beside", "with_scans_beside"]
 
 FOLDERS = ("lidar", "scans")
+DESCRIBES = frozenset(".json .npy .npz .txt".split())  # files that stand for their folder; a video or an archive stands for itself
 # bare rows (.bin, .npy) say too little to be picked up unasked: they may be poses, or COLMAP's own files
 SUFFIXES = frozenset(".ply .pcd .las .laz .e57 .npz".split())
 
@@ -24,6 +25,8 @@ def scans_beside(path: Path) -> list[Path]:
     Args:
         path: what the capture was loaded from: its folder, or a file or folder inside that describes it (transforms.json, sparse/0).
     """
+    if path.is_file() and path.suffix.lower() not in DESCRIBES:
+        return []
     root = path if path.is_dir() else path.parent
     if root.name == "0":
         root = root.parent

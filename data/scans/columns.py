@@ -44,7 +44,7 @@ def sweep_columns(table: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
     if origin is not None:
         out["origins"] = np.stack([plain[k].astype(np.float64) for k in origin], axis=1)
     for field, names in _ONE.items():
-        found = next((plain[k] for k in names if k in plain), None)
+        found = next((plain[k] for k in names if k in plain and (k != "t" or plain[k].dtype.kind in "ui")), None)  # a float t is a texture's
         if found is not None:
             out[field] = _CONVERT.get(field, lambda a: a.astype(np.float64))(found)
     return out
@@ -59,11 +59,11 @@ def unit_colours(rgb: np.ndarray) -> np.ndarray:
 
 
 def _unit_confidence(a: np.ndarray) -> np.ndarray:
-    """Integers are ARKit's levels 0, 1, 2, or bytes; floats are in [0, 1] or per cent."""
+    """Integers are ARKit's levels 0, 1, 2, or bytes; floats are in [0, 1], or of a scale of their own whose largest counts as 1."""
     top = float(a.max(initial=0))
     if a.dtype.kind in "ui":
         return a / (2.0 if top <= 2 else 255.0)
-    return a / (100.0 if np.isfinite(top) and top > 1.5 else 1.0)
+    return a / (top if np.isfinite(top) and top > 1.5 else 1.0)
 
 
 def _in_seconds(a: np.ndarray) -> np.ndarray:

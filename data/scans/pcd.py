@@ -6,6 +6,8 @@ qw qx qy qz) is world_from_sensor.
 
 from __future__ import annotations
 
+import io
+import warnings
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -92,14 +94,16 @@ def _short(file: Path, promised: int, held: int) -> CaptureError:
 
 
 def _ascii(data: bytes, header: _Header, file: Path) -> dict[str, np.ndarray]:
-    lines = [words for line in data[header.start :].splitlines() if (words := line.split())]
-    if len(lines) < header.points:
-        raise _short(file, header.points, len(lines))
     width = sum(c for _, _, c in header.fields)
     try:
-        table = np.array(lines[: header.points], np.float64).reshape(header.points, width)
+        with warnings.catch_warnings():  # of an empty file, which is told below
+            warnings.simplefilter("ignore")
+            table = np.loadtxt(io.BytesIO(data[header.start :]), np.float64, comments=None, ndmin=2, encoding="latin-1").reshape(-1, width)
     except ValueError as e:
         raise CaptureError(f"{file}: a line does not hold {width} numbers.") from e
+    if len(table) < header.points:
+        raise _short(file, header.points, len(table))
+    table = table[: header.points]
     values, column = [], 0
     for name, kind, count in header.fields:
         part = table[:, column : column + count]

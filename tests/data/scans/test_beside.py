@@ -56,6 +56,14 @@ def test_what_is_ours_or_no_scan_is_not_taken(photo_folder):
     assert scans_beside(root) == []
 
 
+def test_a_recording_stands_for_itself(tmp_path):
+    """What else lies in the folder of downloads is none of its business."""
+    for name in ("room.r3d", "clip.mp4", "scan.ply"):
+        (tmp_path / name).write_bytes(b"")
+    assert scans_beside(tmp_path / "room.r3d") == scans_beside(tmp_path / "clip.mp4") == []
+    assert scans_beside(tmp_path / "transforms.json") == [tmp_path / "scan.ply"]
+
+
 def test_a_colmap_model_inside(nerfstudio_folder):
     root = nerfstudio_folder()
     (root / "sparse" / "0").mkdir(parents=True)

@@ -112,6 +112,21 @@ def test_pcd_colours_in_the_bits_of_a_float(tmp_path: Path):
         assert np.array_equal(np.round(load_sweeps(tmp_path / name)[0].rgb.numpy() * 255), rgb), name
 
 
+def test_what_columns_mean(tmp_path: Path):
+    """Levels of ARKit, bytes, and scales of their own; texture coordinates are no times."""
+    ones = np.ones(N, "f4")
+    for values, largest, smallest in (
+        (np.arange(N, dtype="u1") % 3, 1, 0), (np.array([255, 51] * (N // 2), "u1"), 1, 0.2), (np.array([40, 10] * (N // 2), "f4"), 1, 0.25), (ones * 0.5, 0.5, 0.5),
+    ):  # fmt: skip
+        (tmp_path / "a.ply").write_bytes(ply_bytes(table() | {"confidence": values, "s": ones, "t": ones}))
+        (sweep,) = load_sweeps(tmp_path / "a.ply")
+        assert sweep.seconds is None and sweep.confidence is not None
+        assert (float(sweep.confidence.max()), float(sweep.confidence.min())) == pytest.approx((largest, smallest))
+    for rgb, value in ((ones * 0.25, 0.25), (ones * 51, 0.2), (np.full(N, 65535, "u2"), 1), (np.full(N, 51, "u2"), 0.2)):
+        (tmp_path / "a.ply").write_bytes(ply_bytes(table() | {"r": rgb, "g": rgb, "b": rgb}))
+        assert torch.allclose(load_sweeps(tmp_path / "a.ply")[0].rgb, torch.tensor(float(value)))
+
+
 def test_whose_place_is_known(tmp_path: Path):
     for name, data, known in (
         ("merged.pcd", pcd_bytes(table()), False),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tracemalloc
+import zipfile
 from collections.abc import Callable
 from dataclasses import fields, replace
 from pathlib import Path
@@ -11,7 +12,7 @@ import numpy as np
 import pytest
 import torch
 from handful.data.scans.npz_files import write_sweep
-from handful.data.scans.registry import SCAN_FORMATS, load_sweeps, read_scan
+from handful.data.scans.registry import NEEDS, SCAN_FORMATS, load_sweeps, read_scan, scan_status
 from handful.recon.errors import CaptureError
 from handful.recon.sweeps import Sweep
 
@@ -172,6 +173,13 @@ def refused(file: Path, words: str = "") -> None:
     assert file.name in str(e.value) and words in str(e.value) and "\n" not in str(e.value)
 
 
+def lying_array(file: Path, shape: tuple[int, int]) -> None:
+    """A .npy whose header says more than follows."""
+    with file.open("wb") as f:
+        np.lib.format.write_array_header_1_0(f, {"descr": "<f4", "fortran_order": False, "shape": shape})
+        f.write(spinning()[:, :3].tobytes())
+
+
 @pytest.mark.parametrize("ending", SCAN_FORMATS)
 def test_broken_files_are_one_sentence(tmp_path: Path, ending: str):
     whole = tmp_path / f"whole{ending}"
@@ -182,6 +190,7 @@ def test_broken_files_are_one_sentence(tmp_path: Path, ending: str):
     for content in (data[: len(data) // 2 - 3], data[:19], data[:-1] if ending not in (".e57",) else data[:-700], b"", b"x, y, z\n" * 700, bytes(4000)):
         broken.write_bytes(content)
         refused(broken)
+        assert broken.read_bytes() == content  # some libraries clear away what they cannot open
     refused(tmp_path / f"absent{ending}", "There is no file")
 
 
@@ -226,6 +235,15 @@ def test_no_memory_by_a_headers_word(tmp_path: Path, name: str):
     assert peak < 2_000_000
 
 
+def test_arrays_that_lie(tmp_path: Path):
+    for count in (N + 1, 10**12):
+        lying_array(tmp_path / "a.npy", (count, 3))
+        refused(tmp_path / "a.npy")
+        with zipfile.ZipFile(tmp_path / "a.npz", "w") as z:
+            z.write(tmp_path / "a.npy", "xyz.npy")
+        refused(tmp_path / "a.npz")
+
+
 def test_no_memory_by_the_word_of_las(tmp_path: Path):
     pytest.importorskip("laspy", reason="needs laspy")
     for ending in ("las", "laz"):
@@ -261,3 +279,11 @@ def test_texts_headers_and_names_that_are_none(tmp_path: Path):
     refused(tmp_path / "k.npz", "needs an array xyz")
     np.savez(tmp_path / "l.npz", xyz=np.array([{}], dtype=object), allow_pickle=True)
     refused(tmp_path / "l.npz")
+
+
+def test_what_can_be_read_here(monkeypatch):
+    assert scan_status().keys() == SCAN_FORMATS.keys()
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    missing = scan_status()
+    assert {e for e, s in missing.items() if s != "reads"} == NEEDS.keys()
+    assert missing[".laz"] == "missing laspy and lazrs: pip install 'handful[las]'"
