@@ -98,7 +98,9 @@ def _ascii(data: bytes, header: _Header, file: Path) -> dict[str, np.ndarray]:
     try:
         with warnings.catch_warnings():  # of an empty file, which is told below
             warnings.simplefilter("ignore")
-            table = np.loadtxt(io.BytesIO(data[header.start :]), np.float64, comments=None, ndmin=2, encoding="latin-1").reshape(-1, width)
+            table = np.loadtxt(io.BytesIO(data[header.start :]), np.float64, comments=None, ndmin=2, encoding="latin-1")
+        if table.size and table.shape[1] != width:
+            raise ValueError
     except ValueError as e:
         raise CaptureError(f"{file}: a line does not hold {width} numbers.") from e
     if len(table) < header.points:

@@ -264,6 +264,8 @@ def test_texts_headers_and_names_that_are_none(tmp_path: Path):
         ("a.pcd", b"FIELDS x y z\nSIZE 4 4\nTYPE F F F\nWIDTH 1\nPOINTS 1\nDATA ascii\n1 2 3\n", "header makes no sense"),
         ("b.pcd", b"FIELDS x y z\nSIZE 4 4 3\nTYPE F F F\nWIDTH 1\nPOINTS 1\nDATA ascii\n1 2 3\n", "header makes no sense"),
         ("c.pcd", b"FIELDS x y z\nSIZE 4 4 4\nTYPE F F F\nWIDTH 1\nPOINTS 1\nDATA ascii\n1 2 q\n", "does not hold 3 numbers"),
+        ("m.pcd", b"FIELDS x y z\nSIZE 4 4 4\nTYPE F F F\nWIDTH 2\nPOINTS 2\nDATA ascii\n1 2 3 4 5 6\n", "does not hold 3 numbers"),
+        ("n.pcd", b"FIELDS x y z\nSIZE 4 4 4\nTYPE F F F\nWIDTH 2\nPOINTS 2\nDATA ascii\n", "holds 0"),
         ("d.pcd", b"FIELDS x y\nSIZE 4 4\nTYPE F F\nWIDTH 1\nPOINTS 1\nDATA ascii\n1 2\n", "without x, y, z"),
         ("e.pcd", b"FIELDS x y z\nSIZE 4 4 4\nTYPE F F F\nWIDTH 1\nPOINTS 1\nVIEWPOINT 0 0 0 0 0 0 0\nDATA ascii\n1 2 3\n", "not finite"),
         ("f.ply", ply_bytes({"x": np.ones(2, "f4"), "y": np.ones(2, "f4")}), "without x, y, z"),
