@@ -24,7 +24,6 @@ NEIGHBOURS = 12  # of a point, for its normal
 OPEN = 4e-3  # of the best determined motion: what is held by less than this is held by noise
 LEVELS = 4  # each halves how far a match may be
 STEPS = 25  # at most, on each level
-DONE = 1e-7  # of the clouds' size: a step this small ends a level
 FINAL_REACH = 0.02  # of the target's size
 HEARD = 0.2  # of the reach: residuals below this count in any case
 MOST_SCALE = 4.0  # a cloud that shrinks or grows by more has lost its way
@@ -88,6 +87,7 @@ def align_clouds(
     reach: float | None = None,
     final_reach: float | None = None,
     most: int = 8000,
+    precision: float = 1e-7,
 ) -> Alignment:
     """Moves `source` onto `target` from `start` on; what lies off by less than about `reach` is found.
 
@@ -99,6 +99,7 @@ def align_clouds(
         reach: how far apart matching surfaces may be at first, target units; None = a fifth of the source's size.
         final_reach: the same at the end, and what `overlap` means; None = 2 % of the target's size.
         most: points of the source that are used, evenly in space.
+        precision: a step that is smaller (radians, share of the cloud's size) ends a level.
 
     Raises ShapeError for fewer than 12 points, or ones that are not finite.
     """
@@ -131,7 +132,7 @@ def align_clouds(
             iterations += 1
             if not 1 / MOST_SCALE < _scale(T) / begin < MOST_SCALE:
                 return Alignment(_shifted(T, middle), _scale(T), float("inf"), 0.0, final, iterations, opened)
-            if float(xi.abs().max()) < DONE:
+            if float(xi.abs().max()) < precision:
                 break
     rms, overlap = work.fit(T, _even(src, most), final)
     return Alignment(_shifted(T, middle), _scale(T), rms, overlap, final, iterations, opened)
