@@ -23,6 +23,7 @@ ADAPTERS: dict[str, tuple[str, str]] = {
     "middlebury": ("middlebury:Middlebury", "NAME_par.txt with its photos"),
     "strecha": ("strecha:Strecha", "PHOTO.camera files (fountain-P11, Herz-Jesu)"),
     "rgbd": ("posed_rgbd:PosedRgbd", "condition.npz with poses and depths, and rgb/"),
+    "kitti": ("kitti:Kitti", "image_02/ (image_2/) with velodyne_points/ (velodyne/) and calib.txt (KITTI)"),
     "video": ("video:Video", "a video (.mp4 .mov .mkv .webm .avi .m4v), or a folder with one"),
 }
 
@@ -34,6 +35,7 @@ ENTRIES: dict[str, tuple[str, ...]] = {
     "blender": ("transforms_train.json",),
     "dtu": ("cameras_sphere.npz", "cameras.npz"),
     "rgbd": ("condition.npz",),
+    "kitti": ("calib.txt",),
 }
 
 

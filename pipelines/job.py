@@ -87,6 +87,11 @@ class ReconstructJob:
         h.update(f"{self.method} {self.seed}".encode())
         for view in capture.views:
             h.update(f"{view.name} {view.image.digest()}".encode())
+        for sweep in capture.sweeps:
+            h.update(sweep.name.encode() + sweep.xyz.numpy().tobytes() + sweep.world_from_sensor.double().numpy().tobytes())
+        for depth in capture.depth:
+            if depth is not None:
+                h.update(depth.depth.contiguous().numpy().tobytes())
         if capture.cameras is not None:
             h.update(capture.cameras.cam_from_world.double().numpy().tobytes() + capture.cameras.K.double().numpy().tobytes())
         return h.hexdigest()

@@ -15,6 +15,7 @@ from ..recon.matches import FlowField
 from .init.protocol import InitState
 from .methods.config import SplatConfig
 from .protocol import Start
+from .scan.depth import scan_depth, with_scan_depth
 
 __all__ = ["measure", "require_priors"]
 
@@ -42,6 +43,9 @@ def measure(
     """Asks the priors. With `anew` none answers from the cache: the time is then what a first run takes."""
     views, cameras = init.capture.views, init.capture.cameras
     depth = predict_depth(_depth_prior(config.depth_prior, config, device), views, cameras, init.points, anew)
+    scan = scan_depth(init.capture) if config.scan else None
+    if scan is not None:
+        depth = list(with_scan_depth(depth, scan))
     guide: list[DepthMap] = []
     if config.guide_prior is not None:
         prior = _depth_prior(config.guide_prior, config, device)
@@ -49,7 +53,7 @@ def measure(
         alone = isinstance(prior, RelativeDepth)
         guide = predict_depth(prior, views, None if alone else cameras, None if alone else init.points, anew)
     flow = _flow(init, config.flow_prior, device) if config.terms.flow > 0 else {}
-    return Start(init, tuple(depth), estimated_cameras, seed, device, tuple(guide), flow)
+    return Start(init, tuple(depth), estimated_cameras, seed, device, tuple(guide), flow, None if scan is None else scan.returns)
 
 
 def _depth_prior(name: str, config: SplatConfig, device: torch.device) -> DepthPrior:

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 import torch
+from jaxtyping import Float
 from torch import Tensor
 
 from ..recon.depth import DepthMap
@@ -22,7 +23,7 @@ __all__ = ["Method", "Run", "Start"]
 @dataclass(frozen=True)
 class Start:
     """Everything a method starts from. `depth` is aligned with `init.capture.views`, and so is `guide`, where the method asks for a second depth (possibly up to
-    scale and shift). `flow` holds the displacement from photo i to photo j, by (i, j), where the method asks for it.
+    scale and shift). `scan` holds the z-depth of a range sensor's returns in each photo, 0 = none. `flow` holds the displacement from photo i to photo j, by (i, j), where the method asks for it.
 
     `estimated_cameras` says that the cameras were found from the photos, so that a method may refine them.
     """
@@ -34,6 +35,7 @@ class Start:
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))
     guide: tuple[DepthMap, ...] = ()
     flow: Mapping[tuple[int, int], FlowField] = field(default_factory=dict)
+    scan: Float[Tensor, "V H W"] | None = None
 
 
 class Run(Protocol):

@@ -32,6 +32,8 @@ def save_start(path: Path, start: Start, fingerprint: str) -> None:
         tensors["rgb"] = start.init.points.rgb
     for (i, j), f in start.flow.items():
         tensors |= {f"flow.{i}.{j}": f.flow, f"flow_confidence.{i}.{j}": f.confidence}
+    if start.scan is not None:
+        tensors["scan"] = start.scan
     tensors |= _packed(start.depth, "") | _packed(start.guide, "guide.")
     meta = {
         "fingerprint": fingerprint,
@@ -59,7 +61,7 @@ def load_start(path: Path, capture: Capture) -> Start:
     except KeyError as e:
         raise CheckpointError(f"{path} lacks {e}; delete it to start anew.") from e
     init = InitState(replace(placed, cameras=cameras), points, report)
-    return Start(init, depth, meta["estimated_cameras"], guide=guide, flow=flow)
+    return Start(init, depth, meta["estimated_cameras"], guide=guide, flow=flow, scan=tensors.get("scan"))
 
 
 def _packed(depth: tuple[DepthMap, ...], prefix: str) -> dict[str, Tensor]:

@@ -28,6 +28,8 @@ class Sweep:
         ring: number of the beam of a spinning scanner, 0 = the lowest; None where the scan has none or nobody wrote it down.
         seconds: when each return was measured, from the scan's time on.
         empty: unit directions, sensor frame, into which nothing came back (sky, glass, out of reach), where the sensor tells.
+        origin_known: False for a cloud merged from places that nobody wrote down: then neither the sensor's origin nor `origins` says
+            where a return was seen from, and what lies in front of it is not known to be free.
     """
 
     xyz: Float[Tensor, "N 3"]
@@ -40,6 +42,7 @@ class Sweep:
     ring: Int[Tensor, "N"] | None = None
     seconds: Float[Tensor, "N"] | None = None
     empty: Float[Tensor, "D 3"] | None = None
+    origin_known: bool = True
 
     def __len__(self) -> int:
         return self.xyz.shape[0]

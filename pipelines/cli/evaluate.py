@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 
 __all__ = ["Evaluate"]
 
+DEFAULT_STARTS = ("knn", "pca", "ring", "learned")
+
 
 @dataclass(frozen=True, kw_only=True)
 class Evaluate(CommonOptions):
@@ -32,16 +34,23 @@ class Evaluate(CommonOptions):
       handful evaluate llff data/fern --views 3 --seeds 0 1 2 -o results/fern
       handful evaluate dtu data/scan24 --views 3 --method 3dgs
       handful evaluate holdout out/ --every 4
+      handful evaluate lidar data/kitti_drive --keep-rings 0.125 --json lidar.json
     """
 
-    dataset: tyro.conf.Positional[Literal["llff", "dtu", "mipnerf360", "blender", "holdout"]]
-    """Name of the benchmark; holdout is for photos of your own, with cameras (such as the folder that reconstruct writes)."""
+    dataset: tyro.conf.Positional[Literal["llff", "dtu", "mipnerf360", "blender", "holdout", "lidar"]]
+    """Name of the benchmark; holdout is for photos of your own, with cameras (such as the folder that reconstruct writes); lidar keeps beams of scans back."""
     directory: tyro.conf.Positional[Path]
     """The capture's folder."""
     views: int | None = None
     """Number of training photos: 3, 6 or 9, llff also 12 (mipnerf360: 12 or 24, blender: 8); default 3, or 12, or 8. holdout: default all that do not test."""
     every: int | None = None
     """holdout: of the sorted photos every so many one is for the test, the first among them (default 8)."""
+    keep_rings: float | None = None
+    """lidar: share of each scan's rings that the starts see (default 0.25); without rings, of its returns. The rest judges them."""
+    starts: tuple[str, ...] = ()
+    """lidar: ways from a scan to splats; default knn pca ring learned."""
+    shuffled: bool = False
+    """lidar: hand the starts a cloud without order or rings."""
     downscale: int | None = None
     """Factor the photos are reduced by (default: the benchmark's usual one)."""
     poses: Literal["given", "sim3_aligned", "test_time_optimized"] = "given"
@@ -66,6 +75,8 @@ class Evaluate(CommonOptions):
         from ..results import EvalResults, SeedResult
         from .reconstruct import check_device
 
+        if self.dataset == "lidar":
+            return self._lidar()
         check_device(self.device)
         if not self.seeds:
             raise ConfigError("--seeds needs at least one number.")
@@ -88,12 +99,29 @@ class Evaluate(CommonOptions):
             write_outputs(self.out, results, console)
         return results.summary()
 
+    def _lidar(self) -> dict[str, Any]:
+        from dataclasses import asdict
+
+        from ...data.protocol import LoadOptions
+        from ...data.registry import load_capture
+        from ...recon.errors import ConfigError
+        from ..scan.evaluate import MAX_SIDE, evaluate_lidar
+
+        keep = 0.25 if self.keep_rings is None else self.keep_rings
+        if not 0 < keep <= 0.5:
+            raise ConfigError(f"--keep-rings must be more than 0 and at most 0.5 (the other beams judge), got {keep}.")
+        capture = load_capture(self.directory, LoadOptions(max_side=MAX_SIDE))
+        scores = evaluate_lidar(capture, keep, self.starts or DEFAULT_STARTS, tell=self.console.say, shuffled=self.shuffled)
+        return {name: asdict(score) for name, score in scores.items()}
+
     def place(self) -> Place:
         """Raises ConfigError for options that do not go together."""
         from ...recon.errors import ConfigError
         from ..bench.plan import Place
         from ..protocols import DATASETS, scene_name
 
+        if self.dataset == "lidar":
+            raise ConfigError("lidar is no split of photos.")
         if self.dataset != "holdout" and self.every is not None:
             raise ConfigError(f"--every is for holdout; {self.dataset} has test photos of its own.")
         views = self.views if self.views is not None else DATASETS[self.dataset].views[0] if self.dataset != "holdout" else 0

@@ -102,6 +102,7 @@ class TermsConfig:
         ssim: share of D-SSIM in the photometric loss.
         smooth: edge-aware smoothness of rendered inverse depth.
         depth: agreement of rendered with stereo depth, by confidence; falls to depth_final of its weight.
+        scan: agreement of rendered depth with what a range sensor measured there, for the whole run; without the share scan_trim that fits worst.
         opaque: pixels of the photos should be covered. silhouette: where masks cut an object out, those beyond them should not.
         virtual: consistency between a photo and a render from a shifted camera; every virtual_every-th step from virtual_from on.
         virtual_shift: largest shift as a share of the distance to the nearest other photo.
@@ -119,6 +120,8 @@ class TermsConfig:
     smooth: float = 0.3
     depth: float = 0.3
     depth_final: float = 0.05
+    scan: float = 0.3
+    scan_trim: float = 0.05
     opaque: float = 0.01
     silhouette: float = 0.0
     virtual: float = 0.0
@@ -194,6 +197,7 @@ class SplatConfig:
         background: behind everything, for captures that are not objects on white: the mean colour of what is far ("far"), or black.
         depth_prior, flow_prior: by name (`priors/registry.py`); flow is measured only where a part asks for it.
         fields: sets of Gaussians that learn from the same photos, one watching the other; the first becomes the scene.
+        scan: take depth from scans and depth sensors where the capture has them.
         surfels: draw flat discs that the rays meet instead of ellipsoids (2D Gaussians).
         guide_prior: depth that ranking, continuity and correlation compare with, possibly only up to scale and shift; None = that of depth_prior.
     """
@@ -210,6 +214,7 @@ class SplatConfig:
     motion: MotionConfig = field(default_factory=MotionConfig)
     fields: int = 1
     surfels: bool = False
+    scan: bool = True
     init: InitConfig = field(default_factory=InitConfig)
 
 
@@ -232,7 +237,7 @@ def check_settings(config: SplatConfig) -> None:
         "seed.faint_opacity": (seed.faint_opacity, 0, 1), "seed.surround_opacity": (seed.surround_opacity, 0, 1), "seed.surround": (seed.surround, 0, 4),
         "seed.behind": (seed.behind, 0, 100), "seed.extra": (seed.extra, 0, 10**9), "seed.budget": (seed.budget, 1, 10**9),
         "seed.sh_degree": (seed.sh_degree, 0, 3), "optim.opacity_decay": (optim.opacity_decay, 1e-3, 1), "optim.dropout": (optim.dropout, 0, 0.99),
-        "optim.sh_pace": (optim.sh_pace, 0, 1), "terms.ssim": (config.terms.ssim, 0, 1),
+        "optim.sh_pace": (optim.sh_pace, 0, 1), "terms.ssim": (config.terms.ssim, 0, 1), "terms.scan_trim": (config.terms.scan_trim, 0, 0.9),
     }  # fmt: skip
     for name, (value, least, most) in ranges.items():
         if value is not None and not least <= value <= most:

@@ -32,6 +32,7 @@ class Photos:
         nearest: of each photo, the other that was taken nearest to it; neighbour: how far from it, world units. A single photo is its own, at 0.
         flow: from photo i to photo j, by (i, j); empty unless the method asks for it.
         completed: dense z-depth of each photo: the measured, continued to where nothing was.
+        scan: z-depth of the sensor's returns in each photo, 0 = none there; None without a sensor.
         scene_depth: median depth of the confident pixels: the unit that position steps are measured in.
     """
 
@@ -46,6 +47,7 @@ class Photos:
     neighbour: tuple[float, ...]
     scene_depth: float
     flow: Mapping[tuple[int, int], FlowField]
+    scan: Float[Tensor, "V H W"] | None = None
 
     @cached_property
     def completed(self) -> Float[Tensor, "V H W"]:
@@ -68,6 +70,7 @@ class Photos:
             *_neighbours(cameras),
             _median_depth(start.depth),
             {pair: FlowField(f.flow.to(start.device), f.confidence.to(start.device)) for pair, f in start.flow.items()},
+            None if start.scan is None else start.scan.to(start.device),
         )
 
     def __len__(self) -> int:

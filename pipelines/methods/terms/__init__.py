@@ -14,6 +14,7 @@ from .opaque import opaque
 from .photometric import photometric
 from .protocol import StepContext as StepContext
 from .protocol import Term as Term
+from .scan_depth import scan_depth
 from .silhouette import silhouette
 from .smoothness import smoothness
 from .structure import chart_structure
@@ -23,5 +24,5 @@ from .virtual_view import virtual_view
 TERMS: tuple[Term, ...] = (
     photometric, smoothness, depth_agreement, opaque, virtual_view, depth_correlation, depth_ranking, depth_continuity,
     coherent_motion, flow_agreement, camera_prior, uncertain_surface, field_agreement,
-    depth_distortion, normal_agreement, chart_structure, silhouette,
+    depth_distortion, normal_agreement, chart_structure, silhouette, scan_depth,
 )  # fmt: skip

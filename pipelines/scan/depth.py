@@ -1,0 +1,142 @@
+"""What scans say of the photos: where a return is, its depth; between returns, the depth of the splats that the scan network makes of them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import PurePosixPath
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+from ...priors.scan_splats import ScanPrediction, ScanSplats
+from ...recon.camera import Cameras
+from ...recon.capture import Capture
+from ...recon.depth import DepthMap
+from ...recon.gaussians import Gaussians
+from ...recon.raster.protocol import RasterOptions
+from ...recon.raster.registry import get_rasterizer
+from ...recon.scan.labels import LABELS
+from ...recon.scan.rings import with_rings
+from ...recon.scan.sight import seen_returns
+from ...recon.sweeps import Sweep
+
+__all__ = ["ScanDepth", "own_sweep", "scan_depth", "withheld", "with_scan_depth"]
+
+EVERY = 16  # rings, or returns of a scan without rings: one of so many is kept back to judge the scene
+CELL = 8  # pixels; see seen_returns
+AGREES = 0.05  # relative difference up to which two depths are one surface
+BETWEEN = 0.6  # confidence of depth between returns
+TRUSTED = 0.5  # confidence from which a sensor's depth holds the render
+
+
+@dataclass(frozen=True)
+class ScanDepth:
+    """Per photo. returns: z-depth of what the sensor measured, 0 = none. dense: between the returns, too."""
+
+    returns: Float[Tensor, "V H W"]
+    dense: tuple[DepthMap, ...]
+
+
+def withheld(sweep: Sweep) -> tuple[Sweep, Sweep]:
+    """The scan without the beams that judge the scene, and those: whole rings, since a ring's neighbouring returns tell each other."""
+    sweep = with_rings(sweep)
+    number = sweep.ring if sweep.ring is not None else torch.arange(len(sweep))
+    judges = number % EVERY == EVERY // 2
+    return sweep.kept(~judges), sweep.kept(judges)
+
+
+def own_sweep(name: str, sweeps: Sequence[Sweep]) -> int | None:
+    """The scan of the moment of the photo `name`: the one of the same stem."""
+    stem = PurePosixPath(name).stem
+    return next((k for k, s in enumerate(sweeps) if PurePosixPath(s.name).stem == stem), None)
+
+
+def scan_depth(capture: Capture, most_sweeps: int = 3) -> ScanDepth | None:
+    """None where the capture has neither scans nor sensor depth. Withheld beams are left out.
+
+    Each photo is told by its own scan and the nearest others, `most_sweeps` in all; of the others, things that can move and what its own scan contradicts
+    are left out.
+    """
+    assert capture.cameras is not None, "depth follows the cameras"
+    sensor = _sensor(capture) if any(d is not None for d in capture.depth) else None
+    if not capture.sweeps or sensor is not None:
+        return sensor
+    sweeps, net = [withheld(s)[0] for s in capture.sweeps], ScanSplats()
+    made = [net.predict(s, None if s.origin_known else _viewpoint(s, capture.cameras)) for s in sweeps]
+    returns, dense = [], []
+    for i, view in enumerate(capture.views):
+        camera, own = capture.cameras[i], own_sweep(view.name, sweeps)
+        seen, depth = _of_photo(camera, own, _nearest(camera, sweeps, own, most_sweeps), sweeps, made)
+        returns.append(seen)
+        dense.append(depth)
+    return ScanDepth(torch.stack(returns), tuple(dense))
+
+
+def with_scan_depth(measured: Sequence[DepthMap], scan: ScanDepth) -> tuple[DepthMap, ...]:
+    """Stereo where it measured and the scan does not contradict it, the scan's elsewhere; returns hold whatever stereo says."""
+    return tuple(_joined(m, d, r) for m, d, r in zip(measured, scan.dense, scan.returns, strict=True))
+
+
+def _joined(stereo: DepthMap, scan: DepthMap, returns: Float[Tensor, "H W"]) -> DepthMap:
+    agrees = (stereo.depth - scan.depth).abs() < AGREES * scan.depth
+    keep = stereo.valid & (agrees | ~scan.valid)
+    take = scan.valid & ~keep
+    depth = torch.where(take, scan.depth, stereo.depth)
+    confidence = torch.where(take, scan.confidence, torch.where(keep & scan.valid, stereo.confidence.maximum(scan.confidence), stereo.confidence))
+    hit = returns > 0
+    return DepthMap(torch.where(hit, returns, depth), torch.where(hit, 1.0, confidence), hit | take | stereo.valid)
+
+
+def _sensor(capture: Capture) -> ScanDepth:
+    """Depth pictures of a phone or camera: what is trusted holds the render, the rest is a hint."""
+    w, h = capture.views[0].image.size
+    nothing = DepthMap(torch.zeros(h, w), torch.zeros(h, w), torch.zeros(h, w, dtype=torch.bool))
+    maps = tuple(nothing if d is None else d for d in capture.depth)
+    return ScanDepth(torch.stack([torch.where(d.valid & (d.confidence >= TRUSTED), d.depth, 0.0) for d in maps]), maps)
+
+
+def _viewpoint(sweep: Sweep, cameras: Cameras) -> Float[Tensor, "3"]:
+    """Where a cloud that does not say was probably seen from: the photo's place nearest to its middle."""
+    middle = sweep.world_xyz.median(0).values
+    return cameras.centers[(cameras.centers - middle).norm(dim=1).argmin()]
+
+
+def _nearest(camera: Cameras, sweeps: Sequence[Sweep], own: int | None, most: int) -> list[int]:
+    """Other scans, nearest first."""
+    far = torch.stack([(s.world_from_sensor[:3, 3] - camera.centers[0]).norm() for s in sweeps])
+    return [k for k in far.argsort(stable=True).tolist() if k != own][: most - (own is not None)]
+
+
+def _of_photo(
+    camera: Cameras, own: int | None, others: list[int], sweeps: Sequence[Sweep], made: Sequence[ScanPrediction]
+) -> tuple[Float[Tensor, "H W"], DepthMap]:
+    movable = LABELS.index("movable")
+    stays = {k: made[k].label != movable for k in others}
+    splats = [made[own].gaussians] if own is not None else []
+    splats += [made[k].gaussians[stays[k][made[k].source]] for k in others]
+    first = _drawn(splats[0], camera) if own is not None else None
+    w, h = camera.width, camera.height
+    clouds = [sweeps[own].world_xyz] if own is not None else []
+    for k in others:
+        clouds.append(sweeps[k].world_xyz[stays[k]])
+    xyz = torch.cat(clouds)
+    found = seen_returns(camera, xyz, cell=CELL)
+    if own is not None and first is not None:
+        at = found.pixels(w)
+        there, known = first.depth.reshape(-1)[at], first.valid.reshape(-1)[at]
+        mine = found.index < len(clouds[0])
+        found = found.kept(mine | ~known | ((found.z - there).abs() < AGREES * there))
+    whole = _drawn(Gaussians.concatenate(splats), camera)
+    if first is not None:  # what the photo's own scan shows stands; the others fill
+        whole = replace(whole, depth=torch.where(first.valid, first.depth, whole.depth), valid=first.valid | whole.valid,
+                        confidence=torch.where(first.valid, first.confidence, whole.confidence))  # fmt: skip
+    return found.depth_map(w, h), whole
+
+
+def _drawn(gaussians: Gaussians, camera: Cameras) -> DepthMap:
+    with torch.no_grad():
+        out = get_rasterizer("auto", torch.device("cpu")).render(gaussians, camera, RasterOptions(camera_grads=False))
+    valid: Bool[Tensor, "H W"] = out.alpha[0] >= 0.5
+    return DepthMap(torch.where(valid, out.depth[0], 0.0), valid.float() * BETWEEN, valid)

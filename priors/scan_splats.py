@@ -1,0 +1,116 @@
+"""A scan to splats at once, by a small network that was trained on made-up streets and rooms (`pipelines/scan/train.py`); its weights come with Handful.
+
+Looks around from where the scan was taken, so a scan must say where that is (or the caller does).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from ..recon.errors import BackendUnavailable
+from ..recon.gaussians import Gaussians
+from ..recon.sweeps import Sweep
+from .scan_net import ScanNet, ScanNetConfig
+
+__all__ = ["ScanPrediction", "ScanSplats", "load_scan_net", "save_scan_net", "weights_digest"]
+
+WEIGHTS = Path(__file__).parent / "weights"
+MOST_RETURNS = 60_000  # at a time; denser scans are thinned, evenly
+SIDEWAYS = 0.7  # z of the mean direction above which a scan's own z axis is no "up" but where it looks (a depth picture)
+
+
+@dataclass(frozen=True)
+class ScanPrediction:
+    """Splats without colour, world frame; `source`: the return each was made from; `label`: index into LABELS of each of the sweep's returns."""
+
+    gaussians: Gaussians
+    source: Int[Tensor, "M"]
+    label: Int[Tensor, "N"]
+
+
+class ScanSplats:
+    name = "scan-splats"
+    version = "1"
+    license = "Apache-2.0"
+
+    def __init__(self, backbone: str = "unet", device: str = "cpu") -> None:
+        """Raises BackendUnavailable where there are no weights for that backbone."""
+        self.net, self.device = load_scan_net(backbone).to(device), device
+
+    def predict(self, sweep: Sweep, viewpoint: Float[Tensor, "3"] | None = None) -> ScanPrediction:
+        """`viewpoint`: where the scan was taken, world frame, for a scan that does not say."""
+        pick = _thinned(len(sweep))
+        local, frame = _around(sweep, viewpoint)
+        with torch.no_grad():
+            made = self.net(local[pick].to(self.device), frame.to(self.device))
+        label = made.classes.argmax(1).cpu()
+        per = len(made.gaussians) // max(1, len(pick))
+        # a return that was left out is what its neighbour in the list is
+        all_labels = label[torch.bucketize(torch.arange(len(sweep)), pick).clamp_max(len(pick) - 1)] if len(pick) else label
+        return ScanPrediction(made.gaussians.to("cpu"), pick.repeat_interleave(per), all_labels)
+
+
+def _thinned(count: int) -> Int[Tensor, "M"]:
+    if count <= MOST_RETURNS:
+        return torch.arange(count)
+    return torch.linspace(0, count - 1, MOST_RETURNS).round().long()
+
+
+def _around(sweep: Sweep, viewpoint: Float[Tensor, "3"] | None) -> tuple[Float[Tensor, "N 3"], Float[Tensor, "4 4"]]:
+    """The returns seen from where they were measured, z up, and that frame in the world."""
+    frame = sweep.world_from_sensor.clone()
+    if viewpoint is not None:
+        frame[:3, 3] = viewpoint
+    elif sweep.origins is not None and len(sweep):
+        frame[:3, 3] = sweep.to_world(sweep.origins.median(0).values[None])[0]
+    local = (sweep.world_xyz - frame[:3, 3]) @ frame[:3, :3]
+    ahead = torch.nn.functional.normalize(local, dim=1).mean(0) if len(local) else torch.zeros(3)
+    if float(ahead[2].abs()) > SIDEWAYS:
+        turn = torch.tensor([[0.0, 0.0, float(ahead[2].sign())], [1.0, 0.0, 0.0], [0.0, float(ahead[2].sign()), 0.0]])  # rows: ahead, left, up
+        local, frame = local @ turn.T, frame.clone()
+        frame[:3, :3] = frame[:3, :3] @ turn.T
+    return local, frame
+
+
+def _file(backbone: str) -> Path:
+    return WEIGHTS / f"scan_{backbone}.safetensors"
+
+
+def save_scan_net(net: ScanNet, path: Path) -> None:
+    """Half precision: the weights are small beside what they are added to."""
+    from safetensors.torch import save_file
+
+    config = json.dumps({k: getattr(net.config, k) for k in ScanNetConfig.__dataclass_fields__})
+    save_file({k: v.detach().half().contiguous() for k, v in net.state_dict().items()}, str(path), {"config": config})
+
+
+@lru_cache(maxsize=4)
+def load_scan_net(backbone: str = "unet", path: Path | None = None) -> ScanNet:
+    """The trained network, ready to use. Raises BackendUnavailable where its weights are missing or of another shape."""
+    from safetensors import SafetensorError, safe_open
+
+    path = path or _file(backbone)
+    try:
+        with safe_open(str(path), framework="pt") as f:
+            net = ScanNet(ScanNetConfig(**json.loads((f.metadata() or {})["config"])))
+            net.load_state_dict({k: f.get_tensor(k).float() for k in f.keys()})  # noqa: SIM118 (not a dict)
+    except (OSError, SafetensorError, KeyError, TypeError, RuntimeError, json.JSONDecodeError) as e:
+        raise BackendUnavailable(
+            f"{path} holds no weights for the scan network {backbone!r} ({str(e).splitlines()[0]}); make them with `python -m handful.pipelines.scan.train`."
+        ) from e
+    return net.eval()
+
+
+def weights_digest(backbone: str = "unet") -> str:
+    """sha256 of the weights, for caches."""
+    return hashlib.sha256(_file(backbone).read_bytes()).hexdigest()
+
+

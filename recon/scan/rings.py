@@ -1,0 +1,65 @@
+"""The rings of a spinning scanner: each beam sweeps a circle, and files often keep one ring after the other without saying so."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from ..sweeps import Sweep
+
+__all__ = ["azimuth", "keep_rings", "ring_numbers", "with_rings"]
+
+LEAST_RETURNS = 8  # of a ring, on the mean: fewer is no spinning scanner
+ORDERED = 0.9  # share of steps within rings that must go round the same way
+
+
+def azimuth(xyz: Float[Tensor, "N 3"]) -> Float[Tensor, "N"]:
+    """Angle around the sensor's z axis, radians from 0 to 2 pi, counted from x towards y."""
+    return torch.atan2(xyz[:, 1], xyz[:, 0]).remainder(2 * math.pi)
+
+
+def ring_numbers(xyz: Float[Tensor, "N 3"]) -> Int[Tensor, "N"] | None:
+    """The ring of each return, 0 = the lowest, found by its place in the list: within a ring the azimuth goes round one way, and each new ring starts over.
+
+    None where the list is in no such order (a merged or shuffled cloud, a solid-state scanner).
+
+    Args:
+        xyz: sensor frame, z up, in the order of the file.
+    """
+    if len(xyz) < 2 * LEAST_RETURNS:
+        return None
+    step = azimuth(xyz).diff()
+    for turn in (step, -step):
+        wraps = turn < -math.pi
+        number = torch.cat([torch.zeros(1, dtype=torch.long, device=xyz.device), wraps.long().cumsum(0)])
+        rings = int(number[-1]) + 1
+        within = turn[~wraps]
+        if rings >= 2 and len(xyz) / rings >= LEAST_RETURNS and float(((within >= 0) & (within < math.pi)).float().mean()) >= ORDERED:
+            return _lowest_first(xyz, number, rings)
+    return None
+
+
+def _lowest_first(xyz: Tensor, number: Tensor, rings: int) -> Tensor:
+    slope = xyz[:, 2] / xyz[:, :2].norm(dim=1).clamp_min(1e-6)
+    middle = torch.stack([slope[number == r].median() for r in range(rings)])
+    return torch.empty_like(middle, dtype=torch.long).scatter_(0, middle.argsort(stable=True), torch.arange(rings, device=xyz.device))[number]
+
+
+def with_rings(sweep: Sweep) -> Sweep:
+    """The same scan with its rings numbered, where they can be told and are not yet."""
+    return sweep if sweep.ring is not None else replace(sweep, ring=ring_numbers(sweep.xyz))
+
+
+def keep_rings(sweep: Sweep, share: float) -> tuple[Sweep, Sweep]:
+    """Parts the scan: every (1 / share)-th of its rings, evenly spread, and the withheld rest.
+
+    A scan without rings is parted by return instead, every (1 / share)-th of the list.
+    """
+    every = round(1 / share)
+    number = sweep.ring if sweep.ring is not None else torch.arange(len(sweep))
+    kept = number % every == every // 2
+    return sweep.kept(kept), sweep.kept(~kept)
