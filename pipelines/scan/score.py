@@ -11,12 +11,13 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from ..recon.camera import Cameras
-from ..recon.capture import Capture
-from ..recon.errors import CaptureError
-from ..recon.points import PointCloud
-from ..recon.sweeps import Sweep
-from ..recon.visible import in_view
+from ...recon.camera import Cameras
+from ...recon.capture import Capture
+from ...recon.errors import CaptureError
+from ...recon.points import PointCloud
+from ...recon.scan.between import depth_between, returns_in_view
+from ...recon.scan.sight import sampled
+from ...recon.sweeps import Sweep
 
 __all__ = ["FitScore", "Verdict", "ScanScorer", "world_returns"]
 
@@ -108,9 +109,9 @@ class ScanScorer:
         return self.capture.cameras.to("cpu", torch.float64)
 
     @cached_property
-    def images(self) -> Float[Tensor, "V 3 h w"]:
+    def images(self) -> Float[Tensor, "V h w 3"]:
         """Halved: a pixel's noise, and what is off by half a pixel, say nothing about where the scan is."""
-        return torch.nn.functional.avg_pool2d(self.capture.images().permute(0, 3, 1, 2), 2, ceil_mode=True)
+        return torch.nn.functional.avg_pool2d(self.capture.images().permute(0, 3, 1, 2), 2).permute(0, 2, 3, 1)
 
     def score(self, returns: Float[Tensor, "N 3"], cameras: Cameras | None = None, points: Float[Tensor, "P 3"] | None = None) -> FitScore:
         """`returns` are world points; `cameras` and `points` may be others than the capture's (moved ones)."""
@@ -146,7 +147,7 @@ class ScanScorer:
 
     def _colors(self, cameras: Cameras, returns: Float[Tensor, "N 3"]) -> tuple[float | None, int]:
         """Mean difference of the colours two photos see at one return, each photo's brightness and contrast taken out; and how many were compared."""
-        seen = [in_view(cameras[i], returns) for i in range(len(cameras))]
+        seen = [returns_in_view(cameras[i], returns)[0] for i in range(len(cameras))]
         near = cameras.distances.argsort(1)[:, 1 : PARTNERS + 1].tolist()
         total, weight = 0.0, 0
         for i, j in sorted({(min(i, j), max(i, j)) for i, row in enumerate(near) for j in row}):
@@ -154,17 +155,13 @@ class ScanScorer:
             other = torch.isin(seen[j].index, seen[i].index)  # both ascending: the same returns in the same order
             if int(both.sum()) < LEAST_POINTS:
                 continue
-            a, b = self._sampled(i, seen[i].uv[both], cameras), self._sampled(j, seen[j].uv[other], cameras)
+            a, b = sampled(self.images[i], seen[i].uv[both] / 2), sampled(self.images[j], seen[j].uv[other] / 2)
             if float(a.std()) < FLAT or float(b.std()) < FLAT:
                 continue
             a, b = ((c - c.mean(0)) / c.std() for c in (a, b))
             total += float((a - b).abs().clamp(max=2).sum(-1).sum()) / 3
             weight += len(a)
         return (total / weight, weight) if weight >= LEAST_POINTS else (None, weight)
-
-    def _sampled(self, view: int, uv: Float[Tensor, "n 2"], cameras: Cameras) -> Float[Tensor, "n 3"]:
-        grid = uv / torch.tensor([cameras.width, cameras.height]) * 2 - 1
-        return torch.nn.functional.grid_sample(self.images[view : view + 1], grid[None, None].float(), align_corners=False, padding_mode="border")[0, :, 0].T
 
 
 def world_returns(sweeps: Sequence[Sweep]) -> Float[Tensor, "N 3"]:
@@ -187,7 +184,7 @@ def depth_differences(
         parallax = torch.where(inside & inside[i], (further - uv).norm(dim=-1), 0.0)
         shift = torch.maximum(shift, parallax.max(0).values)
         mine = inside[i].nonzero()[:, 0]
-        depth, known = in_view(camera, returns).depth_at(uv[i, mine].float())
+        depth, known = depth_between(*returns_in_view(camera, returns), uv[i, mine].float())
         values[i, mine[known]] = z[i, mine[known]] / depth[known] - 1
     slack = PIXEL * NEAR / shift.clamp_min(1e-12)
     kept = ~values.isnan().all(0) & (slack < WIDE)

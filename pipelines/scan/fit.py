@@ -11,15 +11,15 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from ..recon.camera import Cameras
-from ..recon.capture import Capture
-from ..recon.errors import CaptureError
-from ..recon.icp import Alignment, align_clouds, carried, normals_of, thinned
-from ..recon.neighbours import nearest
-from ..recon.points import PointCloud
-from ..recon.se3 import Similarity
-from ..recon.visible import in_view
-from .scan_score import FitScore, ScanScorer, Verdict, world_returns
+from ...recon.camera import Cameras
+from ...recon.capture import Capture
+from ...recon.errors import CaptureError
+from ...recon.icp import Alignment, align_clouds, carried, normals_of, thinned
+from ...recon.neighbours import nearest
+from ...recon.points import PointCloud
+from ...recon.scan.between import returns_in_view
+from ...recon.se3 import Similarity
+from .score import FitScore, ScanScorer, Verdict, world_returns
 
 __all__ = ["FitReport", "ScanFit", "fit_scans", "place_scans"]
 
@@ -180,7 +180,7 @@ def _refined(
 
 def _around(cameras: Cameras, returns: Float[Tensor, "N 3"]) -> Float[Tensor, "M 3"]:
     """The returns that the photos see or nearly see, evenly in space."""
-    seen = torch.cat([in_view(cameras[i], returns, MARGIN).index for i in range(len(cameras))]).unique()
+    seen = torch.cat([returns_in_view(cameras[i], returns, MARGIN)[0].index for i in range(len(cameras))]).unique()
     kept = returns[seen]
     if len(kept) <= TARGET:
         return kept

@@ -9,8 +9,8 @@ import pytest
 import torch
 from handful.data.synthetic import demo_capture
 from handful.pipelines.init.registry import get_initializer
-from handful.pipelines.scan_fit import fit_scans, place_scans
-from handful.pipelines.scan_score import ScanScorer, world_returns
+from handful.pipelines.scan.fit import fit_scans, place_scans
+from handful.pipelines.scan.score import ScanScorer, world_returns
 from handful.recon.camera import Cameras
 from handful.recon.capture import ArrayImage, Capture
 from handful.recon.depth import DepthMap
