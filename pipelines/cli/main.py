@@ -13,6 +13,7 @@ from typing import Annotated, Any, Union
 import tyro
 
 from ...recon.errors import HandfulError
+from .align import Align
 from .benchmark import Benchmark
 from .common import check_summary, show_log, write_summary
 from .demo import Demo
@@ -32,6 +33,7 @@ COMMANDS: dict[str, type] = {
     "render": RenderCommand,
     "export": Export,
     "mesh": MeshCommand,
+    "align": Align,
     "evaluate": Evaluate,
     "benchmark": Benchmark,
     "demo": Demo,
