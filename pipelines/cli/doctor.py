@@ -17,6 +17,7 @@ __all__ = ["Doctor"]
 OPTIONAL = {
     "mesh": ("open3d", "meshes by TSDF fusion"),
     "lidar": ("spconv", "sparse convolutions for LiDAR input"),
+    "lidar-gpu": ("spconv-triton", "sparse convolutions on a GPU"),
     "eval": ("scikit-image", "a second opinion on metrics"),
     "las": ("laspy", "points as LAS files"),
     "usd": ("usd-core", "splats as OpenUSD"),
@@ -65,6 +66,7 @@ def sections(weights: dict[str, str]) -> dict[str, dict[str, str]]:
     from ...priors.registry import PRIORS
     from ...recon.kernels import native_or_none
     from ...recon.raster.registry import rasterizer_status
+    from ...recon.voxel.backends import backend_status
     from ..methods import METHODS
 
     kernels = native_or_none()
@@ -77,6 +79,7 @@ def sections(weights: dict[str, str]) -> dict[str, dict[str, str]]:
     return {
         "machine": machine,
         "rasterizers": rasterizer_status(),
+        "sparse convolutions": backend_status("cuda" if torch.cuda.is_available() else "cpu"),
         "core packages": {name: _version(name) or "MISSING: run `pip install handful` again" for name in CORE},
         "extras": {
             extra: f"{dist} {_version(dist)}" if _version(dist) else f"missing ({what}): pip install 'handful[{extra}]'"
