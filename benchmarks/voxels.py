@@ -5,13 +5,12 @@
 
 The voxels are a wavy sheet, occupied as a scanned surface is. Backends are timed on one submanifold convolution 3^3 of 32 channels to 32, and with the
 rulebook of the next stride; backbones at equally many parameters on 8 features, with the backend that "auto" takes; their first pass makes rulebooks and groups, the
-second finds them made. Medians in milliseconds. Prints JSON: {"machine": ..., "parameters": ..., "rows": [{"voxels", "what": "backend" | "backbone", "name", ...}]}.
+second finds them made. The least of the repeats, in milliseconds, since other work on the machine only adds. Prints JSON: {"machine": ..., "parameters": ..., "rows": [{"voxels", "what": "backend" | "backbone", "name", ...}]}.
 """
 
 from __future__ import annotations
 
 import json
-import statistics
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -99,7 +98,7 @@ def _both_ways(prefix: str, forward: Callable[[], torch.Tensor], repeats: int) -
         start = time.perf_counter()
         outs[0].sum().backward()
         back.append((time.perf_counter() - start) * 1e3)
-    return {f"{prefix}forward_ms": forward_ms, f"{prefix}backward_ms": round(statistics.median(back), 2)}
+    return {f"{prefix}forward_ms": forward_ms, f"{prefix}backward_ms": round(min(back), 2)}
 
 
 def _ms(work: Callable[[], object], repeats: int) -> float:
@@ -108,7 +107,7 @@ def _ms(work: Callable[[], object], repeats: int) -> float:
         start = time.perf_counter()
         work()
         times.append((time.perf_counter() - start) * 1e3)
-    return round(statistics.median(times[1:]), 2)
+    return round(min(times[1:]), 2)
 
 
 def run(args: Args) -> dict[str, Any]:
