@@ -70,6 +70,16 @@ def test_no_points_and_one() -> None:
     torch.testing.assert_close(voxels.centers(), torch.tensor([[-3.15, 7.15, 0.05]]), atol=1e-5, rtol=0)
 
 
+def test_points_on_the_borders_of_cells_are_never_before_the_first() -> None:
+    """Multiples of a size that binary numbers do not hold, each alone and all together."""
+    for size in (0.1, 0.3, 0.7):
+        xyz = torch.arange(-60, 60)[:, None] * torch.tensor([size, 0, 0])
+        for point in xyz:
+            assert voxelize(point[None], point[None], size)[0].coords.tolist() == [[0, 0, 0, 0]]
+        voxels, index = voxelize(xyz, xyz, size)
+        assert ((xyz - voxels.centers()[index]).abs() <= size / 2 + 1e-4).all()
+
+
 def test_points_on_the_borders_of_a_given_grid() -> None:
     corner = torch.tensor([[0.0, 0, 0], [1.999, 2.999, 3.999]])
     voxels, _ = voxelize(corner, corner, 1.0, origin=torch.zeros(3), shape=(2, 3, 4))
