@@ -30,6 +30,7 @@ from .methods.config import SplatConfig, check_settings
 from .methods.splat import SplatMethod, SplatRun
 from .out_folder import START, STATE, claim_out, take_back
 from .protocol import Start
+from .scan.join import joined
 from .scan.report import beam_report
 from .scene_folder import SceneFolder, write_scene_folder
 from .start_file import load_start, save_start
@@ -223,6 +224,12 @@ class Reconstruction:
         require_priors(self.job.settings)
         initializer = get_initializer("auto", self.job.settings.init, capture, self.device)
         init = yield from _with_progress(lambda progress: initializer.run(capture, self.job.seed, progress))
+        if init.capture.sweeps:
+            yield StageProgress("fitting scans", 0.0)
+            init, said = joined(init, given_cameras=capture.cameras is not None)
+            for text in said:
+                self.warnings.append(text)
+                yield Warned(text)
         yield StageProgress("measuring depth", 0.0)
         return measure(init, self.job.settings, capture.cameras is None, self.job.seed, self.device)
 

@@ -15,6 +15,7 @@ from ..recon.depth import DepthMap
 from ..recon.errors import CheckpointError
 from ..recon.matches import FlowField
 from ..recon.points import PointCloud
+from ..recon.sweeps import Sweep
 from .checkpoint import load_checkpoint, save_checkpoint
 from .config import from_jsonable, to_jsonable
 from .init.protocol import CameraReport, InitState
@@ -32,12 +33,15 @@ def save_start(path: Path, start: Start, fingerprint: str) -> None:
         tensors["rgb"] = start.init.points.rgb
     for (i, j), f in start.flow.items():
         tensors |= {f"flow.{i}.{j}": f.flow, f"flow_confidence.{i}.{j}": f.confidence}
+    for k, sweep in enumerate(capture.sweeps):  # where they were moved to; what they measured is in the capture's files
+        tensors |= {f"sweep.{k}": sweep.world_from_sensor, f"sweep_size.{k}": _size(sweep)}
     if start.scan is not None:
         tensors["scan"] = start.scan
     tensors |= _packed(start.depth, "") | _packed(start.guide, "guide.")
     meta = {
         "fingerprint": fingerprint,
         "names": list(capture.names),
+        "sweeps": [s.name for s in capture.sweeps],
         "report": to_jsonable(start.init.report),
         "estimated_cameras": start.estimated_cameras,
         "kinds": [d.kind for d in start.depth],
@@ -57,11 +61,28 @@ def load_start(path: Path, capture: Capture) -> Start:
         points = PointCloud(tensors["xyz"], tensors.get("rgb"))
         depth, guide = _unpacked(tensors, meta["kinds"], ""), _unpacked(tensors, meta["guide_kinds"], "guide.")
         flow = {(i, j): FlowField(tensors[f"flow.{i}.{j}"], tensors[f"flow_confidence.{i}.{j}"]) for i, j in meta["flow_pairs"]}
+        sweeps = tuple(_placed(capture, k, name, tensors[f"sweep.{k}"], tensors[f"sweep_size.{k}"]) for k, name in enumerate(meta["sweeps"]))
         report = from_jsonable(CameraReport, meta["report"], "the checkpoint's report")
     except KeyError as e:
         raise CheckpointError(f"{path} lacks {e}; delete it to start anew.") from e
-    init = InitState(replace(placed, cameras=cameras), points, report)
+    init = InitState(replace(placed, cameras=cameras, sweeps=sweeps), points, report)
     return Start(init, depth, meta["estimated_cameras"], guide=guide, flow=flow, scan=tensors.get("scan"))
+
+
+def _size(sweep: Sweep) -> Tensor:
+    return sweep.xyz.norm(dim=1).max() if len(sweep) else torch.ones(())
+
+
+def _placed(capture: Capture, k: int, name: str, world_from_sensor: Tensor, size: Tensor) -> Sweep:
+    """The capture's scan number k where it was moved to, perhaps scaled. Raises KeyError when the capture has it no more."""
+    if k >= len(capture.sweeps) or capture.sweeps[k].name != name:
+        raise KeyError(name)
+    sweep = capture.sweeps[k]
+    scale = size / _size(sweep)
+    if bool((scale - 1).abs() < 1e-6):
+        return replace(sweep, world_from_sensor=world_from_sensor)
+    origins = None if sweep.origins is None else sweep.origins * scale
+    return replace(sweep, xyz=sweep.xyz * scale, origins=origins, world_from_sensor=world_from_sensor)
 
 
 def _packed(depth: tuple[DepthMap, ...], prefix: str) -> dict[str, Tensor]:

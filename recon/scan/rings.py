@@ -15,6 +15,7 @@ __all__ = ["azimuth", "keep_rings", "ring_numbers", "ring_origins", "with_rings"
 
 LEAST_RETURNS = 8  # of a ring, on the mean: fewer is no spinning scanner
 ON_CONE, HIGHEST_TIP = 0.01, 1.0  # metres: median distance from the beam's cone, and how far from the origin a laser may sit
+STARTS_AT = (0.0, math.pi)  # azimuths where scanners begin a turn
 ORDERED = 0.9  # share of steps within rings that must go round the same way
 
 
@@ -33,21 +34,42 @@ def ring_numbers(xyz: Float[Tensor, "N 3"]) -> Int[Tensor, "N"] | None:
     """
     if len(xyz) < 2 * LEAST_RETURNS:
         return None
-    step = azimuth(xyz).diff()
+    found = [r for start in STARTS_AT for r in [_turns(xyz, start)] if r is not None]
+    return _lowest_first(xyz, min(found, key=lambda ring: _cones(xyz, ring)[1])) if found else None
+
+
+def _turns(xyz: Float[Tensor, "N 3"], start: float) -> Int[Tensor, "N"] | None:
+    """Number of the turn each return belongs to, where turns begin at that azimuth."""
+    step = (azimuth(xyz) - start).remainder(2 * math.pi).diff()
     for turn in (step, -step):
         wraps = turn < -math.pi
         number = torch.cat([torch.zeros(1, dtype=torch.long, device=xyz.device), wraps.long().cumsum(0)])
-        rings = int(number[-1]) + 1
         within = turn[~wraps]
-        if rings >= 2 and len(xyz) / rings >= LEAST_RETURNS and float(((within >= 0) & (within < math.pi)).float().mean()) >= ORDERED:
-            return _lowest_first(xyz, number, rings)
+        round_ = float(((within >= 0) & (within < math.pi)).float().mean()) if len(within) else 0.0
+        if int(number[-1]) >= 1 and len(xyz) / (int(number[-1]) + 1) >= LEAST_RETURNS and round_ >= ORDERED:
+            return number
     return None
 
 
-def _lowest_first(xyz: Tensor, number: Tensor, rings: int) -> Tensor:
+def _lowest_first(xyz: Float[Tensor, "N 3"], number: Int[Tensor, "N"]) -> Int[Tensor, "N"]:
     slope = xyz[:, 2] / xyz[:, :2].norm(dim=1).clamp_min(1e-6)
-    middle = torch.stack([slope[number == r].median() for r in range(rings)])
-    return torch.empty_like(middle, dtype=torch.long).scatter_(0, middle.argsort(stable=True), torch.arange(rings, device=xyz.device))[number]
+    middle = torch.stack([slope[number == r].median() for r in range(int(number[-1]) + 1)])
+    return torch.empty_like(middle, dtype=torch.long).scatter_(0, middle.argsort(stable=True), torch.arange(len(middle), device=xyz.device))[number]
+
+
+def _cones(xyz: Float[Tensor, "N 3"], ring: Int[Tensor, "N"]) -> tuple[Float[Tensor, "R"], float]:
+    """Height of the tip of each ring's cone around the z axis (least squares), and the median distance of the returns from their cones, metres."""
+    flat, z = xyz[:, :2].norm(dim=1).double(), xyz[:, 2].double()
+    rings = int(ring.max()) + 1
+    n, sx, sy, sxx, sxy = (torch.zeros(rings, dtype=torch.float64).index_add_(0, ring, v) for v in (torch.ones_like(flat), flat, z, flat * flat, flat * z))
+    spread = n * sxx - sx * sx
+    told = (n >= LEAST_RETURNS) & (spread > 1e-6 * n * n)
+    if not bool(told.any()):
+        return torch.zeros(rings), math.inf
+    slope = torch.where(told, (n * sxy - sx * sy) / spread.clamp_min(1e-12), 0.0)
+    tip = torch.where(told, (sy - slope * sx) / n.clamp_min(1), 0.0)
+    off = (z - tip[ring] - slope[ring] * flat)[told[ring]].abs().median()
+    return torch.where(told, tip, tip[told].median()).to(xyz), float(off)
 
 
 def ring_origins(xyz: Float[Tensor, "N 3"], ring: Int[Tensor, "N"]) -> Float[Tensor, "N 3"] | None:
@@ -56,20 +78,10 @@ def ring_origins(xyz: Float[Tensor, "N 3"], ring: Int[Tensor, "N"]) -> Float[Ten
     Scanners put their lasers above one another, up to 20 cm from the origin of their frame, which at 5 metres is two degrees. None where the returns of the
     rings lie on no cones (a scan corrected for its own motion, or rings that are none).
     """
-    flat, z = xyz[:, :2].norm(dim=1).double(), xyz[:, 2].double()
-    rings = int(ring.max()) + 1
-    n, sx, sy, sxx, sxy = (torch.zeros(rings, dtype=torch.float64).index_add_(0, ring, v) for v in (torch.ones_like(flat), flat, z, flat * flat, flat * z))
-    spread = n * sxx - sx * sx
-    told = (n >= LEAST_RETURNS) & (spread > 1e-6 * n * n)
-    slope = torch.where(told, (n * sxy - sx * sy) / spread.clamp_min(1e-12), 0.0)
-    tip = torch.where(told, (sy - slope * sx) / n.clamp_min(1), 0.0)
-    if not bool(told.any()):
+    tip, off = _cones(xyz, ring)
+    if off > ON_CONE or float(tip.abs().max()) > HIGHEST_TIP:
         return None
-    tip = torch.where(told, tip, tip[told].median())
-    off = (z - tip[ring] - slope[ring] * flat)[told[ring]].abs().median()
-    if float(off) > ON_CONE or float(tip.abs().max()) > HIGHEST_TIP:
-        return None
-    return torch.stack([torch.zeros_like(tip), torch.zeros_like(tip), tip], 1)[ring].to(xyz)
+    return torch.stack([torch.zeros_like(tip), torch.zeros_like(tip), tip], 1)[ring]
 
 
 def with_rings(sweep: Sweep) -> Sweep:
