@@ -18,7 +18,7 @@ from .splats import SCENE_DEPTH
 __all__ = ["ScanPanel"]
 
 PHOTOS, OWN, HEIGHT, INTENSITY, DISTANCE, ERROR = "the photos", "the scanner's own", "height", "intensity", "distance from the scanner", "error of the scene"
-POINT = SCENE_DEPTH / 800  # a return's size in viewer units at slider 1
+SMALLEST, LARGEST = SCENE_DEPTH / 2000, SCENE_DEPTH / 100  # a return's size in viewer units at slider 1; between them as dense as the scan is
 
 
 class ScanPanel:
@@ -28,7 +28,7 @@ class ScanPanel:
         self._page = page
         self._lock = threading.RLock()
         self._came: Cloud | None = None  # in the world before edits
-        self._cloud: Cloud | None = None
+        self._point = SMALLEST
         self._handle: Any = None
         gui = page.gui
         with gui.add_folder("Scan", visible=False) as self._folder:
@@ -78,7 +78,7 @@ class ScanPanel:
         with self._lock:
             if self._handle is not None:
                 self._handle.visible = bool(self._show.value)
-                self._handle.point_size = self._size.value * POINT
+                self._handle.point_size = self._size.value * self._point
         if self._alone.value:
             self._page.refresh_splats()
 
@@ -101,14 +101,15 @@ class ScanPanel:
             points = self._page.frame.apply(cloud.xyz).float().numpy()
             colors = (coloring.rgb.clamp(0, 1) * 255).round().to(torch.uint8).numpy()
             self._legend.content, self._legend.visible = coloring.legend, bool(coloring.legend)
-            self._cloud = cloud
+            self._point = min(max(cloud.spacing() * self._page.frame.scale, SMALLEST), LARGEST)
             if self._handle is not None and len(self._handle.points) == len(points):
                 with self._page.scene_at_once():
                     self._handle.points, self._handle.colors = points, colors
+                    self._handle.point_size = self._size.value * self._point
                 return
             self._remove()
             self._handle = self._page.scene.add_point_cloud(
-                "/scan", points, np.ascontiguousarray(colors), point_size=self._size.value * POINT, point_shape="circle", precision="float32",
+                "/scan", points, np.ascontiguousarray(colors), point_size=self._size.value * self._point, point_shape="circle", precision="float32",
                 point_shading="flat", visible=bool(self._show.value),
             )  # fmt: skip
 

@@ -13,6 +13,7 @@ from torch import Tensor
 from ..recon.camera import Cameras
 from ..recon.colormap import rainbow
 from ..recon.gaussians import Gaussians
+from ..recon.neighbours import Neighbours
 from ..recon.raster.protocol import Rasterizer, RasterOptions
 from ..recon.scan.between import returns_in_view
 from ..recon.scan.sight import sampled
@@ -60,6 +61,13 @@ class Cloud:
 
     def __len__(self) -> int:
         return len(self.xyz)
+
+    def spacing(self) -> float:
+        """Median distance from a return to its nearest, world units: of this size they cover a surface."""
+        if len(self) < 2:
+            return 1.0
+        _, distance = Neighbours(self.xyz - self.xyz.mean(0)).nearest((self.xyz - self.xyz.mean(0))[:: max(1, len(self) // 5000)], 2)
+        return float(distance[:, 1].median())
 
     def carried(self, world: Similarity) -> Cloud:
         """In a world that has moved."""

@@ -74,6 +74,8 @@ def test_at_most_so_many_evenly_and_what_all_have() -> None:
     a = Sweep(torch.rand(3000, 3), torch.eye(4), intensity=torch.rand(3000), rgb=torch.rand(3000, 3))
     b = Sweep(torch.rand(1000, 3), pose, intensity=torch.rand(1000), origins=torch.full((1000, 3), 0.5))
     cloud = Cloud.of([a, b], most=1000)
+    grid = torch.cartesian_prod(torch.arange(20.0), torch.arange(20.0), torch.zeros(1))
+    assert Cloud.of([Sweep(0.25 * grid + 1000, torch.eye(4))]).spacing() == pytest.approx(0.25)
     assert len(cloud) == 1000 and cloud.rgb is None and cloud.intensity is not None
     torch.testing.assert_close(cloud.xyz[:750].float(), a.xyz[::4])
     torch.testing.assert_close(cloud.xyz[750:].float(), b.world_xyz[::4])
