@@ -58,7 +58,13 @@ class GivenCamera:
 
 @dataclass(frozen=True)
 class Shot:
-    """One photo an adapter found. `depth`: z-depth H,W in world units, 0 = none; `extent_file`: a mask of where the file is a photo, not padding."""
+    """One photo an adapter found.
+
+    Attributes:
+        extent_file: a mask of where the file is a photo, not padding.
+        depth: z-depth of a sensor, h,w in world units, 0 = none; of the photo's field of view, mostly at a smaller size.
+        trust: h,w in [0, 1], how far the sensor trusts each of these; None = everywhere. 0 is as good as no depth.
+    """
 
     name: str
     file: Path
@@ -67,6 +73,7 @@ class Shot:
     content: bytes | None = None
     depth: np.ndarray | None = None
     extent_file: Path | None = None
+    trust: np.ndarray | None = None
 
 
 def subset_indices(n: int, k: int | None) -> list[int]:
@@ -131,7 +138,7 @@ def assemble(
         image = FileImage(shot.file, canvas, fit, offset, up, header.has_alpha, background, shot.mask_file, warp, shot.content, shot.extent_file)
         focal = None if header.focal_px is None else header.focal_px * max(fit) / max(size)
         views.append(View(shot.name, image, focal))
-        depths.append(None if shot.depth is None else _depth_map(shot.depth, fit, offset, canvas))
+        depths.append(None if shot.depth is None else _depth_map(shot.depth, shot.trust, fit, offset, canvas))
     cameras = None
     if Ts:
         f32 = torch.float32
@@ -272,9 +279,12 @@ def _check_world(cam_from_world: np.ndarray, names: Sequence[str]) -> None:
         )
 
 
-def _depth_map(depth: np.ndarray, fit: tuple[int, int], offset: tuple[int, int], canvas: tuple[int, int]) -> DepthMap:
-    depth = np.where(np.isfinite(depth) & (depth > 0), depth, 0.0).astype(np.float32)
-    out = np.zeros((canvas[1], canvas[0]), np.float32)
-    out[offset[1] : offset[1] + fit[1], offset[0] : offset[0] + fit[0]] = resize_depth(depth, fit)
-    d = torch.from_numpy(out)
-    return DepthMap(d, (d > 0).float(), d > 0)
+def _depth_map(depth: np.ndarray, trust: np.ndarray | None, fit: tuple[int, int], offset: tuple[int, int], canvas: tuple[int, int]) -> DepthMap:
+    known = np.isfinite(depth) & (depth > 0)
+    placed = []
+    for values in (np.where(known, depth, 0.0), known if trust is None else np.where(known, trust, 0.0)):
+        out = np.zeros((canvas[1], canvas[0]), np.float32)
+        out[offset[1] : offset[1] + fit[1], offset[0] : offset[0] + fit[0]] = resize_depth(values.astype(np.float32), fit)
+        placed.append(torch.from_numpy(out))
+    d, confidence = placed
+    return DepthMap(d, confidence, (d > 0) & (confidence > 0))

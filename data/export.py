@@ -58,7 +58,7 @@ CAMERA_FORMATS: dict[str, Exporter] = {
     "nerfstudio": Exporter("export_cameras:nerfstudio", (".json",), "folder with images/ and transforms.json, or that file alone"),
     "blender": Exporter("export_cameras:blender", (), "folder with train/ and transforms_train.json, as the NeRF synthetic scenes have it"),
     "points": Exporter("export_points:points", (), "the splats' centres with their colours as a .ply of points", cameras=False),
-    "las": Exporter("export_points:las", (".las", ".laz"), "the same for surveying and GIS programs", cameras=False, check="export_points:_laspy"),
+    "las": Exporter("export_points:las", (".las", ".laz"), "the same for surveying and GIS programs", cameras=False, check="las_file:laspy_module"),
 }
 NO_CAMERAS = "This scene has no cameras with photo names, so only files of splats and points can be written."
 EXPORTERS: dict[str, str] = {name: f.what for name, f in (SPLAT_FORMATS | CAMERA_FORMATS).items()}

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -14,6 +13,7 @@ from ..recon.points import PointCloud
 from ..recon.sh import rgb_from_sh_dc
 from .atomic import atomic_file
 from .export import ExportScene
+from .las_file import laspy_module
 from .ply import write_points
 from .splat_rows import FiniteRows
 
@@ -28,7 +28,7 @@ def points(path: Path, scene: ExportScene) -> None:
 
 def las(path: Path, scene: ExportScene) -> None:
     """LAS 1.4, point format 7 (16-bit colours), in the scene's own units and axes; .laz where lazrs is installed, too."""
-    laspy: Any = _laspy()
+    laspy = laspy_module()
     cloud = centers_as_points(scene.gaussians)
     xyz = cloud.xyz.double().numpy()
     header = laspy.LasHeader(point_format=7, version="1.4")
@@ -44,14 +44,6 @@ def las(path: Path, scene: ExportScene) -> None:
             data.write(f, do_compress=path.suffix.lower() == ".laz")
     except laspy.errors.LaspyException as e:
         raise BackendUnavailable(f"Cannot write {path}: {str(e).splitlines()[0]} A .laz needs lazrs: pip install lazrs; or write a .las.") from e
-
-
-def _laspy() -> Any:
-    try:
-        import laspy
-    except ImportError as e:
-        raise BackendUnavailable("LAS files need laspy: pip install 'handful[las]'") from e
-    return laspy
 
 
 def centers_as_points(gaussians: Gaussians, most: int | None = None) -> PointCloud:

@@ -8,6 +8,7 @@ from pathlib import Path
 from ..recon.capture import Capture
 from ..recon.errors import CaptureError, ConfigError
 from .protocol import CaptureAdapter, LoadOptions
+from .scans.beside import with_scans_beside
 from .scene_mark import is_scene_folder
 
 __all__ = ["ADAPTERS", "get_adapter", "load_capture", "specific_adapters"]
@@ -24,6 +25,12 @@ ADAPTERS: dict[str, tuple[str, str]] = {
     "strecha": ("strecha:Strecha", "PHOTO.camera files (fountain-P11, Herz-Jesu)"),
     "rgbd": ("posed_rgbd:PosedRgbd", "condition.npz with poses and depths, and rgb/"),
     "kitti": ("kitti:Kitti", "image_02/ (image_2/) with velodyne_points/ (velodyne/) and calib.txt (KITTI)"),
+    "nuscenes": ("nuscenes:NuScenes", "v1.0-*/ with the tables of nuScenes beside samples/"),
+    "polycam": ("polycam:Polycam", "keyframes/ with images, cameras and depth (Polycam, raw data)"),
+    "record3d": ("record3d:Record3D", "a .r3d file of Record3D, or its metadata and rgbd/"),
+    "stray": ("stray:Stray", "rgb.mp4 with odometry.csv, depth/ and confidence/ (Stray Scanner)"),
+    "scannerapp": ("scanner_app:ScannerApp", "frame_*.jpg and .json with depth_*.png (3D Scanner App)"),
+    "arkitscenes": ("arkitscenes:ARKitScenes", "lowres_wide.traj with lowres_wide/ and lowres_depth/ (ARKitScenes)"),
     "video": ("video:Video", "a video (.mp4 .mov .mkv .webm .avi .m4v), or a folder with one"),
 }
 
@@ -53,7 +60,7 @@ def specific_adapters(but: str) -> list[CaptureAdapter]:
 
 
 def load_capture(path: str | Path, options: LoadOptions | None = None, adapter: str | None = None) -> Capture:
-    """The capture at `path`: a folder, or the one file that describes it.
+    """The capture at `path`: a folder, or the one file that describes it; with the scans that lie beside it (`data/scans/beside.py`).
 
     Args:
         adapter: a name of `ADAPTERS`, to choose where two formats lie in one folder; None = the one that recognises the path.
@@ -64,7 +71,7 @@ def load_capture(path: str | Path, options: LoadOptions | None = None, adapter: 
     if not path.exists():
         raise CaptureError(f"There is no file or folder {path}.")
     if adapter is not None:
-        return get_adapter(adapter).load(path, options)
+        return with_scans_beside(get_adapter(adapter).load(path, options), path)
     found = [a for a in map(get_adapter, ADAPTERS) if a.recognises(path)]
     if len(found) > 1 and is_scene_folder(path):
         # Handful's own result holds the same cameras twice; COLMAP's files have the points as well
@@ -75,7 +82,7 @@ def load_capture(path: str | Path, options: LoadOptions | None = None, adapter: 
         raise CaptureError(f"{path} can be read as {names}; give the one that is meant: {' or '.join(map(str, files))}.")
     if not found:
         raise CaptureError(_unrecognised(path))
-    return found[0].load(path, options)
+    return with_scans_beside(found[0].load(path, options), path)
 
 
 def _unrecognised(path: Path) -> str:

@@ -16,10 +16,11 @@ from .assemble import Shot, assemble
 from .ffmpeg import ffmpeg_exe
 from .protocol import LoadOptions
 
-__all__ = ["VIDEO_SUFFIXES", "Video", "choose_frames"]
+__all__ = ["DEFAULT_FRAMES", "VIDEO_SUFFIXES", "Video", "choose_frames", "frame_sharpness", "frames_as_png", "sharpness"]
 
 VIDEO_SUFFIXES = frozenset(".mp4 .mov .mkv .webm .avi .m4v .mpg .mpeg .3gp".split())
 DEFAULT_FRAMES = 24
+ODOMETRY = "odometry.csv"  # beside a video, it tells where the camera was: another format (stray)
 _LOOK = (640, 360)  # frames are judged at this size: fine enough to tell blur, quick enough for a long video
 
 
@@ -33,19 +34,14 @@ class Video:
             return path.suffix.lower() in VIDEO_SUFFIXES
         from .images_folder import photo_folder
 
-        return path.is_dir() and photo_folder(path) is None and len(_videos(path)) == 1
+        return path.is_dir() and photo_folder(path) is None and len(_videos(path)) == 1 and not (path / ODOMETRY).is_file()
 
     def load(self, path: Path, options: LoadOptions) -> Capture:
         file = path if path.is_file() else next(iter(_videos(path)), None)
         if file is None:
             raise CaptureError(f"{path} holds no video.")
-        sharpness = np.array([_sharpness(frame) for frame in _grey_frames(file)])
-        if len(sharpness) == 0:
-            raise CaptureError(f"{file} holds no picture that can be decoded.")
-        chosen = choose_frames(sharpness, options.max_photos or DEFAULT_FRAMES)
-        pictures = list(_png_frames(file, chosen))
-        if len(pictures) != len(chosen):
-            raise CaptureError(f"{file} breaks off while its frames are read ({len(pictures)} of {len(chosen)}); convert it again.")
+        chosen = choose_frames(frame_sharpness(file), options.max_photos or DEFAULT_FRAMES)
+        pictures = frames_as_png(file, chosen)
         shots = [Shot(f"frame_{i:06d}.png", file / f"frame_{i:06d}.png", content=png) for i, png in zip(chosen, pictures, strict=True)]
         return assemble(shots, replace(options, max_photos=None), self.name, drop_duplicates=True)
 
@@ -62,7 +58,23 @@ def choose_frames(sharpness: Sequence[float] | np.ndarray, k: int) -> list[int]:
     return [a + int(np.argmax(sharpness[a:b])) for a, b in zip(edges[:-1], edges[1:], strict=True)]
 
 
-def _sharpness(grey: np.ndarray) -> float:
+def frame_sharpness(file: Path) -> np.ndarray:
+    """Of each frame of a video. Raises CaptureError when it has none."""
+    found = np.array([sharpness(frame) for frame in _grey_frames(file)])
+    if len(found) == 0:
+        raise CaptureError(f"{file} holds no picture that can be decoded.")
+    return found
+
+
+def frames_as_png(file: Path, indices: list[int]) -> list[bytes]:
+    """The named frames, in order, as PNG files. Raises CaptureError when one is missing."""
+    pictures = list(_png_frames(file, indices))
+    if len(pictures) != len(indices):
+        raise CaptureError(f"{file} breaks off while its frames are read ({len(pictures)} of {len(indices)}); convert it again.")
+    return pictures
+
+
+def sharpness(grey: np.ndarray) -> float:
     """Variance of the Laplacian (Pech-Pacheco et al. 2000): blur takes the high frequencies first."""
     import cv2
 

@@ -30,6 +30,7 @@ from .methods.config import SplatConfig, check_settings
 from .methods.splat import SplatMethod, SplatRun
 from .out_folder import START, STATE, claim_out, take_back
 from .protocol import Start
+from .scan.report import beam_report
 from .scene_folder import SceneFolder, write_scene_folder
 from .start_file import load_start, save_start
 
@@ -180,6 +181,9 @@ class Reconstruction:
             "cameras": to_jsonable(report), "method": self.job.method, "seed": self.job.seed,
             "optimisation_seconds": round(self.run.elapsed, 2), "warnings": self.warnings,
         }  # fmt: skip
+        beams = beam_report(scene, self.init.capture)
+        if beams is not None:
+            metrics["beams"] = beams
         folder = write_scene_folder(self.job.out, scene, self.init, self.job.settings, metrics)
         self.close()
         return folder

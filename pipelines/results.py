@@ -148,8 +148,9 @@ def _cpu_name() -> str:
     return platform.processor() or platform.machine()
 
 
-def versions() -> dict[str, str]:
-    return {"python": platform.python_version(), **{p: v for p in _PACKAGES if (v := _version(p))}}
+def versions(*more: str) -> dict[str, str]:
+    """Of Python and of the packages that figures depend on, and `more` of them; those that are here."""
+    return {"python": platform.python_version(), **{p: v for p in (*_PACKAGES, *more) if (v := _version(p))}}
 
 
 def _version(package: str) -> str | None:

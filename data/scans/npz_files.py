@@ -29,7 +29,7 @@ _MILLIMETRES = ("x_mm", "y_mm", "z_mm")
 def write_sweep(path: str | Path, sweep: Sweep) -> None:
     """Writes our own layout, whole or not at all; `read_npz` gives the same numbers back. Raises HandfulError when it cannot be written."""
     sweep.validate()
-    arrays = {"sweep_version": np.array(VERSION), "name": np.frombuffer(sweep.name.encode(), np.uint8), "origin_known": np.array(int(sweep.origin_known))}
+    arrays = {"sweep_version": np.array(VERSION), "name": np.frombuffer(sweep.name.encode(errors="replace"), np.uint8), "origin_known": np.array(int(sweep.origin_known))}
     for key in ("xyz", "world_from_sensor", *_PER_RETURN, "empty"):
         t = getattr(sweep, key)
         if t is not None:

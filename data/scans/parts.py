@@ -56,8 +56,8 @@ def sweep_of(
 
     Raises CaptureError naming `file` when no return is left.
     """
-    xyz = np.asarray(xyz, np.float64).reshape(-1, 3)
     with np.errstate(invalid="ignore"):
+        xyz = np.asarray(xyz, np.float64).reshape(-1, 3)
         ok = (np.abs(xyz) < FARTHEST).all(axis=1) & (xyz != 0).any(axis=1)
     if not ok.any():
         raise CaptureError(f"{file} holds no point that can be used ({len(ok)} rows, none with a position); scan again or export it anew.")
@@ -75,7 +75,7 @@ def sweep_of(
         rgb=_f32(np.nan_to_num(kept["rgb"]).clip(0, 1)) if "rgb" in kept else None,
         intensity=_f32(np.nan_to_num(kept["intensity"], posinf=0, neginf=0)) if "intensity" in kept else None,
         confidence=_f32(np.nan_to_num(kept["confidence"]).clip(0, 1)) if "confidence" in kept else None,
-        ring=torch.from_numpy(np.nan_to_num(kept["ring"]).astype(np.int64)) if "ring" in kept else None,
+        ring=torch.from_numpy(_from_below(kept["ring"], local - shift)) if "ring" in kept else None,
         seconds=_f32(_from_start(kept["seconds"])) if "seconds" in kept else None,
         empty=None if empty is None or not len(empty) else _f32(empty),
         origin_known=origin_known,
@@ -95,6 +95,18 @@ def _precise(T: np.ndarray, xyz: np.ndarray) -> tuple[np.ndarray, np.ndarray, np
     return (moved, xyz + shift, shift) if away.any() or exact is not t else (T, xyz, np.zeros(3))
 
 
+def _from_below(ring: np.ndarray, xyz: np.ndarray) -> np.ndarray:
+    """Numbers of beams with 0 the lowest: some scanners (Ouster) count from the top. Beams that lie in no such order keep their numbers."""
+    ring = np.nan_to_num(ring, posinf=0, neginf=0).clip(0, 2**31).astype(np.int64)
+    numbers, index = np.unique(ring, return_inverse=True)
+    if len(numbers) < 2:
+        return ring
+    elevation = np.arctan2(xyz[:, 2], np.linalg.norm(xyz[:, :2], axis=1))
+    means = np.bincount(index, elevation) / np.bincount(index)
+    falling = np.corrcoef(numbers, means)[0, 1] < -0.9 if means.std() > 0 else False
+    return numbers.max() - ring if falling else ring
+
+
 def _from_start(seconds: np.ndarray) -> np.ndarray:
     """Clock times (GPS, Unix) count from the first return on; times that already count from the scan's own stay."""
     seconds = np.asarray(seconds, np.float64)
@@ -104,7 +116,8 @@ def _from_start(seconds: np.ndarray) -> np.ndarray:
 
 
 def _f32(a: np.ndarray) -> Tensor:
-    return torch.from_numpy(np.ascontiguousarray(a, dtype=np.float32))
+    top = float(np.finfo(np.float32).max)
+    return torch.from_numpy(np.ascontiguousarray(np.clip(a, -top, top), dtype=np.float32))
 
 
 def read_bytes(file: Path, most: int) -> bytes:

@@ -9,15 +9,35 @@ from ...recon.errors import CaptureError
 from ...recon.sweeps import Sweep
 from .parts import ScanFile
 
-__all__ = ["SCAN_FORMATS", "is_scan", "load_sweeps", "read_scan"]
+__all__ = ["NEEDS", "SCAN_FORMATS", "is_scan", "load_sweeps", "read_scan", "scan_status"]
 
 # ending -> ("module:function", what it is); longer endings first; the module is imported when first asked
 SCAN_FORMATS: dict[str, tuple[str, str]] = {
     ".pcd.bin": ("bin_files:read_nuscenes", "nuScenes: float32 rows of x, y, z, intensity, ring"),
     ".bin": ("bin_files:read_kitti", "KITTI: float32 rows of x, y, z, reflectance"),
+    ".ply": ("ply_points:read_ply", "PLY points: colour, intensity, confidence, viewpoints"),
+    ".pcd": ("pcd:read_pcd", "PCD of the Point Cloud Library, compressed or not"),
+    ".las": ("las:read_las", "surveys as LAS"),
+    ".laz": ("las:read_las", "the same, compressed"),
+    ".e57": ("e57:read_e57", "survey stations as E57"),
     ".npz": ("npz_files:read_npz", "arrays named as the fields of Sweep, or KITTI in millimetres"),
     ".npy": ("npz_files:read_npy", "an array of rows x, y, z, intensity, ring"),
 }
+
+# ending -> packages beyond Handful's own, and the extra that brings them
+NEEDS: dict[str, tuple[tuple[str, ...], str]] = {".las": (("laspy",), "las"), ".laz": (("laspy", "lazrs"), "las"), ".e57": (("pye57",), "e57")}
+
+
+def scan_status() -> dict[str, str]:
+    """Ending -> whether it can be read here, or what to install."""
+    from importlib.util import find_spec
+
+    status = {}
+    for ending in SCAN_FORMATS:
+        packages, extra = NEEDS.get(ending, ((), ""))
+        lacks = [p for p in packages if find_spec(p) is None]
+        status[ending] = f"missing {' and '.join(lacks)}: pip install 'handful[{extra}]'" if lacks else "reads"
+    return status
 
 
 def is_scan(path: Path) -> bool:

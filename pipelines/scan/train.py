@@ -91,7 +91,7 @@ def train(config: TrainConfig, say: Callable[[str], None] = print) -> tuple[Scan
         sweep, label = _thinned(lesson, rng)
         if len(sweep) < 50:
             continue
-        loss = _loss(net(sweep.xyz, sweep.world_from_sensor), label, lesson, lesson.sights[int(rng.integers(len(lesson.sights)))])
+        loss = _loss(net(sweep.xyz, sweep.world_from_sensor), label, lesson)
         optimizer.zero_grad()
         loss.backward()
         torch.nn.utils.clip_grad_norm_(net.parameters(), 1.0)
@@ -132,8 +132,14 @@ def accuracy(gaussians: Gaussians, lesson: Lesson) -> float:
     return sum(shares) / len(shares)
 
 
-def _loss(splats: Splats, label: Int[Tensor, "N"], lesson: Lesson, sight: Sight) -> Tensor:
-    out = get_rasterizer("auto", torch.device("cpu")).render(splats.gaussians, sight.camera, OPTIONS)
+def _loss(splats: Splats, label: Int[Tensor, "N"], lesson: Lesson) -> Tensor:
+    seen = torch.stack([_seen(splats.gaussians, lesson, sight) for sight in lesson.sights]).mean()
+    return seen + 0.05 * torch.nn.functional.cross_entropy(splats.classes, label)
+
+
+def _seen(gaussians: Gaussians, lesson: Lesson, sight: Sight) -> Tensor:
+    """Depth that is wrong, holes in surfaces, haze before the sky."""
+    out = get_rasterizer("auto", torch.device("cpu")).render(gaussians, sight.camera, OPTIONS)
     depth, alpha, truth = out.depth[0], out.alpha[0], sight.depth
     there, asked = truth > 0, _reachable(lesson, sight)
     met = there & (alpha > 0.02)
@@ -141,7 +147,7 @@ def _loss(splats: Splats, label: Int[Tensor, "N"], lesson: Lesson, sight: Sight)
     fit = ((error.clamp_max(1) + error / (error + ROBUST)) * alpha.detach() * met).sum() / met.sum().clamp_min(1)
     holes = ((1 - alpha) * asked).sum() / asked.sum().clamp_min(1)
     haze = (alpha * ~there).sum() / (~there).sum().clamp_min(100)
-    return fit + holes + 0.3 * haze + 0.05 * torch.nn.functional.cross_entropy(splats.classes, label)
+    return fit + holes + 0.3 * haze
 
 
 def _reachable(lesson: Lesson, sight: Sight) -> Bool[Tensor, "H W"]:

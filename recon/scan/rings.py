@@ -11,9 +11,10 @@ from torch import Tensor
 
 from ..sweeps import Sweep
 
-__all__ = ["azimuth", "keep_rings", "ring_numbers", "with_rings"]
+__all__ = ["azimuth", "keep_rings", "ring_numbers", "ring_origins", "with_rings"]
 
 LEAST_RETURNS = 8  # of a ring, on the mean: fewer is no spinning scanner
+ON_CONE, HIGHEST_TIP = 0.01, 1.0  # metres: median distance from the beam's cone, and how far from the origin a laser may sit
 ORDERED = 0.9  # share of steps within rings that must go round the same way
 
 
@@ -49,9 +50,35 @@ def _lowest_first(xyz: Tensor, number: Tensor, rings: int) -> Tensor:
     return torch.empty_like(middle, dtype=torch.long).scatter_(0, middle.argsort(stable=True), torch.arange(rings, device=xyz.device))[number]
 
 
+def ring_origins(xyz: Float[Tensor, "N 3"], ring: Int[Tensor, "N"]) -> Float[Tensor, "N 3"] | None:
+    """Where each return was seen from, told by the scan itself: a beam that goes round the z axis draws a cone, whose tip is where it starts.
+
+    Scanners put their lasers above one another, up to 20 cm from the origin of their frame, which at 5 metres is two degrees. None where the returns of the
+    rings lie on no cones (a scan corrected for its own motion, or rings that are none).
+    """
+    flat, z = xyz[:, :2].norm(dim=1).double(), xyz[:, 2].double()
+    rings = int(ring.max()) + 1
+    n, sx, sy, sxx, sxy = (torch.zeros(rings, dtype=torch.float64).index_add_(0, ring, v) for v in (torch.ones_like(flat), flat, z, flat * flat, flat * z))
+    spread = n * sxx - sx * sx
+    told = (n >= LEAST_RETURNS) & (spread > 1e-6 * n * n)
+    slope = torch.where(told, (n * sxy - sx * sy) / spread.clamp_min(1e-12), 0.0)
+    tip = torch.where(told, (sy - slope * sx) / n.clamp_min(1), 0.0)
+    if not bool(told.any()):
+        return None
+    tip = torch.where(told, tip, tip[told].median())
+    off = (z - tip[ring] - slope[ring] * flat)[told[ring]].abs().median()
+    if float(off) > ON_CONE or float(tip.abs().max()) > HIGHEST_TIP:
+        return None
+    return torch.stack([torch.zeros_like(tip), torch.zeros_like(tip), tip], 1)[ring].to(xyz)
+
+
 def with_rings(sweep: Sweep) -> Sweep:
-    """The same scan with its rings numbered, where they can be told and are not yet."""
-    return sweep if sweep.ring is not None else replace(sweep, ring=ring_numbers(sweep.xyz))
+    """The same scan with its rings numbered, and its beams' origins, where they can be told and are not known yet."""
+    ring = sweep.ring if sweep.ring is not None else ring_numbers(sweep.xyz)
+    if ring is None or not len(sweep):
+        return sweep
+    origins = sweep.origins if sweep.origins is not None else ring_origins(sweep.xyz, ring)
+    return replace(sweep, ring=ring, origins=origins)
 
 
 def keep_rings(sweep: Sweep, share: float) -> tuple[Sweep, Sweep]:

@@ -18,7 +18,7 @@ class Rulebook:
     """Which input row goes to which output row, for each place of a kernel.
 
     `src[t]` and `dst[t]` (int64) are the pairs of kernel place t, places in the order of a weight's three middle axes. Within a place no row occurs twice in
-    `dst` nor in `src`, so adding to outputs place by place gives the same bits with any number of threads. `centre` is the place that takes every row to
+    `dst` nor in `src`, so threads that add to outputs place by place never meet at one row. `centre` is the place that takes every row to
     itself, where there is one.
     """
 

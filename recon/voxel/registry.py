@@ -14,7 +14,12 @@ from .unet import WIDTHS
 __all__ = ["BACKBONES", "build_backbone", "parameters", "width_for"]
 
 # name -> "module:factory", a factory of (cin, cout, widths)
-BACKBONES: dict[str, str] = {"unet": "unet:UNet"}
+BACKBONES: dict[str, str] = {
+    "unet": "unet:UNet",
+    "focal": "focal:FocalUNet",
+    "sets": "sets:sets_unet",
+    "patches": "patches:patches_unet",
+}
 
 STEP = 4  # channels come in multiples of it: as many as an attention has heads
 

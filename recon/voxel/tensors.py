@@ -122,8 +122,11 @@ def voxelize(
     if not bool(((edge > 0) & edge.isfinite()).all()):
         raise ShapeError(f"size must be above zero; got {edge.tolist()}.")
     if origin is None:
-        origin = (xyz.amin(0) / edge).floor() * edge if len(xyz) else torch.zeros_like(edge)
-    ijk = ((xyz - origin) / edge).floor().long()
+        cell = (xyz / edge).floor()
+        first = cell.amin(0) if len(xyz) else torch.zeros_like(edge)
+        origin, ijk = first * edge, (cell - first).long()  # whole numbers, so that rounding puts no point before the first cell
+    else:
+        ijk = ((xyz - origin) / edge).floor().long()
     if shape is None:
         ni, nj, nk = (ijk.amax(0) + 1).clamp_min(1).tolist() if len(xyz) else (1, 1, 1)
         shape = (ni, nj, nk)

@@ -61,7 +61,7 @@ class TorchBackend:
 
 
 def gather_multiply_add(feats: Float[Tensor, "M C"], weight: Float[Tensor, "K r s t C"], book: Rulebook) -> Float[Tensor, "L K"]:
-    """Convolution by a rulebook: for each place of the kernel gather rows, multiply, add to the outputs. Same bits with any number of threads."""
+    """Convolution by a rulebook: for each place of the kernel gather rows, multiply, add to the outputs. Threads never meet at one row."""
     return _GatherMultiplyAdd.apply(feats, weight, book)  # pyright: ignore[reportReturnType]
 
 

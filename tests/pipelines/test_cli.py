@@ -47,6 +47,7 @@ def test_doctor(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
         assert text in out
     listed = json.loads(summary.read_text())
     assert listed["rasterizers.reference"] == "available" and "MISSING" not in " ".join(listed.values())
+    assert listed["sparse_convolutions.torch"] == "available, taken by auto" and "sparse_convolutions.spconv-cuda" in listed
 
 
 def refused(capsys: pytest.CaptureFixture[str], *args: str | Path) -> str:
