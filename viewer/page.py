@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from typing import Any, Protocol
 
 from jaxtyping import Float
@@ -69,6 +70,11 @@ class Page(Protocol):
     @property
     def photos(self) -> list[Photo]: ...
 
+    @property
+    def up(self) -> Float[Tensor, "3"]:
+        """Which way is up, world frame; z where nobody has said."""
+        ...
+
     def browsers(self) -> dict[int, Any]:
         """Those that have the page open, by number."""
         ...
@@ -82,6 +88,14 @@ class Page(Protocol):
         ...
 
     def show_splats(self, visible: bool) -> None: ...
+
+    def refresh_splats(self) -> None:
+        """Shows or hides them as the panels want it together."""
+        ...
+
+    def scene_at_once(self) -> AbstractContextManager[Any]:
+        """What is changed within reaches the browsers together."""
+        ...
 
     def shown(self) -> tuple[Gaussians, Cameras] | None:
         """The scene with its edits, in its world, and the photos' cameras; None while there is none."""

@@ -9,6 +9,7 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager
 from types import TracebackType
 from typing import Any
 
@@ -25,6 +26,7 @@ from ..recon.gaussians import Gaussians
 from ..recon.raster.changed import closer, with_surfels
 from ..recon.raster.protocol import Rasterizer
 from ..recon.raster.registry import get_rasterizer
+from ..recon.sweeps import Sweep
 from .edit_panel import EditPanel
 from .guard import Guard
 from .live_panel import LivePanel
@@ -34,6 +36,7 @@ from .page import Keeper
 from .path_panel import PathPanel
 from .photo_panel import PhotoPanel
 from .photos import Photo, fit_fov
+from .scan_panel import ScanPanel
 from .sending import SplatSender
 from .serving import start_server, undisturbed
 from .shell import Shell
@@ -158,6 +161,10 @@ class SceneServer:
         self._tell_scene()
         self._edit.refresh()
         self._take_panel.refresh()
+
+    def set_scans(self, sweeps: Sequence[Sweep]) -> None:
+        """Scans of the scene's world (as it was before edits), shown beside the splats; none = none."""
+        self._scan.take(sweeps)
 
     def set_edits(self, steps: Sequence[EditStep]) -> None:
         """The edits that the scene has already; they are kept as they are."""
@@ -292,8 +299,18 @@ class SceneServer:
             self._preview = change
             self.resend()
 
+    @property
+    def up(self) -> Float[Tensor, "3"]:
+        return torch.tensor([0.0, 0.0, 1.0]) if self._world.up is None else self._world.up
+
     def show_splats(self, visible: bool) -> None:
-        self._splats.show(visible)
+        self._splats.show(visible and not self._scan.alone)
+
+    def refresh_splats(self) -> None:
+        self.show_splats(self._look.by_browser)
+
+    def scene_at_once(self) -> AbstractContextManager[Any]:
+        return self._server.atomic()
 
     def steps(self) -> tuple[EditStep, ...]:
         return self._world.steps
@@ -352,12 +369,14 @@ class SceneServer:
         self.live = LivePanel(gui, on_stop)
         self._photos = PhotoPanel(self)
         self._look = LookPanel(self)
+        self._scan = ScanPanel(self)
         self._edit = EditPanel(self)
         self._path = PathPanel(self)
         self._take_panel = TakePanel(self, self._link)
         self._shell.finish((
             ("P", "Show or hide the photos", lambda _: setattr(self._photos.show, "value", not self._photos.show.value)),
             ("N", "Stand at the next photo", self._photos.next),
+            ("C", "Show or hide the scan (cloud)", lambda _: self._scan.toggle()),
             ("L", "Show the next layer: picture, depth, ...", lambda _: self._look.next_layer()),
             ("K", "Add a keyframe here", self._path.add_key),
             ("Z", "Undo the last edit", lambda client: self.in_background(lambda: self._edit.undo(client), client)),
@@ -394,8 +413,9 @@ class SceneServer:
         if change is not None:
             gaussians = change(gaussians)
         packed = pack_splats(gaussians, frame, cameras, self._max_splats, self._look.splat_size)
-        if self._splats.send(number, packed, self._look.by_browser):
+        if self._splats.send(number, packed, self._look.by_browser and not self._scan.alone):
             self._look.scene_changed()
+            self._scan.scene_changed()
 
     # -- where things are --------------------------------------------------------------------------------------------------------
 
@@ -410,6 +430,7 @@ class SceneServer:
             for client in self.browsers().values() if moved and not stay else ():
                 self._photos.stand(client, self.photos[0])
         self._path.redraw()
+        self._scan.placed()
 
     def _place_photos(self, framing: Framing, cameras: Cameras) -> None:
         for photo, camera, depth in zip(self.photos, (cameras[i] for i in range(len(cameras))), framing.depths.tolist(), strict=True):

@@ -159,4 +159,5 @@ def summary(report: FitReport) -> dict[str, Any]:
     return {
         "verdict": report.verdict, "moved": report.moved, "scale": float(report.similarity.scale), "open_motions": report.open, "points": score.points,
         "covered": score.covered, "near": score.near, "apart": score.apart, "offset": score.offset, "contrast": score.contrast,
+        "outlines": score.outlines,
     }  # fmt: skip

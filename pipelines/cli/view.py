@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from ...recon.camera import Cameras
+    from ...recon.sweeps import Sweep
     from ..job import Reconstruction
     from ..scene_folder import SceneFolder
 
@@ -74,6 +75,8 @@ class ViewCommand(CommonOptions):
                 server.set_background(folder.scene.background)
                 server.set_surfels(folder.scene.surfels)
             server.set_gaussians(gaussians)
+            if folder is not None:
+                server.set_scans(scans_of(folder.path, console))
             warn_if_open(self.host, console)
             console.say("Ctrl-C ends it.")
             server.wait()
@@ -85,6 +88,21 @@ def left_out(metrics: dict[str, Any]) -> list[str]:
     cameras = metrics.get("cameras")
     unplaced = cameras.get("unplaced", []) if isinstance(cameras, dict) else []
     return [f"{u['name']} ({u.get('reason', '')})" for u in unplaced if isinstance(u, dict) and "name" in u]
+
+
+def scans_of(folder: Path, console: Console) -> tuple[Sweep, ...]:
+    """The scans that a scene's folder keeps; one that cannot be read is told and left out."""
+    from ...data.files import natural_key
+    from ...data.scans.registry import load_sweeps
+    from ...recon.errors import HandfulError
+
+    sweeps: list[Sweep] = []
+    for file in sorted((folder / "scans").glob("*.npz"), key=lambda f: natural_key(f.name)):
+        try:
+            sweeps += load_sweeps(file)
+        except HandfulError as e:
+            console.warn(f"{str(e).rstrip('.')}; this scan is not shown.")
+    return tuple(sweeps)
 
 
 def photos_of(folder: SceneFolder, capture: Path | None) -> tuple[Cameras, list[Tensor], tuple[str, ...], list[bool]]:

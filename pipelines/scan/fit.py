@@ -66,6 +66,11 @@ class FitReport:
         """For people: the verdict with its figures first, then what was done, then what to beware of."""
         verdict = "Whether the scan fits cannot be told" if self.verdict == "cannot tell" else f"The scan {self.verdict}"
         said = [f"{verdict}{_figures(self.after)}."]
+        if self.after.scattered and self.verdict == "nearly fits":
+            said.append(
+                "The photos' points scatter (their cameras are not exact, or things moved between the photos), so more cannot be told; but the scan's outlines lie on "
+                "the photos' edges. Look at the overlays."
+            )
         if self.moved is not None:
             what, scale = "The scan was" if self.moved == "scan" else "The cameras were", float(self.similarity.scale)
             scaled = f" and scaled by {scale:.4g}" if abs(scale - 1) > 1e-6 else ""
@@ -106,7 +111,7 @@ def fit_scans(
     """
     scorer = _scorer(capture, points)
     returns = world_returns(capture.sweeps)
-    before = scorer.score(returns)
+    before = scorer.outlined(scorer.score(returns))
     best, found = before, None
     if refine and points is not None and before.verdict != "cannot tell":
         found, best = _refined(scorer, returns, _identity(), before, with_scale)
@@ -300,6 +305,8 @@ def _figures(score: FitScore) -> str:
         parts.append("the photos gave no points")
     if score.contrast is not None:
         parts.append(f"colours of two photos differ {score.contrast:.2f} times as much there as with the scan moved")
+    if score.outlines is not None:
+        parts.append(f"edges of the photos are {score.outlines:.2f} times as strong under its outlines as beside them")
     return " (" + "; ".join(parts) + ")"
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Literal
 
@@ -18,6 +18,7 @@ from ...recon.points import PointCloud
 from ...recon.scan.between import depth_between, returns_in_view
 from ...recon.scan.sight import sampled
 from ...recon.sweeps import Sweep
+from .outlines import outline_contrast, returns_of_photos
 
 __all__ = ["FitScore", "Verdict", "ScanScorer", "world_returns"]
 
@@ -31,6 +32,8 @@ PEAK = 1.5  # or so many times as many points are near as with the scan moved
 LEAST_NEAR = 0.1  # share that must be near for that to mean anything
 LEAST_POINTS = 20  # compared, or seen by two photos: with fewer nothing is said
 LEAST_COVER = 0.1  # share of the photos' points beside which there are returns
+OUTLINED = 1.12  # times as strong are the photos' edges under the scan's outlines as beside them, in place
+SCATTERED = 0.4  # least share within 15 %, for outlines to be believed where the photos' points are poor
 PROBES = (-0.08, -0.04, 0.04, 0.08)  # the scan is moved along the photos' sight by these shares of its depth
 CLEAR = 0.9  # the colours differ by so much less in place than beside it
 OPPOSED = 1.05  # or by so much more: then the scan lies elsewhere, whatever the points say
@@ -53,6 +56,7 @@ class FitScore:
         colors: mean difference of the colours that two photos show at one return (in standard deviations); moved: the median of the same with the scan moved
             as above. None where the photos show too little, or it makes no difference.
         drift: by which share of depth the scan must be moved for the least difference of colours, of those tried (0: not at all).
+        outlines: see outline_contrast; None where it was not asked, or cannot tell.
     """
 
     points: int
@@ -66,6 +70,12 @@ class FitScore:
     colors: float | None
     moved: float | None
     drift: float | None
+    outlines: float | None = None
+
+    @property
+    def scattered(self) -> bool:
+        """Whether the photos' points are poor (cameras are not exact, things moved between photos) and the outlines alone say that the scan is about in place."""
+        return self.wide is not None and self.wide >= SCATTERED and self.outlines is not None and self.outlines >= OUTLINED
 
     @property
     def contrast(self) -> float | None:
@@ -89,7 +99,7 @@ class FitScore:
         if self.near >= ENOUGH and (contrast is None or contrast < OPPOSED):
             return "fits"
         peaked = self.near >= max(LEAST_NEAR, PEAK * self.beside)  # the photos' points are poor, but nowhere near would fit better
-        return "nearly fits" if self.wide >= MOST_WIDE or peaked else "does not fit"
+        return "nearly fits" if self.wide >= MOST_WIDE or peaked or self.scattered else "does not fit"
 
 
 @dataclass(frozen=True)
@@ -144,6 +154,11 @@ class ScanScorer:
             moved=float(torch.tensor(moved).median()) if telling else None,
             drift=min(zip([colors, *moved], [0.0, *PROBES], strict=True))[1] if telling else None,
         )  # fmt: skip
+
+    def outlined(self, score: FitScore) -> FitScore:
+        """The score with what the outlines of the capture's own scans say, where they stand."""
+        cameras = self.cameras
+        return replace(score, outlines=outline_contrast(list(self.capture.images()), cameras, returns_of_photos(cameras, self.capture.sweeps)))
 
     def _colors(self, cameras: Cameras, returns: Float[Tensor, "N 3"]) -> tuple[float | None, int]:
         """Mean difference of the colours two photos see at one return, each photo's brightness and contrast taken out; and how many were compared."""
