@@ -5,6 +5,7 @@
     masks/            white where pixels count (if any)     extents/         white where there is a photo at all (if not everywhere)
     config.json       method and settings                      metrics.json     what was measured
     preview.png       photos, renders, depth, a new view       checkpoint/      to continue
+    scans/            what a range sensor measured, in the scene's world (if anything; see data/scans/npz_files.py)
     edits.json        what was edited in the viewer (if any); the files above are those of the scene before
 """
 
@@ -15,7 +16,7 @@ import os
 import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 import torch
@@ -28,6 +29,7 @@ from ..data.edits_file import EDITS, read_edits
 from ..data.image_io import encode_png
 from ..data.nerfstudio_json import read_cameras, write_transforms
 from ..data.ply import read_gaussians, write_gaussians
+from ..data.scans.npz_files import write_sweep
 from ..data.scene_mark import EXTENTS, is_scene_folder
 from ..recon.camera import Cameras
 from ..recon.edits import EditStep, apply_edits, scale_after
@@ -42,9 +44,10 @@ from .init.protocol import InitState
 from .methods.config import SplatConfig
 from .preview import write_preview
 
-__all__ = ["SceneFolder", "extent_name", "image_names", "load_scene", "mask_name", "write_scene_folder"]
+__all__ = ["SceneFolder", "extent_name", "image_names", "load_scene", "mask_name", "scan_names", "write_scene_folder"]
 
 VERSION = 1
+MOST_RETURNS = 1_000_000  # of a scan, evenly: the folder keeps scans to look at and to judge by
 
 
 @dataclass(frozen=True)
@@ -146,8 +149,17 @@ def _write_files(out: Path, scene: SplatScene, init: InitState, config: SplatCon
     write_json(out / "config.json", {"version": VERSION, "method": metrics.get("method"), "settings": to_jsonable(config),
                                       "names": list(scene.names), "background": background})  # fmt: skip
     write_json(out / "metrics.json", {"version": VERSION, **metrics})
+    for name, sweep in zip(scan_names([s.name for s in init.capture.sweeps]), init.capture.sweeps, strict=True):
+        even = max(1, -(-len(sweep) // MOST_RETURNS))
+        write_sweep(out / name, sweep.kept(torch.arange(0, len(sweep), even)))
     write_preview(out / "preview.png", scene, images)
     write_gaussians(out / "scene.ply", scene.gaussians.to("cpu"))
+
+
+def scan_names(sweep_names: Sequence[str]) -> list[str]:
+    """Where scans lie inside the scene folder: named as they were, with their number where two would meet."""
+    stems = [PurePosixPath(n).stem for n in sweep_names]
+    return [f"scans/{s}.npz" if stems.count(s) == 1 else f"scans/{k:04}_{s}.npz" for k, s in enumerate(stems)]
 
 
 def mask_name(image_name: str) -> str:
@@ -166,7 +178,8 @@ def _images_of(out: Path) -> set[str]:
     if not isinstance(names, list) or not all(isinstance(n, str) for n in names):
         return set()
     files = image_names(names)
-    return {*files, *map(mask_name, files), *map(extent_name, files)}
+    scans = (p.relative_to(out).as_posix() for p in (out / "scans").glob("*.npz"))
+    return {*files, *map(mask_name, files), *map(extent_name, files), *scans}
 
 
 def load_scene(path: Path, rasterizer: str = "auto", device: torch.device | str = "cpu") -> SceneFolder:
