@@ -25,7 +25,7 @@ __all__ = ["CHILDREN", "ScanNet", "ScanNetConfig", "Splats"]
 
 CHILDREN = 4
 FEATURES, AROUND, NEIGHBOURS = 8, 32, 12  # features of a return: its own, of the returns around it, and how many those are
-CELL = (math.radians(0.4), math.radians(0.4), 0.05)  # azimuth, elevation, ln(range)
+CELL = (math.radians(0.2), math.radians(0.4), 0.05)  # azimuth, elevation, ln(range)
 REACH = (math.radians(3.0), math.radians(3.0), 0.5)  # how far a child may be from its return, in the same three
 SIGMA = math.radians(0.25)  # standard deviation that a splat starts from, in radians seen from the scanner
 LEAST_RANGE = 0.2  # metres

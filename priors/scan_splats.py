@@ -42,7 +42,7 @@ class ScanSplats:
     license = "Apache-2.0"
 
     def __init__(self, backbone: str = "unet", device: str = "cpu") -> None:
-        """Raises BackendUnavailable where there are no weights for that backbone."""
+        """`backbone`: by name, or a file that the training wrote. Raises BackendUnavailable where there are no weights."""
         self.net, self.device = load_scan_net(backbone).to(device), device
 
     def predict(self, sweep: Sweep, viewpoint: Float[Tensor, "3"] | None = None) -> ScanPrediction:
@@ -97,7 +97,7 @@ def load_scan_net(backbone: str = "unet", path: Path | None = None) -> ScanNet:
     """The trained network, ready to use. Raises BackendUnavailable where its weights are missing or of another shape."""
     from safetensors import SafetensorError, safe_open
 
-    path = path or _file(backbone)
+    path = path or (Path(backbone) if backbone.endswith(".safetensors") else _file(backbone))
     try:
         with safe_open(str(path), framework="pt") as f:
             net = ScanNet(ScanNetConfig(**json.loads((f.metadata() or {})["config"])))

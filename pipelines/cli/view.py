@@ -175,6 +175,8 @@ class LiveView:
                 self._server.set_background(scene.background)
                 self._server.set_surfels(scene.surfels)
                 self._server.set_photos(scene.cameras, work.run.images, scene.names, left_out=self._left_out(work))
+                if work.init is not None:
+                    self._server.set_scans(work.init.capture.sweeps)
             info = LiveInfo(event.steps, event.psnr, event.seconds_left, loss=event.loss)
             run = work.run
             self._server.update_gaussians(lambda: run.snapshot().gaussians, event.step, info)

@@ -56,9 +56,9 @@ class TrainConfig:
     """unet, focal, sets or patches."""
     parameters: int = 1_400_000
     """About so many."""
-    steps: int = 3000
+    steps: int = 3500
     """One scan each."""
-    places: int = 1000
+    places: int = 1200
     """Made-up places to learn from."""
     lr: float = 3e-3
     """Highest learning rate."""

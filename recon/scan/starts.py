@@ -21,6 +21,7 @@ from .rings import azimuth, with_rings
 __all__ = ["STARTS", "discs", "isotropic", "ring_interpolation", "splats_of"]
 
 OPACITY = 0.95
+WIDEST = 0.02  # standard deviation of a splat, as a share of its return's range (chosen on made-up streets, as the other sizes here)
 MOST_BETWEEN = 24  # splats on a line between two rings
 
 
@@ -32,23 +33,30 @@ def splats_of(means: Float[Tensor, "N 3"], scales: Float[Tensor, "N 3"], quats_w
 
 
 def isotropic(sweep: Sweep, k: int = 3) -> Gaussians:
-    """A ball for each return, its standard deviation the mean distance to the k nearest (Kerbl et al. 2023, section 5)."""
+    """A ball for each return, its standard deviation the mean distance to the k nearest (Kerbl et al. 2023, section 5), but WIDEST of its range at most:
+    otherwise a few lonely returns near the scanner hide everything."""
     xyz = sweep.world_xyz
     _, distance = nearest(xyz, xyz, k + 1)
     spread = distance[:, 1:].mean(1) if distance.shape[1] > 1 else torch.ones(len(xyz))
-    return splats_of(xyz, spread[:, None].expand(-1, 3))
+    return splats_of(xyz, spread.minimum(_widest(sweep))[:, None].expand(-1, 3))
 
 
 def discs(sweep: Sweep, k: int = 16) -> Gaussians:
-    """A disc for each return along the two main directions of its k nearest, as wide as they spread, a tenth as thick at least."""
+    """A disc for each return along the two main directions of its k nearest, as wide as they spread (WIDEST of its range at most), a tenth as thick at
+    least."""
     xyz = sweep.world_xyz
     index, _ = nearest(xyz, xyz, k)
     around = xyz[index] - xyz[index].mean(1, keepdim=True)
     spread, axes = torch.linalg.eigh(around.transpose(1, 2) @ around / max(k - 1, 1))
     spread, axes = spread.clamp_min(0).sqrt().flip(1), axes.flip(2)
     axes = axes * torch.linalg.det(axes).sign()[:, None, None]
-    scales = torch.maximum(spread, spread[:, :1] * 0.1) * (2 / math.sqrt(k))  # k returns share the surface that they span
+    scales = torch.maximum(spread, spread[:, :1] * 0.1) * (5 / math.sqrt(k))  # k returns share the surface that they span
+    scales = scales.minimum(_widest(sweep)[:, None])
     return splats_of(xyz, scales, quat_from_matrix(axes))
+
+
+def _widest(sweep: Sweep) -> Float[Tensor, "N"]:
+    return WIDEST * (sweep.world_xyz - sweep.world_origins).norm(dim=1)
 
 
 def ring_interpolation(sweep: Sweep, joined: float = 1.0, slope: float = 0.2, size: float = 0.5) -> Gaussians:
