@@ -18,7 +18,7 @@ from torch import Tensor
 from ..recon.errors import BackendUnavailable
 from ..recon.gaussians import Gaussians
 from ..recon.sweeps import Sweep
-from .scan_net import ScanNet, ScanNetConfig
+from .scan_net import CHILDREN, ScanNet, ScanNetConfig
 
 __all__ = ["ScanPrediction", "ScanSplats", "load_scan_net", "save_scan_net", "weights_digest"]
 
@@ -47,15 +47,18 @@ class ScanSplats:
 
     def predict(self, sweep: Sweep, viewpoint: Float[Tensor, "3"] | None = None) -> ScanPrediction:
         """`viewpoint`: where the scan was taken, world frame, for a scan that does not say."""
+        if not len(sweep):
+            none = torch.zeros(0, dtype=torch.long)
+            empty = torch.zeros(0, 3)
+            return ScanPrediction(Gaussians(empty, torch.zeros(0, 4), empty, torch.zeros(0), torch.zeros(0, 1, 3)), none, none)
         pick = _thinned(len(sweep))
         local, frame = _around(sweep, viewpoint)
         with torch.no_grad():
             made = self.net(local[pick].to(self.device), frame.to(self.device))
         label = made.classes.argmax(1).cpu()
-        per = len(made.gaussians) // max(1, len(pick))
         # a return that was left out is what its neighbour in the list is
-        all_labels = label[torch.bucketize(torch.arange(len(sweep)), pick).clamp_max(len(pick) - 1)] if len(pick) else label
-        return ScanPrediction(made.gaussians.to("cpu"), pick.repeat_interleave(per), all_labels)
+        all_labels = label[torch.bucketize(torch.arange(len(sweep)), pick).clamp_max(len(pick) - 1)]
+        return ScanPrediction(made.gaussians.to("cpu"), pick.repeat_interleave(CHILDREN), all_labels)
 
 
 def _thinned(count: int) -> Int[Tensor, "M"]:
@@ -69,10 +72,10 @@ def _around(sweep: Sweep, viewpoint: Float[Tensor, "3"] | None) -> tuple[Float[T
     frame = sweep.world_from_sensor.clone()
     if viewpoint is not None:
         frame[:3, 3] = viewpoint
-    elif sweep.origins is not None and len(sweep):
-        frame[:3, 3] = sweep.to_world(sweep.origins.median(0).values[None])[0]
+    elif sweep.origins is not None and len(sweep):  # contiguous: the median of an expanded tensor is nan (torch 2.13)
+        frame[:3, 3] = sweep.to_world(sweep.origins.contiguous().median(0).values[None])[0]
     local = (sweep.world_xyz - frame[:3, 3]) @ frame[:3, :3]
-    ahead = torch.nn.functional.normalize(local, dim=1).mean(0) if len(local) else torch.zeros(3)
+    ahead = torch.nn.functional.normalize(local, dim=1).mean(0)
     if float(ahead[2].abs()) > SIDEWAYS:
         turn = torch.tensor([[0.0, 0.0, float(ahead[2].sign())], [1.0, 0.0, 0.0], [0.0, float(ahead[2].sign()), 0.0]])  # rows: ahead, left, up
         local, frame = local @ turn.T, frame.clone()

@@ -70,12 +70,12 @@ class TrainConfig:
     """File for the validation's figures."""
 
 
-def train(config: TrainConfig, say: Callable[[str], None] = print) -> tuple[ScanNet, dict[str, Any]]:
-    """The trained network and its figures."""
+def train(config: TrainConfig, say: Callable[[str], None] = print, held_places: int = 40) -> tuple[ScanNet, dict[str, Any]]:
+    """The trained network and its figures, on so many places that are held back."""
     began = time.monotonic()
     first = config.seed * config.places
     pool = lessons(range(first, first + config.places), config.workers)
-    held = lessons(range(VALIDATION, VALIDATION + 40), config.workers, "spinning64")
+    held = lessons(range(VALIDATION, VALIDATION + held_places), config.workers, "spinning64")
     made = time.monotonic() - began
     say(f"{config.places} places in {made:.0f} s")
     torch.manual_seed(config.seed)

@@ -7,6 +7,7 @@ from dataclasses import replace
 
 import pytest
 import torch
+from handful.pipelines.cli.main import main as command
 from handful.pipelines.methods.config import TermsConfig
 from handful.pipelines.methods.photos import Photos
 from handful.pipelines.methods.terms.scan_depth import scan_depth
@@ -50,7 +51,11 @@ def test_bad_input(street: Capture) -> None:
 
 
 def test_command(shared_data, tmp_path) -> None:
-    from handful.pipelines.cli.main import main
+    def main(argv: list[str]) -> int:
+        with pytest.raises(SystemExit) as done:
+            command(argv)
+        assert isinstance(done.value.code, int)
+        return done.value.code
 
     file = tmp_path / "l.json"
     args = ["evaluate", "lidar", str(shared_data / "lidar_kitti_seq"), "--keep-rings", "0.125", "--starts", "pca", "--json", str(file), "--quiet"]
