@@ -51,7 +51,7 @@ def discs(sweep: Sweep, k: int = 16) -> Gaussians:
     spread, axes = spread.clamp_min(0).sqrt().flip(1), axes.flip(2)
     axes = axes * torch.linalg.det(axes).sign()[:, None, None]
     scales = torch.maximum(spread, spread[:, :1] * 0.1) * (5 / math.sqrt(k))  # k returns share the surface that they span
-    scales = scales.minimum(_widest(sweep)[:, None])
+    scales = scales * (_widest(sweep)[:, None] / scales[:, :1].clamp_min(1e-9)).clamp_max(1)
     return splats_of(xyz, scales, quat_from_matrix(axes))
 
 
