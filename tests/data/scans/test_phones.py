@@ -157,9 +157,13 @@ def arkitscenes(phone: Phone, root: Path) -> Path:
         (frames / "lowres_wide_intrinsics").mkdir(exist_ok=True)
         late = 0.001 if i == 1 else 0
         (frames / "lowres_wide_intrinsics" / f"41069021_{100 + i / 10 + late:.3f}.pincam").write_text(f"{W} {H} {FX} {FY} {CX} {CY}")
-        cam_from_world = np.linalg.inv(T @ np.diag([1.0, -1, -1, 1]))
-        turn = cv2.Rodrigues(cam_from_world[:3, :3])[0].ravel()
-        lines.append(" ".join(map(str, [100 + i / 10 + 0.02, *turn, *cam_from_world[:3, 3]])))
+        for late in (-0.02, 0.03):  # the phone moves through its pose at two metres and one radian a second, and no pose is of a photo's time
+            moved = T.copy()
+            moved[:3, :3] = T[:3, :3] @ cv2.Rodrigues(late * np.array([0.6, 0.0, 0.8]))[0]
+            moved[:3, 3] += late * np.array([1.2, 1.6, 0])
+            cam_from_world = np.linalg.inv(moved @ np.diag([1.0, -1, -1, 1]))
+            turn = cv2.Rodrigues(cam_from_world[:3, :3])[0].ravel()
+            lines.append(" ".join(map(str, [100 + i / 10 + late, *turn, *cam_from_world[:3, 3]])))
     (frames / "lowres_wide.traj").write_text("\n".join(lines) + "\n")
     target = root.parent / "41069021"
     root.rename(target)
@@ -323,9 +327,22 @@ def test_broken_captures_are_one_sentence(phone: Phone, place: Path, maker, harm
     assert "\n" not in str(e.value)
 
 
-def test_photos_without_a_pose_are_named(phone: Phone, place: Path):
+@pytest.mark.parametrize(("kept", "placed"), [(range(6), (0, 1, 2)), ((0, 1, 2, 6, 7, 8, 9), (0, 3, 4)), ((9, 8, 7, 6, 5, 4, 3, 2, 1, 0), range(5)), ((0, 0, 1, 1), (0,))])
+def test_photos_without_a_pose_are_named(phone: Phone, place: Path, kept, placed):
+    """Before and after all poses, and in a gap of 0.2 s, nobody knows where the phone was."""
     root = arkitscenes(phone, place)
     traj = root / "41069021_frames" / "lowres_wide.traj"
-    traj.write_text("\n".join(traj.read_text().splitlines()[:3]))
+    lines = traj.read_text().splitlines()
+    traj.write_text("\n".join(lines[i] for i in kept))
     capture = load_capture(root)
-    assert len(capture) == 3 and [u.name for u in capture.unplaced] == ["41069021_100.300.png", "41069021_100.400.png"]
+    assert list(capture.names) == [f"41069021_{100 + i / 10:.3f}.png" for i in placed]
+    assert [u.name for u in capture.unplaced] == [f"41069021_{100 + i / 10:.3f}.png" for i in range(N) if i not in placed]
+
+
+def test_a_pose_of_the_photos_own_time_needs_no_neighbour(phone: Phone, place: Path):
+    root = arkitscenes(phone, place)
+    traj = root / "41069021_frames" / "lowres_wide.traj"
+    first, *_ = traj.read_text().splitlines()
+    at = [" ".join([f"{t}", *first.split()[1:]]) for t in (100.004, 100.196, 100.406)]  # the last is of no photo's time
+    traj.write_text("\n".join(at))
+    assert load_capture(root).names == ("41069021_100.000.png", "41069021_100.200.png")
