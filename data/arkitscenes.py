@@ -7,17 +7,17 @@ OpenCV's axes to OpenGL's: a line is cam_from_world with OpenCV's axes.
 
 from __future__ import annotations
 
-from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 
 from ..recon.capture import Capture, Unplaced
 from ..recon.errors import CaptureError
-from .assemble import GivenCamera, Shot, assemble, subset_indices
+from .assemble import GivenCamera
 from .axes import rigid, rigid_inverse
 from .files import list_photos, read_text
-from .phone_depth import depth_and_trust
+from .phone_frames import PhoneFrame, assemble_frames
 from .protocol import LoadOptions
 
 __all__ = ["ARKitScenes"]
@@ -47,7 +47,7 @@ class ARKitScenes:
         pincams = {t: f for f in (root / f"{kind}_intrinsics").glob("*.pincam") if (t := _time(f)) is not None}
         known = np.array(sorted(pincams))
         unplaced: list[Unplaced] = []
-        found: list[tuple[Path, np.ndarray, Path]] = []
+        found: list[PhoneFrame] = []
         for photo in list_photos(root / kind):
             t = _time(photo)
             pose = None if t is None else _pose_at(t, times, poses)
@@ -55,14 +55,9 @@ class ARKitScenes:
             if pose is None or lens is None:
                 unplaced.append(Unplaced(photo.name, f"{TRAJECTORY} has no pose at its time" if pose is None else "it has no .pincam"))
             else:
-                found.append((photo, pose, pincams[float(known[lens])]))
-        notes: list[str] = []
-        shots = []
-        for i in subset_indices(len(found), options.max_photos):
-            photo, pose, lens = found[i]
-            depth, trust = depth_and_trust(root / "lowres_depth" / photo.name, root / "confidence" / photo.name, notes)
-            shots.append(Shot(photo.name, photo, _camera(lens, pose), depth=depth, trust=trust))
-        return assemble(shots, replace(options, max_photos=None), self.name, unplaced=unplaced, warnings=notes)
+                camera = partial(_camera, pincams[float(known[lens])], pose)
+                found.append(PhoneFrame(photo, camera, root / "lowres_depth" / photo.name, root / "confidence" / photo.name))
+        return assemble_frames(found, options, self.name, (path, root), unplaced)
 
 
 def _root(path: Path) -> Path | None:

@@ -20,7 +20,7 @@ from ..recon.errors import CaptureError
 from ..recon.sweeps import Sweep
 from .assemble import GivenCamera, Shot, assemble, subset_indices
 from .axes import centers_at_half, rigid, rigid_inverse, rotation_of_quat_wxyz
-from .files import inside, natural_key, read_text
+from .files import MASK_FOLDERS, find_mask, inside, natural_key, read_text
 from .protocol import LoadOptions
 from .scans.registry import load_sweeps
 
@@ -60,6 +60,7 @@ class NuScenes:
             raise CaptureError(f"{path} holds no {TABLES}/ with sample_data.json beside samples/.")
         root = tables.parent
         cameras, scans = _records(tables, _scene_samples(tables, options.split))
+        masks = [root / m for m in MASK_FOLDERS]
         unplaced = []
         shots, samples = [], {}
         for record in sorted(cameras, key=lambda r: natural_key(r.filename)):
@@ -70,7 +71,7 @@ class NuScenes:
             K = record.K
             assert K is not None
             camera = GivenCamera(rigid_inverse(record.world_from_sensor), K[0, 0], K[1, 1], K[0, 2], K[1, 2], record.size)
-            shots.append(Shot(record.filename, photo, camera))
+            shots.append(Shot(record.filename, photo, camera, find_mask(masks, record.filename)))
             samples[record.filename] = record.sample
         shots = [shots[i] for i in subset_indices(len(shots), options.max_photos)]
         capture = assemble(shots, replace(options, max_photos=None), self.name, unplaced=unplaced)

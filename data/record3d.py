@@ -21,6 +21,7 @@ import numpy as np
 from ..recon.capture import Capture
 from ..recon.errors import CaptureError
 from .assemble import GivenCamera, Shot, assemble
+from .files import MASK_FOLDERS, find_mask
 from .lzfse import decompress
 from .phone_depth import cam_from_world_of_arkit, trust_of_levels
 from .protocol import LoadOptions
@@ -80,12 +81,14 @@ class Record3D:
                 raise CaptureError(f"{path} holds no frame with a pose ({len(numbers)} photos, {len(recording.poses)} poses); export the recording again.")
             notes: list[str] = []
             look = [_sharpness(files.read(f"rgbd/{n}.jpg") or b"") for n in posed]
+            masks = [path / m for m in MASK_FOLDERS] if path.is_dir() else []  # an archive has none
             shots = []
             for i in choose_frames(look, options.max_photos or DEFAULT_FRAMES):
                 n = posed[i]
                 name = f"rgbd/{n}.jpg"
                 depth, trust = _depth(files, n, recording, path, notes)
-                shots.append(Shot(name, path / name, recording.camera(n, f"{name} in {path}"), content=files.read(name), depth=depth, trust=trust))
+                camera, mask = recording.camera(n, f"{name} in {path}"), find_mask(masks, name)
+                shots.append(Shot(name, path / name, camera, mask, files.read(name), depth, trust=trust))
         return assemble(shots, replace(options, max_photos=None), self.name, warnings=notes)
 
 

@@ -15,7 +15,7 @@ from ..recon.capture import Capture
 from ..recon.errors import CaptureError
 from .assemble import GivenCamera, Shot, assemble
 from .axes import rigid, rigid_inverse
-from .files import read_text
+from .files import MASK_FOLDERS, find_mask, read_text
 from .phone_depth import depth_and_trust, rotation_of_xyzw
 from .protocol import LoadOptions
 from .video import DEFAULT_FRAMES, ODOMETRY, choose_frames, frame_sharpness, frames_as_png
@@ -52,6 +52,7 @@ class Stray:
             raise CaptureError(f"{path / ODOMETRY} has no pose for any of the {len(sharp)} frames of {VIDEO}; record it again.")
         chosen = [posed[i] for i in choose_frames(sharp[posed], options.max_photos or DEFAULT_FRAMES)]
         common = _matrix(path / MATRIX) if (path / MATRIX).is_file() else None
+        masks = [path / m for m in MASK_FOLDERS]
         notes: list[str] = []
         shots = []
         for i, png in zip(chosen, frames_as_png(path / VIDEO, chosen), strict=True):
@@ -61,7 +62,7 @@ class Stray:
                 raise CaptureError(f"{path} has no {MATRIX}, and {ODOMETRY} no fx, fy, cx, cy; copy the whole recording.")
             T = rigid_inverse(rigid(rotation_of_xyzw(frames[i].xyzw), frames[i].position, f"{name} in {path / ODOMETRY}"))
             depth, trust = depth_and_trust(path / "depth" / f"{i:06d}.png", path / "confidence" / f"{i:06d}.png", notes)
-            shots.append(Shot(name, path / VIDEO / name, GivenCamera(T, *K), content=png, depth=depth, trust=trust))
+            shots.append(Shot(name, path / VIDEO / name, GivenCamera(T, *K), find_mask(masks, name), png, depth, trust=trust))
         return assemble(shots, replace(options, max_photos=None), self.name, warnings=notes)
 
 

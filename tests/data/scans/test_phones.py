@@ -223,6 +223,19 @@ def test_fewer_photos(phone: Phone, place: Path, name: str):
     assert set(np.unique(d.depth.numpy())) <= {x for a in phone.depth for x in np.unique(np.float32(np.round(a * 1000) / np.float32(1000)))} | set(np.float32(phone.depth).ravel())  # nearest, never a blend
 
 
+@pytest.mark.parametrize("name", [m for m in MAKERS if m not in ("record3d", "stray/own")])
+def test_masks_beside_the_photos(phone: Phone, place: Path, name: str):
+    root = MAKERS[name](phone, place)
+    second = load_capture(root).names[1]
+    file = root / "masks" / f"{second}.png"
+    file.parent.mkdir(parents=True)
+    half = np.zeros((H, W), np.uint8)
+    half[:, W // 2 :] = 255
+    Image.fromarray(half).save(file)
+    masks = load_capture(root).masks()
+    assert masks is not None and np.array_equal(masks[1].numpy(), half / 255) and bool((masks[[0, 2]] == 1).all())
+
+
 def test_levels():
     depth = np.array([[1.0, 4.9, 5.1, 0.0]])
     for levels in ([[2, 1, 2, 2]], [[255, 127, 255, 255]], [[255, 128, 255, 255]]):
