@@ -116,6 +116,22 @@ def test_rings_count_from_the_lowest(tmp_path: Path):
     assert np.array_equal(load_sweeps(tmp_path / "b.pcd.bin")[0].ring.numpy(), mixed[:, 4])
 
 
+@pytest.mark.parametrize(("name", "width"), [("a.bin", 3), ("a.bin", 5), ("a.bin", 6), ("a.pcd.bin", 3), ("a.pcd.bin", 4), ("a.pcd.bin", 6)])
+def test_rows_of_another_width_are_refused(tmp_path: Path, name: str, width: int):
+    """Their bytes divide evenly, and all their numbers are metres."""
+    rows = np.c_[spinning(600), np.random.default_rng(1).uniform(size=600).astype("f4")]
+    (tmp_path / name).write_bytes(np.ascontiguousarray(rows[:, :width]).tobytes())
+    refused(tmp_path / name, "another width")
+
+
+def test_a_few_odd_rows_are_no_other_width(tmp_path: Path):
+    rows = spinning()
+    rows[:20, 3], rows[20:40, 4] = -0.01, 0.5
+    for name, width in (("a.bin", 4), ("a.pcd.bin", 5)):
+        (tmp_path / name).write_bytes(np.ascontiguousarray(rows[:, :width]).tobytes())
+        assert len(load_sweeps(tmp_path / name)[0]) == N
+
+
 def test_kitti_in_millimetres(shared_data: Path):
     """The layout of the real sequence: the values of the .bin it was made from."""
     file = shared_data / "lidar_kitti_seq" / "velodyne_points" / "0000000000.npz"
