@@ -17,7 +17,7 @@ from ..recon.capture import Capture, Unplaced
 from ..recon.errors import CaptureError
 from ..recon.sweeps import Sweep
 from .assemble import GivenCamera, Shot, assemble, subset_indices
-from .axes import cam_from_world_of_projection, centers_at_half, rigid, rigid_inverse
+from .axes import cam_from_world_of_projection, centers_at_half, rigid_inverse, rigid_of_scanner
 from .files import MASK_FOLDERS, find_mask, list_photos, load_npy, natural_key, read_json, read_text
 from .protocol import LoadOptions
 from .scans.registry import is_scan, load_sweeps
@@ -147,7 +147,7 @@ def _calibration(table: dict[str, np.ndarray], file: Path) -> Calibration:
     P2 = _matrix(table, ("P2", "P_rect_02"), (3, 4), file)
     rectify = _matrix(table, ("R0_rect", "R_rect", "R_rect_00"), (3, 3), file) if table.keys() & {"R0_rect", "R_rect", "R_rect_00"} else np.eye(3)
     Tr = _matrix(table, ("Tr_velo_to_cam", "Tr_velo_cam", "Tr"), (3, 4), file)
-    cam0 = rigid(rectify, np.zeros(3), f"R0_rect in {file}") @ rigid(Tr[:, :3], Tr[:, 3], f"Tr_velo_to_cam in {file}")
+    cam0 = rigid_of_scanner(rectify, np.zeros(3), f"R0_rect in {file}") @ rigid_of_scanner(Tr[:, :3], Tr[:, 3], f"Tr_velo_to_cam in {file}")
     K, cam_from_cam0 = cam_from_world_of_projection(P2, f"P2 in {file}")
     # KITTI's pixels count from 0 at the middle of the first one, as OpenCV's do
     return Calibration(centers_at_half(K), cam_from_cam0 @ cam0, cam0)
@@ -194,7 +194,7 @@ def _poses(path: Path, calibration: Calibration, photos: list[Path], scans: dict
     else:
         return {}
     stems = _posed_stems([p.stem for p in photos], list(scans), len(matrices), file)
-    return {stem: rigid(matrices[i][:3, :3], matrices[i][:3, 3], f"{stem} in {file}") for stem, i in stems.items()}
+    return {stem: rigid_of_scanner(matrices[i][:3, :3], matrices[i][:3, 3], f"{stem} in {file}") for stem, i in stems.items()}
 
 
 def _pose_lines(file: Path) -> list[np.ndarray]:

@@ -19,7 +19,7 @@ from ..recon.capture import Capture, Unplaced
 from ..recon.errors import CaptureError
 from ..recon.sweeps import Sweep
 from .assemble import GivenCamera, Shot, assemble, subset_indices
-from .axes import centers_at_half, rigid, rigid_inverse, rotation_of_quat_wxyz
+from .axes import centers_at_half, rigid_inverse, rigid_of_scanner, rotation_of_quat_wxyz
 from .files import MASK_FOLDERS, find_mask, inside, natural_key, read_text
 from .protocol import LoadOptions
 from .scans.registry import load_sweeps
@@ -163,4 +163,4 @@ def _pose(row: _Row, what: str) -> np.ndarray:
     q = np.array([float(v) for v in values])
     if q.shape != (4,) or not q.any():
         raise ValueError("a rotation of four numbers")
-    return rigid(rotation_of_quat_wxyz(q), np.array(row["translation"], np.float64), what)
+    return rigid_of_scanner(rotation_of_quat_wxyz(q), np.array(row["translation"], np.float64), what)

@@ -16,6 +16,7 @@ import torch
 from ...recon.errors import CaptureError
 from ...recon.sweeps import Sweep
 from ..atomic import write_bytes
+from ..axes import rigid_of_scanner
 from ..files import load_npy, load_npz
 from .parts import ScanFile, sweep_of
 
@@ -69,6 +70,7 @@ def _own(file: Path, a: dict[str, np.ndarray], name: str, known: bool) -> Sweep:
     T = torch.from_numpy(a["world_from_sensor"].astype(np.float32)) if "world_from_sensor" in a else torch.eye(4)
     if not all(bool(torch.isfinite(v).all()) for v in (T, *t.values())) or not len(t["xyz"]):
         raise CaptureError(f"{file} holds no point, or a number that is not finite; make the scene again.")
+    rigid_of_scanner(T[:3, :3].numpy(), T[:3, 3].numpy(), f"the scan {file}")  # only to see whether it is one: the numbers stay as they are
     return Sweep(world_from_sensor=T, name=name, origin_known=known, **t)
 
 

@@ -12,11 +12,10 @@ from torch import Tensor
 
 from ...recon.errors import CaptureError
 from ...recon.sweeps import Sweep
-from ..axes import rigid
+from ..axes import FARTHEST, rigid_of_scanner
 
 __all__ = ["ScanFile", "read_bytes", "sweep_of"]
 
-FARTHEST = 1e9  # world units: no survey has coordinates beyond, and float32 squares stay finite
 _NEAR = 4096.0  # below this float32 holds a place to half a thousandth of a unit
 
 
@@ -54,14 +53,14 @@ def sweep_of(
         world_from_sensor: 4x4 float64; None = the world is the sensor's frame.
         columns: other fields of Sweep by name, N rows each: origins, rgb in [0, 1], intensity, confidence in [0, 1], ring, seconds.
 
-    Raises CaptureError naming `file` when no return is left.
+    Raises CaptureError naming `file` when no return is left, or the pose is none.
     """
     with np.errstate(invalid="ignore"):
         xyz = np.asarray(xyz, np.float64).reshape(-1, 3)
         ok = (np.abs(xyz) < FARTHEST).all(axis=1) & (xyz != 0).any(axis=1)
     if not ok.any():
         raise CaptureError(f"{file} holds no point that can be used ({len(ok)} rows, none with a position); scan again or export it anew.")
-    T = np.eye(4) if world_from_sensor is None else rigid(world_from_sensor[:3, :3], world_from_sensor[:3, 3], f"the scan {file}")
+    T = np.eye(4) if world_from_sensor is None else rigid_of_scanner(world_from_sensor[:3, :3], world_from_sensor[:3, 3], f"the scan {file}")
     kept = {k: np.asarray(v)[ok] for k, v in (columns or {}).items()}
     T, local, shift = _precise(T, xyz[ok])
     origins = kept.get("origins")

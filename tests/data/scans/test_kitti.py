@@ -111,6 +111,7 @@ def test_broken_scan_is_left_out(street):
         (lambda r: np.save(r / "poses_odometry.npy", np.eye(4)), "(N, 4, 4)"),
         (lambda r: np.save(r / "poses_odometry.npy", np.stack([np.eye(4)] * 2)), "2 poses for 3 photos"),
         (lambda r: np.save(r / "poses_odometry.npy", np.full((3, 4, 4), np.nan)), "not finite"),
+        (lambda r: np.save(r / "poses_odometry.npy", np.stack([np.diag([1.5, 1.5, 1.5, 1])] * 3)), "scales by 1.5"),
         (lambda r: np.save(r / "poses_other.npy", np.zeros((3, 4, 4))), "2 files of poses"),
         (lambda r: [f.write_bytes(b"") for f in (r / "velodyne_points").iterdir()], "None of the scans"),
     ],

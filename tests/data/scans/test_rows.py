@@ -299,6 +299,21 @@ def test_texts_headers_and_names_that_are_none(tmp_path: Path):
     refused(tmp_path / "l.npz")
 
 
+@pytest.mark.parametrize(("scale", "away", "words"), [(1.0, 5.0, ""), (1.02, 5.0, ""), (0.5, 5.0, "scales by 0.5"), (1.04, 0.0, "scales by 1.04"), (1.0, 2e9, "too far")])
+@pytest.mark.parametrize("own", [False, True])
+def test_a_pose_that_is_none(tmp_path: Path, own: bool, scale: float, away: float, words: str):
+    T = np.diag([scale, scale, scale, 1.0])
+    T[0, 3] = away
+    np.savez(tmp_path / "a.npz", xyz=spinning()[:, :3], world_from_sensor=T, **({"sweep_version": np.array(1)} if own else {}))
+    if words:
+        refused(tmp_path / "a.npz", words)
+    else:
+        assert float(load_sweeps(tmp_path / "a.npz")[0].world_from_sensor[0, 3]) == away
+    (tmp_path / "a.pcd").write_bytes(pcd_bytes({k: spinning()[:, i].copy() for i, k in enumerate("xyz")}, viewpoint=f"0 {away} 0 1 0 0 0"))
+    if away > 1e9:
+        refused(tmp_path / "a.pcd", "too far")
+
+
 def test_what_can_be_read_here(monkeypatch):
     assert scan_status().keys() == SCAN_FORMATS.keys()
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
