@@ -24,6 +24,7 @@ __all__ = ["read_npy", "read_npz", "write_sweep"]
 
 VERSION = 1
 _PER_RETURN = {"origins": 3, "rgb": 3, "intensity": 0, "confidence": 0, "ring": 0, "seconds": 0}  # name -> columns; 0 = one number
+_LONGEST_NAME = 4096  # bytes
 _MILLIMETRES = ("x_mm", "y_mm", "z_mm")
 
 
@@ -53,13 +54,15 @@ def read_npz(file: Path) -> ScanFile:
     for key, shape in shapes.items():
         if key in a and a[key].shape != shape:
             raise CaptureError(f"{file}: {key} has shape {a[key].shape}, but {shape} is expected.")
-    name = bytes(a["name"].astype(np.uint8).ravel()).decode("utf-8", "replace") if "name" in a else file.name
+    name = bytes(a["name"].astype(np.uint8).ravel()).decode("utf-8", "replace") if "name" in a and a["name"].size <= _LONGEST_NAME else ""
+    named = bool(name.strip()) and name.isprintable()  # what ends up in messages and as a file's name must be one line
+    name = name if named else file.name
     known = bool(a["origin_known"].any()) if "origin_known" in a else "origins" in a or "world_from_sensor" in a
     if "sweep_version" in a:
-        return ScanFile((_own(file, a, name, known),))
+        return ScanFile((_own(file, a, name, known),), named=named)
     columns = {k: a[k] for k in _PER_RETURN if k in a}
     sweep, dropped = sweep_of(a["xyz"], name, file, world_from_sensor=a.get("world_from_sensor"), origin_known=known, empty=a.get("empty"), columns=columns)
-    return ScanFile((sweep,), dropped)
+    return ScanFile((sweep,), dropped, named=named)
 
 
 def _own(file: Path, a: dict[str, np.ndarray], name: str, known: bool) -> Sweep:

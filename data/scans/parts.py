@@ -27,11 +27,13 @@ class ScanFile:
         sweeps: its scans, at least one return each.
         dropped: rows that hold no return (not finite, all zero, marked invalid).
         notes: one sentence each, for the user.
+        named: the scans have names that the file holds; else theirs begin with the file's name.
     """
 
     sweeps: tuple[Sweep, ...]
     dropped: int = 0
     notes: tuple[str, ...] = field(default_factory=tuple)
+    named: bool = False
 
 
 def sweep_of(

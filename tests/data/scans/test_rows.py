@@ -59,6 +59,12 @@ def test_our_own_layout_is_exact(tmp_path: Path):
     assert sorted(p.name for p in tmp_path.iterdir()) == ["0.npz", "1.npz", "2.npz", "again.npz"]
 
 
+@pytest.mark.parametrize("name", ["", "  ", "two\nlines", "bell\a", "x" * 5000])
+def test_names_that_are_none(tmp_path: Path, name: str):
+    write_sweep(tmp_path / "a.npz", Sweep(torch.ones(3, 3), torch.eye(4), name))
+    assert load_sweeps(tmp_path / "a.npz")[0].name == "a.npz"
+
+
 def test_a_later_layout_is_refused(tmp_path: Path):
     np.savez(tmp_path / "a.npz", xyz=np.ones((3, 3), "f4"), sweep_version=2)
     with pytest.raises(CaptureError, match="another version"):
