@@ -1,7 +1,7 @@
 """Scans as numpy files: our own .npz (written atomically, read back exactly), KITTI in millimetres, and bare arrays of rows.
 
 Our own: arrays named as Sweep's fields (`xyz`, `world_from_sensor`, `origins`, `rgb`, `intensity`, `confidence`, `ring`, `seconds`,
-`empty`), float32 except `ring` (int64), those that are None left out; `name` as bytes of UTF-8; `origin_known` as one number; and
+`empty`), float32 except `ring` (int64), those that are None left out; `name` and `moment` as bytes of UTF-8; `origin_known` as one number; and
 `sweep_version` (1). Anybody may write such files: `xyz` alone suffices, and without `sweep_version` rows that hold no return are dropped.
 """
 
@@ -31,7 +31,8 @@ _MILLIMETRES = ("x_mm", "y_mm", "z_mm")
 def write_sweep(path: str | Path, sweep: Sweep) -> None:
     """Writes our own layout, whole or not at all; `read_npz` gives the same numbers back. Raises HandfulError when it cannot be written."""
     sweep.validate()
-    arrays = {"sweep_version": np.array(VERSION), "name": np.frombuffer(sweep.name.encode(errors="replace"), np.uint8), "origin_known": np.array(int(sweep.origin_known))}
+    arrays = {"sweep_version": np.array(VERSION), "origin_known": np.array(int(sweep.origin_known))}
+    arrays |= {k: np.frombuffer(text.encode(errors="replace"), np.uint8) for k, text in (("name", sweep.name), ("moment", sweep.moment)) if text is not None}
     for key in ("xyz", "world_from_sensor", *_PER_RETURN, "empty"):
         t = getattr(sweep, key)
         if t is not None:
@@ -54,15 +55,22 @@ def read_npz(file: Path) -> ScanFile:
     for key, shape in shapes.items():
         if key in a and a[key].shape != shape:
             raise CaptureError(f"{file}: {key} has shape {a[key].shape}, but {shape} is expected.")
-    name = bytes(a["name"].astype(np.uint8).ravel()).decode("utf-8", "replace") if "name" in a and a["name"].size <= _LONGEST_NAME else ""
-    named = bool(name.strip()) and name.isprintable()  # what ends up in messages and as a file's name must be one line
-    name = name if named else file.name
+    text = _text(a, "name")
+    name, named = (file.name, False) if text is None else (text, True)
     known = bool(a["origin_known"].any()) if "origin_known" in a else "origins" in a or "world_from_sensor" in a
     if "sweep_version" in a:
         return ScanFile((_own(file, a, name, known),), named=named)
     columns = {k: a[k] for k in _PER_RETURN if k in a}
     sweep, dropped = sweep_of(a["xyz"], name, file, world_from_sensor=a.get("world_from_sensor"), origin_known=known, empty=a.get("empty"), columns=columns)
     return ScanFile((sweep,), dropped, named=named)
+
+
+def _text(a: dict[str, np.ndarray], key: str) -> str | None:
+    """Bytes of UTF-8, where they make one line: names end up in messages, and as those of files."""
+    if key not in a or a[key].size > _LONGEST_NAME:
+        return None
+    text = bytes(a[key].astype(np.uint8).ravel()).decode("utf-8", "replace")
+    return text if text.strip() and text.isprintable() else None
 
 
 def _own(file: Path, a: dict[str, np.ndarray], name: str, known: bool) -> Sweep:
@@ -74,7 +82,7 @@ def _own(file: Path, a: dict[str, np.ndarray], name: str, known: bool) -> Sweep:
     if not all(bool(torch.isfinite(v).all()) for v in (T, *t.values())) or not len(t["xyz"]):
         raise CaptureError(f"{file} holds no point, or a number that is not finite; make the scene again.")
     rigid_of_scanner(T[:3, :3].numpy(), T[:3, 3].numpy(), f"the scan {file}")  # only to see whether it is one: the numbers stay as they are
-    return Sweep(world_from_sensor=T, name=name, origin_known=known, **t)
+    return Sweep(world_from_sensor=T, name=name, origin_known=known, moment=_text(a, "moment"), **t)
 
 
 def _millimetres(file: Path, a: dict[str, np.ndarray]) -> ScanFile:

@@ -36,7 +36,7 @@ def everything() -> Sweep:
     T[:3, 3] = torch.tensor([1.25, -3.0, 0.1])
     return Sweep(
         torch.randn(N, 3, generator=g), T, "velodyne/ünïcode 1.bin", torch.randn(N, 3, generator=g), torch.rand(N, 3, generator=g), torch.rand(N, generator=g) * 4000,
-        torch.rand(N, generator=g), torch.arange(N) % 64, torch.rand(N, generator=g) / 10, torch.nn.functional.normalize(torch.randn(9, 3, generator=g), dim=1), False,
+        torch.rand(N, generator=g), torch.arange(N) % 64, torch.rand(N, generator=g) / 10, torch.nn.functional.normalize(torch.randn(9, 3, generator=g), dim=1), False, "1532402927647951",
     )  # fmt: skip
 
 
