@@ -116,7 +116,7 @@ def _depth(files: _Files, n: int, recording: _Recording, path: Path, notes: list
         packed = files.read(f"rgbd/{n}.depth")
         if packed is None:
             return None, None
-        raw, (w, h) = _unpacked(packed, 4, [recording.depth_size] if recording.depth_size else list(_SIZES))
+        raw, (w, h) = _unpacked(packed, 4, [recording.depth_size] if recording.depth_size else _sizes_like(recording.size or _size(files, n)))
         depth = np.frombuffer(raw, "<f4").reshape(h, w)
         conf = files.read(f"rgbd/{n}.conf")
         levels = None if conf is None else np.frombuffer(_unpacked(conf, 1, [(w, h)])[0], np.uint8).reshape(h, w)
@@ -124,6 +124,24 @@ def _depth(files: _Files, n: int, recording: _Recording, path: Path, notes: list
     except (ValueError, CaptureError) as e:
         notes.append(f"The depth of frame {n} in {path} is left out: {str(e).rstrip('.')}.")
         return None, None
+
+
+def _size(files: _Files, n: int) -> tuple[int, int]:
+    """(width, height) of a photo; (0, 0) where it does not decode, which its own reader says."""
+    import io
+
+    from PIL import Image
+
+    try:
+        with Image.open(io.BytesIO(files.read(f"rgbd/{n}.jpg") or b"")) as im:
+            return im.size
+    except Exception:  # as in _sharpness
+        return 0, 0
+
+
+def _sizes_like(photo: tuple[int, int]) -> list[tuple[int, int]]:
+    """Sizes of depth, those that lie or stand as the photo does first: the same numbers fill both."""
+    return sorted(_SIZES, key=lambda s: (s[0] > s[1]) != (photo[0] > photo[1]))
 
 
 def _unpacked(data: bytes, each: int, sizes: list[tuple[int, int]]) -> tuple[bytes, tuple[int, int]]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import shutil
 import subprocess
 import zipfile
 from collections.abc import Callable
@@ -246,16 +247,38 @@ def test_levels():
         trust_of_levels(np.zeros((2, 2), np.uint8), depth)
 
 
-def test_a_real_encoders_depth(phone: Phone, place: Path):
-    """A frame as Apple's encoder packs it, in the size of a phone, where the metadata do not say it."""
+@pytest.mark.parametrize("without", [("dw", "dh"), ("dw", "dh", "w", "h")])
+@pytest.mark.parametrize("upright", [False, True])
+def test_a_real_encoders_depth(phone: Phone, place: Path, without, upright):
+    """A frame as Apple's encoder packs it, in the size of a phone, where the metadata do not say it: the rows are those of the photo's way up."""
     with np.load(FILE) as z:
         packed = z["depth"].tobytes()
-    bare = {k: v for k, v in metadata(phone).items() if k not in ("dw", "dh")}
+    bare = {k: v for k, v in metadata(phone).items() if k not in without}
     frames: dict[str, bytes | None] = {f"rgbd/{i}.depth": packed for i in range(N)} | {f"rgbd/{i}.conf": None for i in range(N)}
+    if upright:
+        bare |= {"w": H, "h": W} if "w" in bare else {}
+        for i in range(N):
+            buffer = io.BytesIO()
+            phone.photo(i).transpose(Image.Transpose.ROTATE_90).save(buffer, "JPEG", quality=95)
+            frames[f"rgbd/{i}.jpg"] = buffer.getvalue()
     capture = load_capture(record3d(phone, place, {"metadata": json.dumps(bare).encode()} | frames), LoadOptions(max_side=64))
     d = capture.depth[0]
     assert d is not None and not capture.warnings and bool(d.valid.all())
-    assert np.isin(d.depth.numpy(), depth_frame()).all()
+    rows = depth_frame().reshape((256, 192) if upright else (192, 256))[2::4, 2::4]
+    assert d.depth.shape == rows.shape and np.isin(d.depth.numpy(), depth_frame()).all()
+    assert float((d.depth - torch.from_numpy(rows.copy())).abs().median()) < 0.02  # of the other way up, rows are of a picture that is none
+
+
+def test_depth_of_another_shape_is_left_out(phone: Phone, place: Path):
+    """Stretched over the photo it would lie beside what it measured."""
+    root = polycam(phone, place)
+    depth = root / "keyframes" / "depth"
+    shutil.rmtree(root / "keyframes" / "confidence")
+    with Image.open(depth / "1000001.png") as im:
+        im.rotate(90, expand=True).save(depth / "1000001.png")
+    capture = load_capture(root)
+    assert [d is None for d in capture.depth] == [False, True, False, False, False]
+    assert [w for w in capture.warnings if "24 x 32 pixels" in w and "128 x 96" in w] == list(capture.warnings)
 
 
 def test_intrinsics_of_each_frame(phone: Phone, place: Path):
