@@ -230,6 +230,6 @@ def _single_calibration(scan: Path) -> Calibration:
         frame = read_json(file)["data_list"][0]
         found = {"P2": frame["images"]["CAM2"]["cam2img"], "R0_rect": frame["images"]["R0_rect"], "Tr_velo_to_cam": frame["lidar_points"]["Tr_velo_to_cam"]}
         square = {k: np.array(v, np.float64).reshape(4, 4) for k, v in found.items()}
-    except (KeyError, IndexError, TypeError, ValueError) as e:
+    except (KeyError, IndexError, TypeError, ValueError, OverflowError) as e:
         raise CaptureError(f"{file} holds no calibration (CAM2's cam2img, R0_rect, Tr_velo_to_cam); get it again.") from e
     return _calibration({k: (m[:3, :3] if k == "R0_rect" else m[:3]).ravel() for k, m in square.items()}, file)

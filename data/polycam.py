@@ -62,6 +62,6 @@ def _camera(file: Path) -> GivenCamera:
         M = np.array([[float(data[f"t_{i}{j}"]) for j in range(4)] for i in range(3)])
         fx, fy, cx, cy = (float(data[k]) for k in ("fx", "fy", "cx", "cy"))
         size = (int(data["width"]), int(data["height"])) if {"width", "height"} <= data.keys() else None
-    except (KeyError, TypeError, ValueError) as e:
+    except (KeyError, TypeError, ValueError, OverflowError) as e:
         raise CaptureError(f"{file} is no Polycam camera: it needs t_00 to t_23, fx, fy, cx, cy; export the capture again.") from e
     return GivenCamera(cam_from_world_of_opengl(M, str(file)), fx, fy, cx, cy, size)

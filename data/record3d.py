@@ -59,7 +59,7 @@ class _Recording:
             try:
                 fx, fy, cx, cy = (float(v) for v in self.own[n][:4])
                 K = (fx, fy, cx, cy)
-            except (TypeError, ValueError) as e:
+            except (TypeError, ValueError, OverflowError) as e:
                 raise CaptureError(f"{what} has intrinsics that are no four numbers; export the recording again.") from e
         return GivenCamera(cam_from_world_of_arkit(self.poses[n, :4], self.poses[n, 4:], what), *K, self.size)
 
@@ -106,7 +106,7 @@ def _recording(data: bytes | None, path: Path) -> _Recording:
             raise ValueError
         if depth is not None and not (0 < depth[0] < 10_000 and 0 < depth[1] < 10_000):
             raise ValueError
-    except (KeyError, TypeError, ValueError, AttributeError, RecursionError) as e:
+    except (KeyError, TypeError, ValueError, OverflowError, AttributeError, RecursionError) as e:
         raise CaptureError(f"The metadata in {path} are not Record3D's (K of 9 numbers, poses of 7 each, w, h); export the recording again.") from e
     return _Recording(size, depth, (K[0], K[4], K[6], K[7]), own, poses)
 

@@ -56,6 +56,6 @@ def _camera(file: Path) -> GivenCamera:
     try:
         M = np.array(data["cameraPoseARFrame"], np.float64).reshape(4, 4)
         K = np.array(data["intrinsics"], np.float64).reshape(3, 3)
-    except (KeyError, TypeError, ValueError) as e:
+    except (KeyError, TypeError, ValueError, OverflowError) as e:
         raise CaptureError(f"{file} is no frame of 3D Scanner App: it needs cameraPoseARFrame (16 numbers) and intrinsics (9); export the scan again.") from e
     return GivenCamera(cam_from_world_of_opengl(M, str(file)), K[0, 0], K[1, 1], K[0, 2], K[1, 2])

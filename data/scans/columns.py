@@ -55,7 +55,7 @@ def unit_colours(rgb: np.ndarray) -> np.ndarray:
     top = _largest(rgb)
     if rgb.dtype.kind not in "ui":
         return rgb / (255.0 if top > 1.5 else 1.0)
-    return rgb / (255.0 if top <= 255 else float(np.iinfo(rgb.dtype).max))
+    return rgb / np.float32(255.0 if top <= 255 else np.iinfo(rgb.dtype).max)  # not doubles: there may be fifty million
 
 
 def _unit_confidence(a: np.ndarray) -> np.ndarray:

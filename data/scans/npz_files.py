@@ -17,7 +17,7 @@ from ...recon.errors import CaptureError
 from ...recon.sweeps import Sweep
 from ..atomic import write_bytes
 from ..axes import rigid_of_scanner
-from ..files import load_npy, load_npz
+from ..files import MOST_ARRAYS, load_npy, load_npz
 from .parts import ScanFile, sweep_of
 
 __all__ = ["read_npy", "read_npz", "write_sweep"]
@@ -25,11 +25,12 @@ __all__ = ["read_npy", "read_npz", "write_sweep"]
 VERSION = 1
 _PER_RETURN = {"origins": 3, "rgb": 3, "intensity": 0, "confidence": 0, "ring": 0, "seconds": 0}  # name -> columns; 0 = one number
 _LONGEST_NAME = 4096  # bytes
+_ENTRY = 128  # bytes of the header of an array in a file
 _MILLIMETRES = ("x_mm", "y_mm", "z_mm")
 
 
 def write_sweep(path: str | Path, sweep: Sweep) -> None:
-    """Writes our own layout, whole or not at all; `read_npz` gives the same numbers back. Raises HandfulError when it cannot be written."""
+    """Writes our own layout, whole or not at all; `read_npz` gives the same numbers back. Raises HandfulError when it cannot be written, or is larger than what is read."""
     sweep.validate()
     arrays = {"sweep_version": np.array(VERSION), "origin_known": np.array(int(sweep.origin_known))}
     arrays |= {k: np.frombuffer(text.encode(errors="replace"), np.uint8) for k, text in (("name", sweep.name), ("moment", sweep.moment)) if text is not None}
@@ -37,6 +38,9 @@ def write_sweep(path: str | Path, sweep: Sweep) -> None:
         t = getattr(sweep, key)
         if t is not None:
             arrays[key] = t.detach().cpu().numpy().astype(np.int64 if key == "ring" else np.float32)
+    size = sum(a.nbytes + _ENTRY for a in arrays.values())
+    if size > MOST_ARRAYS:
+        raise CaptureError(f"The scan {sweep.name} of {len(sweep)} returns fills {size / 1e9:.1f} GB, more than the {MOST_ARRAYS / 1e9:g} GB that are read from one file; keep fewer of them.")
     buffer = io.BytesIO()
     np.savez_compressed(buffer, allow_pickle=False, **arrays)
     write_bytes(path, buffer.getvalue())
@@ -75,7 +79,7 @@ def _text(a: dict[str, np.ndarray], key: str) -> str | None:
 
 def _own(file: Path, a: dict[str, np.ndarray], name: str, known: bool) -> Sweep:
     """Exactly what was written."""
-    if a["sweep_version"].size != 1 or int(a["sweep_version"].ravel()[0]) != VERSION:
+    if a["sweep_version"].size != 1 or a["sweep_version"].ravel()[0] != VERSION:
         raise CaptureError(f"{file} was written by another version of Handful (layout {a['sweep_version'].ravel()[:1]}, this one reads {VERSION}); update Handful.")
     t = {k: torch.from_numpy(a[k].astype(np.int64 if k == "ring" else np.float32)) for k in ("xyz", *_PER_RETURN, "empty") if k in a}
     T = torch.from_numpy(a["world_from_sensor"].astype(np.float32)) if "world_from_sensor" in a else torch.eye(4)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from pathlib import Path
 
@@ -192,6 +193,9 @@ def test_single_frame(shared_data: Path, tmp_path: Path):
     assert ((uv > -1).all(1) & (uv < (1243, 376)).all(1) & (z > 0)).mean() > 0.999  # the source kept only what the camera sees
     calibration = tmp_path / "frame"
     shutil.copytree(shared_data / "lidar_kitti_000008", calibration)
-    (calibration / "000008.json").write_text("{}")
-    with pytest.raises(CaptureError, match="holds no calibration"):
-        load_capture(calibration)
+    frame = json.loads((calibration / "000008.json").read_text())
+    frame["data_list"][0]["images"]["R0_rect"] = [[10**400] * 4] * 4
+    for text in ("{}", json.dumps(frame)):
+        (calibration / "000008.json").write_text(text)
+        with pytest.raises(CaptureError, match="holds no calibration"):
+            load_capture(calibration)

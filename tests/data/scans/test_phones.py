@@ -334,9 +334,21 @@ def edit_polycam_pose(p: Path) -> None:
     write(file, json.dumps(json.loads(file.read_text()) | {"t_00": 9.0}))
 
 
+def huge(file: Path, *keys: str) -> None:
+    """Numbers that overflow: 1e999, which JSON reads as infinite, and a whole number that no float holds."""
+    data = json.loads(file.read_text())
+    data |= {k: float("inf") if k in ("width", "w", "dw") else [10**400] * 16 for k in keys}
+    write(file, json.dumps(data).replace("Infinity", "1e999"))
+
+
 @pytest.mark.parametrize(
     ("maker", "harm", "words"),
     [
+        ("polycam", lambda p: huge(p / "keyframes/corrected_cameras/1000001.json", "width"), "no Polycam camera"),
+        ("record3d/", lambda p: huge(p / "metadata", "w"), "not Record3D's"),
+        ("record3d/", lambda p: huge(p / "metadata", "dw"), "not Record3D's"),
+        ("record3d/", lambda p: write(p / "metadata", json.dumps(json.loads((p / "metadata").read_text()) | {"perFrameIntrinsicCoeffs": [[10**400] * 4] * N})), "no four numbers"),
+        ("scannerapp", lambda p: huge(p / "frame_00001.json", "cameraPoseARFrame"), "cameraPoseARFrame"),
         ("polycam", edit_polycam, "no Polycam camera"),
         ("polycam", edit_polycam_pose, "not a rotation"),
         ("record3d", lambda p: write(p, p.read_bytes()[:200]), "no .r3d file"),

@@ -65,10 +65,31 @@ def test_names_that_are_none(tmp_path: Path, name: str):
     assert load_sweeps(tmp_path / "a.npz")[0].name == "a.npz"
 
 
-def test_a_later_layout_is_refused(tmp_path: Path):
-    np.savez(tmp_path / "a.npz", xyz=np.ones((3, 3), "f4"), sweep_version=2)
+@pytest.mark.parametrize("version", [2, 1.5, np.nan, np.inf])
+def test_a_later_layout_is_refused(tmp_path: Path, version: float):
+    np.savez(tmp_path / "a.npz", xyz=np.ones((3, 3), "f4"), sweep_version=version)
     with pytest.raises(CaptureError, match="another version"):
         load_sweeps(tmp_path / "a.npz")
+
+
+def test_what_is_written_can_be_read(tmp_path: Path, monkeypatch):
+    """Both sides have one limit, and the writer is never the more generous."""
+    sweep, refusals = everything(), 0
+    for limit in range(27_000, 33_000, 200):
+        monkeypatch.setattr("handful.data.scans.npz_files.MOST_ARRAYS", limit)
+        monkeypatch.setattr("handful.data.files.MOST_ARRAYS", limit)
+        (tmp_path / "a.npz").unlink(missing_ok=True)
+        try:
+            write_sweep(tmp_path / "a.npz", sweep)
+        except CaptureError as e:
+            refusals += 1
+            assert "500 returns" in str(e) and "keep fewer" in str(e) and not (tmp_path / "a.npz").exists()
+        else:
+            assert same(load_sweeps(tmp_path / "a.npz")[0], sweep)
+    assert 0 < refusals < 30
+    write_sweep(tmp_path / "a.npz", sweep)  # the last limits were wide enough
+    monkeypatch.setattr("handful.data.files.MOST_ARRAYS", 27_000)
+    refused(tmp_path / "a.npz", "fewer photos or points")
 
 
 def test_arrays_of_anybody(tmp_path: Path):
@@ -288,6 +309,8 @@ def test_texts_headers_and_names_that_are_none(tmp_path: Path):
         ("c.pcd", b"FIELDS x y z\nSIZE 4 4 4\nTYPE F F F\nWIDTH 1\nPOINTS 1\nDATA ascii\n1 2 q\n", "does not hold 3 numbers"),
         ("m.pcd", b"FIELDS x y z\nSIZE 4 4 4\nTYPE F F F\nWIDTH 2\nPOINTS 2\nDATA ascii\n1 2 3 4 5 6\n", "does not hold 3 numbers"),
         ("n.pcd", b"FIELDS x y z\nSIZE 4 4 4\nTYPE F F F\nWIDTH 2\nPOINTS 2\nDATA ascii\n", "holds 0"),
+        ("o.pcd", b"FIELDS\nSIZE\nTYPE\nCOUNT\nWIDTH 1\nPOINTS 1\nDATA binary\n1234", "header makes no sense"),
+        ("p.pcd", b"FIELDS _\nSIZE 4\nTYPE F\nCOUNT 1\nWIDTH 1\nPOINTS 1\nDATA binary_compressed\n" + bytes(40), "header makes no sense"),
         ("d.pcd", b"FIELDS x y\nSIZE 4 4\nTYPE F F\nWIDTH 1\nPOINTS 1\nDATA ascii\n1 2\n", "without x, y, z"),
         ("e.pcd", b"FIELDS x y z\nSIZE 4 4 4\nTYPE F F F\nWIDTH 1\nPOINTS 1\nVIEWPOINT 0 0 0 0 0 0 0\nDATA ascii\n1 2 3\n", "not finite"),
         ("f.ply", ply_bytes({"x": np.ones(2, "f4"), "y": np.ones(2, "f4")}), "without x, y, z"),

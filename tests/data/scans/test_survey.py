@@ -73,6 +73,24 @@ def test_las_pieces_keep_the_step(tmp_path: Path, monkeypatch):
     assert read_las(tmp_path / "a.las").sweeps[0].intensity.tolist() == list(range(N))
 
 
+def test_las_takes_no_more_memory_than_it_says(tmp_path: Path, monkeypatch):
+    """MOST_POINTS is chosen by what a point takes: 32 bytes that stay, and at most 120 at any time."""
+    pytest.importorskip("laspy", reason="needs laspy")
+    import tracemalloc
+
+    from handful.data.scans import las
+
+    n = 400_000
+    monkeypatch.setattr(las, "_PIECE", 10_000)
+    more = {c: np.full(n, 40_000, np.uint16) for c in ("red", "green", "blue")} | {"gps_time": np.linspace(3e8, 3e8 + 60, n)}
+    write_las(tmp_path / "a.las", survey(n), AWAY.round(), **more)
+    tracemalloc.start()
+    (sweep,) = load_sweeps(tmp_path / "a.las")
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert len(sweep) == n and peak / n < 130
+
+
 def test_what_to_install(tmp_path: Path, monkeypatch):
     for ending, package, extra in (("las", "laspy", "las"), ("e57", "pye57", "e57")):
         monkeypatch.setitem(__import__("sys").modules, package, None)
