@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Container, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -129,7 +129,7 @@ def _scene_samples(tables: Path, scene: str | None) -> dict[str, str]:
     return {s["token"]: str(s["timestamp"]) if timed else re.sub("[^0-9A-Za-z_-]", "_", s["token"]) for s in meant}
 
 
-def _records(tables: Path, samples: Container[str]) -> tuple[list[_Record], list[_Record]]:
+def _records(tables: Path, samples: dict[str, str]) -> tuple[list[_Record], list[_Record]]:
     """Key frames of cameras, and of the scanner on the roof."""
     sensors = {s["token"]: s for s in _table(tables, "sensor")} if (tables / "sensor.json").is_file() else {}
     calibrated = {c["token"]: c for c in _table(tables, "calibrated_sensor")}

@@ -20,7 +20,8 @@ _SPHERICAL = ("sphericalRange", "sphericalAzimuth", "sphericalElevation")
 _COLOURS = ("colorRed", "colorGreen", "colorBlue")
 _ROWS = ("rowIndex", "columnIndex")
 # as what fields are read: pye57's own reader takes a byte for colours, which scanners with 16 bits do not fit
-_TYPES: dict[str, str] = dict.fromkeys((*_CARTESIAN, *_SPHERICAL), "f8") | dict.fromkeys((*_COLOURS, "intensity"), "f4") | dict.fromkeys(("cartesianInvalidState", "sphericalInvalidState"), "i1")
+_FIELDS = {"f8": (*_CARTESIAN, *_SPHERICAL), "f4": (*_COLOURS, "intensity"), "i1": ("cartesianInvalidState", "sphericalInvalidState")}
+_TYPES = {name: kind for kind, names in _FIELDS.items() for name in names}
 _MOST_POINTS = 400_000_000
 
 
