@@ -209,5 +209,5 @@ class Capture:
             cameras=None if self.cameras is None else self.cameras[picks],
             depth=tuple(self.depth[i] for i in picks) if self.depth else (),
             points=None,
-            sweeps=tuple(s for s in self.sweeps if not s.origin_known or moment_of(s.name) not in left_out),
+            sweeps=tuple(s for s in self.sweeps if not s.origin_known or (s.moment or moment_of(s.name)) not in left_out),
         )
