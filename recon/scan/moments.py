@@ -18,5 +18,5 @@ def moment_of(name: str) -> str:
 
 def own_sweep(name: str, sweeps: Sequence[Sweep]) -> int | None:
     """The scan of the moment of the photo `name`; None where there is none, or more than one, or where it is a merged cloud that no moment has."""
-    found = [k for k, s in enumerate(sweeps) if s.origin_known and moment_of(s.name) == moment_of(name)]
+    found = [k for k, s in enumerate(sweeps) if s.origin_known and (s.moment or moment_of(s.name)) == moment_of(name)]
     return found[0] if len(found) == 1 else None
