@@ -16,6 +16,7 @@ from torch.nn.functional import normalize
 
 from ..recon.gaussians import Gaussians
 from ..recon.neighbours import nearest
+from ..recon.scan.labels import LABELS
 from ..recon.se3 import quat_from_matrix
 from ..recon.voxel.conv import Rulebooks
 from ..recon.voxel.registry import build_backbone, width_for
@@ -63,7 +64,7 @@ class ScanNet(nn.Module):
         out = CHILDREN * 11
         self.around = nn.Sequential(nn.Linear(3, AROUND), nn.GELU(), nn.Linear(AROUND, AROUND))
         inputs = FEATURES + AROUND + 1
-        head = [FEATURES + AROUND + config.channels, config.hidden, config.hidden, out + 4]
+        head = [FEATURES + AROUND + config.channels, config.hidden, config.hidden, out]
         spent = sum(a * b + b for a, b in zip(head, head[1:], strict=False))
         width = width_for(config.backbone, inputs, config.channels, config.parameters - spent)
         self.backbone = build_backbone(config.backbone, inputs, config.channels, width)
@@ -71,6 +72,7 @@ class ScanNet(nn.Module):
         for a, b in zip(head, head[1:], strict=False):
             layers += [nn.Linear(a, b), nn.GELU()]
         self.head = nn.Sequential(*layers[:-1])
+        self.classify = nn.Sequential(nn.Linear(head[0], config.hidden), nn.GELU(), nn.Linear(config.hidden, len(LABELS)))
         last = self.head[-1]
         assert isinstance(last, nn.Linear)
         nn.init.normal_(last.weight, std=0.02)
@@ -88,8 +90,8 @@ class ScanNet(nn.Module):
         feats = torch.cat([feats, self.around(_neighbours(polar)).amax(1)], 1)
         voxels, index = _voxels(polar, feats, origin)
         deep = self.backbone(voxels, books if books is not None else Rulebooks(voxels)).feats[index]
-        out = self.head(torch.cat([feats, deep], 1))
-        child, classes = out[:, : CHILDREN * 11].view(-1, CHILDREN, 11), out[:, CHILDREN * 11 :]
+        known = torch.cat([feats, deep], 1)
+        child, classes = self.head(known).view(-1, CHILDREN, 11), self.classify(known)
         pinned = torch.ones(CHILDREN, 1, device=xyz.device)
         pinned[0] = 0
         at = polar[:, None] + torch.tanh(child[..., :3]) * torch.tensor(REACH, device=xyz.device) * pinned

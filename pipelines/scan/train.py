@@ -18,7 +18,7 @@ from typing import Annotated, Any
 import numpy as np
 import torch
 import tyro
-from jaxtyping import Bool, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from ...priors.scan_net import ScanNet, ScanNetConfig, Splats
@@ -26,6 +26,7 @@ from ...priors.scan_splats import save_scan_net
 from ...recon.gaussians import Gaussians
 from ...recon.raster.protocol import RasterOptions
 from ...recon.raster.registry import get_rasterizer
+from ...recon.scan.labels import LABELS
 from ...recon.scan.rings import keep_rings
 from ...recon.scan.starts import STARTS
 from ...recon.sweeps import Sweep
@@ -81,6 +82,7 @@ def train(config: TrainConfig, say: Callable[[str], None] = print, held_places: 
     torch.manual_seed(config.seed)
     net = ScanNet(ScanNetConfig(config.backbone, config.parameters))
     optimizer = torch.optim.AdamW(net.parameters(), lr=config.lr, weight_decay=1e-4)
+    rare = _rarity(pool)
     rng, order, recent = np.random.default_rng(config.seed), [], []
     for step in range(config.steps):
         for group in optimizer.param_groups:
@@ -91,7 +93,7 @@ def train(config: TrainConfig, say: Callable[[str], None] = print, held_places: 
         sweep, label = _thinned(lesson, rng)
         if len(sweep) < 50:
             continue
-        loss = _loss(net(sweep.xyz, sweep.world_from_sensor), label, lesson)
+        loss = _loss(net(sweep.xyz, sweep.world_from_sensor), label, lesson, rare)
         optimizer.zero_grad()
         loss.backward()
         torch.nn.utils.clip_grad_norm_(net.parameters(), 1.0)
@@ -117,7 +119,22 @@ def validate(net: ScanNet | None, held: list[Lesson]) -> dict[str, float]:
             return net(sweep.xyz, sweep.world_from_sensor).gaussians
 
     ways: dict[str, Callable[[Sweep], Gaussians]] = {"learned": learned} if net is not None else STARTS
-    return {f"{name}_{every}": round(float(np.mean([accuracy(way(keep_rings(x.sweep, 1 / every)[0]), x) for x in held])), 4) for name, way in ways.items() for every in (4, 8)}
+    figures = {f"{name}_{every}": round(float(np.mean([accuracy(way(keep_rings(x.sweep, 1 / every)[0]), x) for x in held])), 4) for name, way in ways.items() for every in (4, 8)}
+    return figures if net is None else figures | _recalls(net, held)
+
+
+def _recalls(net: ScanNet, held: list[Lesson]) -> dict[str, float]:
+    """Share of the returns of each label that are guessed as such, at a quarter of the rings."""
+    right, count = torch.zeros(len(LABELS)), torch.zeros(len(LABELS))
+    for x in held:
+        assert x.sweep.ring is not None
+        kept = x.sweep.ring % 4 == 2
+        with torch.no_grad():
+            guess = net(x.sweep.xyz[kept], x.sweep.world_from_sensor).classes.argmax(1)
+        truth = x.label[kept]
+        right += torch.bincount(truth[guess == truth], minlength=len(LABELS))
+        count += torch.bincount(truth, minlength=len(LABELS))
+    return {f"recall_{name}": round(float(r / c.clamp_min(1)), 4) for name, r, c in zip(LABELS, right, count, strict=True)}
 
 
 def accuracy(gaussians: Gaussians, lesson: Lesson) -> float:
@@ -132,9 +149,15 @@ def accuracy(gaussians: Gaussians, lesson: Lesson) -> float:
     return sum(shares) / len(shares)
 
 
-def _loss(splats: Splats, label: Int[Tensor, "N"], lesson: Lesson) -> Tensor:
+def _rarity(pool: list[Lesson]) -> Float[Tensor, "4"]:
+    """Weight of each label: rare ones count more (square root of the inverse share), or nothing but ground and structure would ever be guessed."""
+    count = torch.bincount(torch.cat([x.label for x in pool]), minlength=len(LABELS)).clamp_min(1)
+    return (count.sum() / count).sqrt()
+
+
+def _loss(splats: Splats, label: Int[Tensor, "N"], lesson: Lesson, rare: Float[Tensor, "4"]) -> Tensor:
     seen = torch.stack([_seen(splats.gaussians, lesson, sight) for sight in lesson.sights]).mean()
-    return seen + 0.05 * torch.nn.functional.cross_entropy(splats.classes, label)
+    return seen + 0.1 * torch.nn.functional.cross_entropy(splats.classes, label, rare)
 
 
 def _seen(gaussians: Gaussians, lesson: Lesson, sight: Sight) -> Tensor:
