@@ -81,6 +81,7 @@ def align_clouds(
     source: Float[Tensor, "N 3"],
     target: Float[Tensor, "M 3"],
     target_normals: Float[Tensor, "M 3"] | None = None,
+    target_flatness: Float[Tensor, "M"] | None = None,
     *,
     with_scale: bool = False,
     start: Float[Tensor, "4 4"] | None = None,
@@ -93,7 +94,8 @@ def align_clouds(
 
     Args:
         source, target: points in any order, any units; they may overlap in part.
-        target_normals: unit, sign arbitrary; None = from the target's own neighbours.
+        target_normals: unit, sign arbitrary; None = from the target's own neighbours, with their flatness.
+        target_flatness: how much each normal counts, 0 to 1, as `normals_of` tells; None = all alike.
         with_scale: a similarity is looked for; else a rigid motion, and the scale of `start` is kept.
         start: target_from_source to begin with; None = identity.
         reach: how far apart matching surfaces may be at first, target units; None = a fifth of the source's size.
@@ -114,7 +116,11 @@ def align_clouds(
     size, begin = _size(tgt), _scale(T)
     final = FINAL_REACH * size if final_reach is None else final_reach
     first = max(0.2 * _size(src) * begin if reach is None else reach, final)
-    normals, flat = normals_of(tgt) if target_normals is None else (target_normals.detach().cpu().double(), torch.ones(len(tgt), dtype=torch.float64))
+    if target_normals is None:
+        normals, flat = normals_of(tgt)
+    else:
+        normals = target_normals.detach().cpu().double()
+        flat = torch.ones(len(tgt), dtype=torch.float64) if target_flatness is None else target_flatness.detach().cpu().double()
     work = _Matcher(src, tgt, normals, flat, with_scale)
     iterations, opened = 0, torch.zeros(0, 7, dtype=torch.float64)
     for level in range(LEVELS + 2):

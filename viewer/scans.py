@@ -18,7 +18,7 @@ from ..recon.raster.protocol import Rasterizer, RasterOptions
 from ..recon.scan.between import returns_in_view
 from ..recon.scan.sight import sampled
 from ..recon.se3 import Similarity
-from ..recon.sweeps import Sweep
+from ..recon.sweeps import Sweep, evenly
 from .photos import Photo
 
 __all__ = ["Cloud", "Coloring", "depth_error", "photo_colors", "ramp"]
@@ -49,11 +49,9 @@ class Cloud:
     @staticmethod
     def of(sweeps: Sequence[Sweep], most: int = MOST) -> Cloud:
         """At most `most` returns, the same share of every scan. The distance is that from where each was seen."""
-        total = sum(len(s) for s in sweeps)
-        step = max(1, -(-total // most))
-        thin = [s.kept(torch.arange(0, len(s), step)) for s in sweeps if len(s)]
-        xyz = torch.cat([s.world_xyz.detach().cpu().double() for s in thin])
-        origins = torch.cat([s.world_origins.detach().cpu().double() for s in thin])
+        thin = [s.exact() for s in evenly(sweeps, most)]
+        xyz = torch.cat([s.world_xyz for s in thin])
+        origins = torch.cat([s.world_origins for s in thin])
         rgbs, intensities = [s.rgb for s in thin if s.rgb is not None], [s.intensity for s in thin if s.intensity is not None]
         rgb = torch.cat(rgbs).cpu().float() if len(rgbs) == len(thin) else None
         intensity = torch.cat(intensities).cpu().float() if len(intensities) == len(thin) else None

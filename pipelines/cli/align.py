@@ -124,8 +124,8 @@ def write_aligned(out: Path, fit: ScanFit) -> None:
     from ...data.image_io import encode_png
     from ...data.nerfstudio_json import write_transforms
     from ...data.scans.npz_files import write_sweep
+    from ...recon.sweeps import world_returns
     from ..scan.overlay import draw_overlay
-    from ..scan.score import world_returns
     from ..scene_folder import image_names, mask_name
 
     capture = fit.capture

@@ -10,14 +10,14 @@ import torch
 from handful.data.synthetic import demo_capture
 from handful.pipelines.init.registry import get_initializer
 from handful.pipelines.scan.fit import fit_scans, place_scans
-from handful.pipelines.scan.score import ScanScorer, world_returns
+from handful.pipelines.scan.score import ScanScorer
 from handful.recon.camera import Cameras
 from handful.recon.capture import ArrayImage, Capture
 from handful.recon.depth import DepthMap
 from handful.recon.errors import CaptureError
 from handful.recon.points import PointCloud
 from handful.recon.se3 import Similarity, so3_exp
-from handful.recon.sweeps import Sweep
+from handful.recon.sweeps import Sweep, world_returns
 from torch import Tensor
 
 
