@@ -89,6 +89,7 @@ def align_clouds(
     final_reach: float | None = None,
     most: int = 8000,
     precision: float = 1e-7,
+    steps: int = STEPS,
 ) -> Alignment:
     """Moves `source` onto `target` from `start` on; what lies off by less than about `reach` is found.
 
@@ -101,7 +102,7 @@ def align_clouds(
         reach: how far apart matching surfaces may be at first, target units; None = a fifth of the source's size.
         final_reach: the same at the end, and what `overlap` means; None = 2 % of the target's size.
         most: points of the source that are used, evenly in space.
-        precision: a step that is smaller (radians, share of the cloud's size) ends a level.
+        precision: a step that is smaller (radians, share of the cloud's size) ends a level; steps: so many end it in any case.
 
     Raises ShapeError for fewer than 12 points, or ones that are not finite.
     """
@@ -129,7 +130,7 @@ def align_clouds(
         if level > LEVELS:  # in place, the source alone is asked: it may lack what the target has, and at its edges the target's matches lie aside
             work.back = None
         pick, asked = _even(src, used), _even(tgt, used)
-        for _ in range(STEPS):
+        for _ in range(steps):
             step = work.step(T, pick, asked, now)
             if step is None:
                 break

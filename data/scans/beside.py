@@ -52,9 +52,7 @@ def with_scans_beside(capture: Capture, path: Path) -> Capture:
             notes.append(f"{str(e).rstrip('.')}. The scan is left out.")
             continue
         sweeps += found.sweeps
-        notes += found.notes
-        if found.dropped:
-            notes.append(f"{file} has {found.dropped} rows without a return; they are dropped.")
+        notes += found.told(file)
     if sweeps:
         names = ", ".join(dict.fromkeys(s.name for s in sweeps[:3])) + (", .." if len(sweeps) > 3 else "")
         notes.insert(0, f"{len(sweeps)} scan{'s' if len(sweeps) > 1 else ''} beside the photos ({names}) come{'s' if len(sweeps) == 1 else ''} along, taken to be in the cameras' world.")

@@ -34,6 +34,10 @@ class ScanFile:
     dropped: int = 0
     notes: tuple[str, ...] = field(default_factory=tuple)
 
+    def told(self, file: Path) -> tuple[str, ...]:
+        """Everything the user should hear of the reading of `file`."""
+        return (*self.notes, *((f"{file} has {self.dropped} rows without a return; they are dropped.",) if self.dropped else ()))
+
 
 def sweep_of(
     xyz: np.ndarray,

@@ -163,11 +163,13 @@ class ScanScorer:
     def _colors(self, cameras: Cameras, views: Sequence[tuple[Returns, int]]) -> tuple[float | None, int]:
         """Mean difference of the colours two photos see at one return, each photo's brightness and contrast taken out; and how many were compared."""
         seen = [found for found, _ in views]
+        sees = torch.zeros(len(seen), 1 + max((int(s.index.max()) for s in seen if len(s)), default=0), dtype=torch.bool)
+        for row, found in zip(sees, seen, strict=True):
+            row[found.index] = True
         near = cameras.distances.argsort(1)[:, 1 : PARTNERS + 1].tolist()
         total, weight = 0.0, 0
         for i, j in sorted({(min(i, j), max(i, j)) for i, row in enumerate(near) for j in row}):
-            both = torch.isin(seen[i].index, seen[j].index)
-            other = torch.isin(seen[j].index, seen[i].index)  # both ascending: the same returns in the same order
+            both, other = sees[j][seen[i].index], sees[i][seen[j].index]  # indices ascend: the same returns in the same order
             if int(both.sum()) < LEAST_POINTS:
                 continue
             a, b = sampled(self.images[i], seen[i].uv[both] / 2), sampled(self.images[j], seen[j].uv[other] / 2)

@@ -19,7 +19,7 @@ SCALES = (0.5, 0.7, 1.0, 1.4, 2.0)  # tried about the ratio of the extents
 STARTS = 24 * len(SCALES)
 ROUGH, FEW, KEPT = 3000, 300, 10  # returns, points of a first try; tries that are looked at closely
 SAME = 0.05  # of its size: two first tries that end nearer to each other are one
-ROUGHLY = 1e-3  # of its size: how exactly a first try is placed
+ROUGHLY, STEPS = 3e-3, 8  # of its size: how exactly a first try is placed; steps that it may take on each level
 
 
 def rough_places(points: PointCloud, returns: Float[Tensor, "N 3"], tell: Callable[[float], None]) -> list[Alignment]:
@@ -45,7 +45,10 @@ def rough_places(points: PointCloud, returns: Float[Tensor, "N 3"], tell: Callab
         start = torch.eye(4, dtype=torch.float64)
         start[:3, :3] = ratio * scale * (b @ turn @ a.T)
         start[:3, 3] = target.mean(0) - start[:3, :3] @ source.mean(0)
-        found.append(align_clouds(source, target, normals, flat, with_scale=True, start=start, reach=0.4 * size, final_reach=0.06 * size, most=FEW, precision=ROUGHLY))
+        rough = align_clouds(
+            source, target, normals, flat, with_scale=True, start=start, reach=0.4 * size, final_reach=0.06 * size, most=FEW, precision=ROUGHLY, steps=STEPS
+        )
+        found.append(rough)
     apart: list[Alignment] = []
     for one in sorted(found, key=lambda f: -_promise(f, source, target)):  # many starts end in one place
         if all(float((carried(one.transform, source) - carried(other.transform, source)).norm(dim=-1).mean()) > SAME * size for other in apart):
