@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
+from handful.pipelines import job
+from handful.pipelines.events import StageProgress, Warned
 from handful.pipelines.init.protocol import CameraReport, InitState
+from handful.pipelines.methods.config import SplatConfig
 from handful.pipelines.scan import join
 from handful.pipelines.scan.fit import FitReport, ScanFit, fit_scans
 from handful.pipelines.scan.join import joined, of_one_frame
@@ -80,3 +85,28 @@ def test_scans_with_poses_are_of_one_frame() -> None:
     both = (Sweep(torch.rand(3, 3), here, "a"), Sweep(torch.rand(3, 3), there, "b"))
     assert of_one_frame(both) == (both, ()) and of_one_frame(both[:1]) == (both[:1], ())
     assert of_one_frame((both[0], both[0]))[0] == both[:1]
+
+
+@pytest.mark.parametrize(("scan", "given", "kept"), [(True, True, 1), (False, True, 1), (False, False, 0)])
+def test_the_job_asks_for_the_fit_only_where_scans_count(scan: bool, given: bool, kept: int, tabletop: Scene, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where they do not, nothing is computed; beside found cameras they then stand nowhere, and are dropped. The fit's progress is the job's."""
+    work = job.Reconstruction(job.ReconstructJob(tmp_path, tmp_path / "out", config=SplatConfig(scan=scan)))
+    loaded = tabletop.capture if given else replace(tabletop.capture, cameras=None)
+    asked: list[bool] = []
+
+    class Known:
+        def run(self, capture: Capture, seed: int, progress: object) -> InitState:
+            return state(tabletop, tabletop.capture)
+
+    def fit(init: InitState, given_cameras: bool, progress: Callable[[str, float], None]) -> tuple[InitState, tuple[str, ...]]:
+        asked.append(given_cameras)
+        progress("looking for the scan", 0.5)
+        return init, ("It was moved.",)
+
+    monkeypatch.setattr(job, "get_initializer", lambda *a, **k: Known())
+    monkeypatch.setattr(job, "joined", fit)
+    measured: list[InitState] = []
+    monkeypatch.setattr(job, "measure", lambda init, *a: measured.append(init))
+    events = list(work._start(loaded))
+    assert asked == ([True] if scan else []) and len(measured[0].capture.sweeps) == kept
+    assert (StageProgress("looking for the scan", 0.5) in events) == scan == (Warned("It was moved.") in events)
