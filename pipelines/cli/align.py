@@ -141,12 +141,13 @@ def write_aligned(out: Path, fit: ScanFit) -> None:
     from ...data.nerfstudio_json import write_transforms
     from ...data.scans.npz_files import write_sweep
     from ...recon.sweeps import world_returns
+    from ..scan.fit import MOST_RETURNS
     from ..scan.overlay import draw_overlay
     from ..scene_folder import extent_name, image_names, mask_name
 
     capture = fit.capture
     assert capture.cameras is not None, "what is fitted has cameras"
-    files, returns = image_names(capture.names), world_returns(capture.sweeps)
+    files, returns = image_names(capture.names), world_returns(capture.sweeps, MOST_RETURNS)
     with new_folder(out) as folder:
         for i, (view, file) in enumerate(zip(capture.views, files, strict=True)):
             image = view.image.load()

@@ -21,7 +21,7 @@ from ...recon.sweeps import Sweep, world_returns
 from .score import FitScore, ScanScorer, Verdict
 from .search import STARTS, rough_places
 
-__all__ = ["FitReport", "ScanFit", "fit_scans", "place_scans"]
+__all__ = ["MOST_RETURNS", "FitReport", "ScanFit", "fit_scans", "place_scans"]
 
 Move = Literal["scan", "cameras"]
 
@@ -32,7 +32,7 @@ LEAST_RETURNS = 200
 TARGET = 60_000  # returns that a refinement aims at
 BETTER = 0.05  # share of the points that must be won for a scan to be moved
 SIMPLER = 0.02  # and for a scale to be believed beside a rigid motion
-MOST = 1_000_000  # returns that are looked at at all, evenly taken
+MOST_RETURNS = 1_000_000  # returns that are looked at at all, evenly taken
 NEAR_ORIGIN = 4096.0  # below this float32 holds a place to half a thousandth of a unit
 SAMPLE = 20_000  # of them tell how far away they are
 IN_PLACE, EXACTLY = 0.8, 0.005  # a scan with so many points near, the median off by less, needs no refinement; and a search that found it ends
@@ -123,7 +123,7 @@ def fit_scans(
     Raises CaptureError where there are no cameras or no scans.
     """
     scorer, tell = _scorer(capture, points), progress or _silent
-    returns = world_returns(capture.sweeps, MOST)
+    returns = world_returns(capture.sweeps, MOST_RETURNS)
     tell("fitting scans", 0.0)
     before = scorer.outlined(scorer.score(returns))
     tell("fitting scans", 0.4)
@@ -143,7 +143,7 @@ def place_scans(
     """Brings together photos and scans that were never in one frame: cameras found from photos stand in a frame and scale of their own.
 
     Scales about the ratio of the extents, axes by principal directions in all 24 ways; each start is refined roughly, the best are refined and judged by
-    `scan_score`. It finds scans of about what the photos show; of a scan of much more (a whole street, a building) it mostly cannot, and says so: then
+    ScanScorer. It finds scans of about what the photos show; of a scan of much more (a whole street, a building) it mostly cannot, and says so: then
     nothing is moved.
 
     Scans in map coordinates are brought near the origin first (`FitReport.shift`): cameras that move there could not hold such numbers.
@@ -153,7 +153,7 @@ def place_scans(
     if bool(shift.any()):
         capture = replace(capture, sweeps=tuple(s.moved(_translation(shift)) for s in capture.sweeps))
     scorer = _scorer(capture, points)
-    returns = world_returns(capture.sweeps, MOST)
+    returns = world_returns(capture.sweeps, MOST_RETURNS)
     tries = rough_places(points, returns, lambda done: tell("looking for the scan", 0.7 * done))
     best: tuple[Alignment, FitScore] | None = None
     for k, start in enumerate(tries):

@@ -8,7 +8,7 @@ import pytest
 import torch
 from handful.pipelines.scan import fit as fit_module
 from handful.pipelines.scan import search
-from handful.pipelines.scan.fit import fit_scans, place_scans
+from handful.pipelines.scan.fit import FitReport, fit_scans, place_scans
 from handful.pipelines.scan.score import ScanScorer
 from handful.recon.capture import ArrayImage
 from handful.recon.depth import DepthMap
@@ -203,6 +203,21 @@ def test_a_search_that_finds_nothing_says_so(tabletop: Scene, room: Scene, monke
     assert fit.report.verdict != "fits" and fit.report.moved is None and fit.capture is wrong
     assert "none led to a place where it fits" in fit.report.sentences()[1]
     assert told == sorted(told) and told[-1] == 1
+
+
+def test_even_parts_of_very_many_returns() -> None:
+    """float32 cannot count them: the last would lie behind the end."""
+    many = torch.zeros(1, 3).expand(17_000_004, 3)
+    assert search._even(many, 5).shape == (5, 3) and search._even(many[:3], 5).shape == (3, 3)
+
+
+def test_what_is_said_of_open_motions_and_of_scatter(tabletop: Scene) -> None:
+    """A place that was searched for is a guess in them; and errors of both signs do not hide each other."""
+    score = replace(ScanScorer(tabletop.capture, tabletop.points).score(tabletop.returns), apart=0.034, offset=0.0)
+    same = fit_scans(tabletop.capture, tabletop.points, refine=False).report.similarity
+    placed, fitted = FitReport(None, score, "cameras", same, 2, 120), FitReport(score, score, "scan", same, 1)
+    assert placed.sentences()[-1].endswith("leave 2 motions open (along a wall or a corridor, round a ball); in that its place is a guess.")
+    assert fitted.sentences()[-1].endswith("in that nothing was moved.") and "off by 3.4 % of the depth" in fitted.sentences()[0]
 
 
 def test_what_cannot_be_judged_is_refused(tabletop: Scene) -> None:
