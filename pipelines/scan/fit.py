@@ -209,6 +209,8 @@ def _refined(
         score = _score_at(scorer, returns, found.transform)
         if score.verdict == "fits" and score.agree > (least if best is None else best[1].agree + SIMPLER):
             best = (found, score)
+            if _in_place(score):  # a scale could win nothing
+                break
     return best
 
 
