@@ -211,6 +211,7 @@ def test_the_error_is_measured_when_the_scene_is_another(server: SceneServer, sc
     real = scan_panel.depth_error
     monkeypatch.setattr(scan_panel, "depth_error", lambda *a: (measured.append(1), real(*a))[1])
     server.set_scans([scene.sweep])
+    settled(server)
     panel._color.value = ERROR
     settled(server)
     assert len(measured) == 1
