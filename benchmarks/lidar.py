@@ -73,8 +73,8 @@ def table(result: dict[str, Any]) -> str:
     lines = [_line(["rings kept", "start", "right", "median, m", "novel view, dB", "right after", "dB after", "seconds", "splats"]), _line(["---"] * 9)]
     for r in result["rows"]:
         kept = f"1/{round(1 / r['keep'])}" + (", no order" if r["order"] == "none" else "")
-        after = ["-", "-"] if r["acc_after"] is None else [f"{r['acc_after']:.3f}", f"{r['psnr_after']:.2f}"]
-        lines.append(_line([kept, f"`{r['start']}`", f"{r['acc']:.3f}", f"{r['median_m']:.3f}", f"{r['psnr']:.2f}", *after, f"{r['seconds']:.2f}", f"{r['splats']:,}"]))
+        after = [_cell(r["acc_after"], 3), _cell(r["psnr_after"], 2)]
+        lines.append(_line([kept, f"`{r['start']}`", f"{r['acc']:.3f}", _cell(r['median_m'], 3), _cell(r['psnr'], 2), *after, f"{r['seconds']:.2f}", f"{r['splats']:,}"]))
     parts = ["\n".join(lines)]
     if result["nets"]:
         lines = [_line(["backbone", "parameters", "steps", "training, s", "made-up, 1/4", "made-up, 1/8"]), _line(["---"] * 6)]
@@ -83,6 +83,10 @@ def table(result: dict[str, Any]) -> str:
             lines.append(_line(cells))
         parts.append("\n".join(lines))
     return "\n\n".join(parts)
+
+
+def _cell(value: float | None, digits: int) -> str:
+    return "-" if value is None else f"{value:.{digits}f}"
 
 
 def _rounded(row: dict[str, Any]) -> dict[str, Any]:

@@ -138,7 +138,8 @@ def assemble(
         image = FileImage(shot.file, canvas, fit, offset, up, header.has_alpha, background, shot.mask_file, warp, shot.content, shot.extent_file)
         focal = None if header.focal_px is None else header.focal_px * max(fit) / max(size)
         views.append(View(shot.name, image, focal))
-        depths.append(None if shot.depth is None else _depth_map(shot.depth, shot.trust, fit, offset, canvas))
+        depth = _fitting(shot, size, notes)
+        depths.append(None if depth is None else _depth_map(depth, shot.trust, fit, offset, canvas))
     cameras = None
     if Ts:
         f32 = torch.float32
@@ -277,6 +278,17 @@ def _check_world(cam_from_world: np.ndarray, names: Sequence[str]) -> None:
             f"The cameras lie {far.max():.6g} units away from the origin but only {spread:.3g} around each other, which 32-bit numbers cannot "
             "hold apart; subtract a common offset from their positions (and the points')."
         )
+
+
+def _fitting(shot: Shot, size: tuple[int, int], notes: list[str]) -> np.ndarray | None:
+    """The shot's depth; None, and a note, where it has another shape than the photo (lying, cut): stretched, it would lie beside what it measured."""
+    if shot.depth is None:
+        return None
+    h, w = shot.depth.shape
+    if min(w, h) > 0 and abs(w * size[1] / (h * size[0]) - 1) < 0.02 + 1 / min(w, h):
+        return shot.depth
+    notes.append(f"The depth of {shot.name} has {w} x {h} pixels, which is not the shape of its photo of {size[0]} x {size[1]}; it is left out.")
+    return None
 
 
 def _depth_map(depth: np.ndarray, trust: np.ndarray | None, fit: tuple[int, int], offset: tuple[int, int], canvas: tuple[int, int]) -> DepthMap:

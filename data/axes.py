@@ -10,6 +10,7 @@ import numpy as np
 from ..recon.errors import CaptureError
 
 __all__ = [
+    "FARTHEST",
     "cam_from_world_of_llff",
     "cam_from_world_of_opengl",
     "cam_from_world_of_projection",
@@ -18,9 +19,12 @@ __all__ = [
     "quat_wxyz_of_rotation",
     "rigid",
     "rigid_inverse",
+    "rigid_of_scanner",
     "rotation_of_quat_wxyz",
 ]
 
+FARTHEST = 1e9  # world units: no survey has coordinates beyond, and float32 squares stay finite
+_SCALE = (0.97, 1.03)  # of a rotation that was written with few digits
 _OPENCV_FROM_OPENGL = np.diag([1.0, -1.0, -1.0])
 
 
@@ -29,12 +33,27 @@ def rigid(R: np.ndarray, t: np.ndarray, what: str) -> np.ndarray:
 
     Raises CaptureError, naming `what`, when a number is not finite or R is no rotation (mirrored, sheared).
     """
+    return _rigid(R, t, f"The camera of {what}")
+
+
+def rigid_of_scanner(R: np.ndarray, t: np.ndarray, what: str) -> np.ndarray:
+    """As `rigid`, for a pose that moves measured metres: one that scales them, or puts them nowhere near, is refused, too."""
+    T = _rigid(R, t, f"The pose of {what}")
+    scale = float(np.linalg.det(np.asarray(R, np.float64))) ** (1 / 3)
+    if not _SCALE[0] < scale < _SCALE[1]:
+        raise CaptureError(f"The pose of {what} scales by {scale:.4g}, but a scan keeps its size; take the scale out of its rotation.")
+    if np.abs(T[:3, 3]).max() > FARTHEST:
+        raise CaptureError(f"The pose of {what} lies {np.abs(T[:3, 3]).max():.3g} units away from the origin, too far to compute with; export it again.")
+    return T
+
+
+def _rigid(R: np.ndarray, t: np.ndarray, whose: str) -> np.ndarray:
     R, t = np.asarray(R, np.float64), np.asarray(t, np.float64).reshape(3)
     if not (np.isfinite(R).all() and np.isfinite(t).all()):
-        raise CaptureError(f"The camera of {what} holds a number that is not finite (NaN or Inf); remove it or calibrate again.")
+        raise CaptureError(f"{whose} holds a number that is not finite (NaN or Inf); remove it or calibrate again.")
     u, s, vt = np.linalg.svd(R)
     if s[2] <= 0 or s[0] / s[2] > 1.02 or np.linalg.det(R) <= 0:
-        raise CaptureError(f"The camera of {what} is not a rotation and a translation (mirrored or sheared); check its axes.")
+        raise CaptureError(f"{whose} is not a rotation and a translation (mirrored or sheared); check its axes.")
     out = np.eye(4)
     out[:3, :3], out[:3, 3] = u @ vt, t
     return out

@@ -145,7 +145,7 @@ def load_npz(file: Path) -> dict[str, np.ndarray]:
         with zipfile.ZipFile(file) as z:
             size = sum(entry.file_size for entry in z.infolist())
         if size > MOST_ARRAYS:
-            raise CaptureError(f"{file} would unpack to {size / 1e9:.1f} GB, more than the {MOST_ARRAYS / 1e9:g} GB that are read; give fewer photos at a time.")
+            raise CaptureError(f"{file} would unpack to {size / 1e9:.1f} GB, more than the {MOST_ARRAYS / 1e9:g} GB that are read; put fewer photos or points into one file.")
         with np.load(file, allow_pickle=False) as z:
             arrays = {k: z[k] for k in z.files}
         return {k: np.asarray(a, np.float64) for k, a in arrays.items() if a.dtype.kind in "fiu"}

@@ -11,16 +11,15 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
-import torch
 
-from ..recon.capture import Capture, Unplaced
+from ..recon.capture import Capture
 from ..recon.errors import CaptureError
-from ..recon.sweeps import Sweep
 from .assemble import GivenCamera, Shot, assemble, subset_indices
-from .axes import cam_from_world_of_projection, centers_at_half, rigid, rigid_inverse
+from .axes import cam_from_world_of_projection, centers_at_half, rigid_inverse, rigid_of_scanner
 from .files import MASK_FOLDERS, find_mask, list_photos, load_npy, natural_key, read_json, read_text
 from .protocol import LoadOptions
-from .scans.registry import is_scan, load_sweeps
+from .scans.paired import PairedScan, read_paired
+from .scans.registry import is_scan
 
 __all__ = ["Calibration", "Kitti", "read_calibration"]
 
@@ -76,27 +75,19 @@ class Kitti:
 
 
 def _with_sweeps(capture: Capture, path: Path, scans: dict[str, Path], poses: dict[str, np.ndarray]) -> Capture:
-    """A scan that is broken is left out by name, as a photo is."""
-    sweeps: list[Sweep] = []
-    notes, left_out, faults = list(capture.warnings), list(capture.unplaced), ["no scan has the name of a photo"]
+    """Raises CaptureError when there are scans, but none of a photo that can be read: a folder of this format is given for their sake."""
+    notes: list[str] = []
+    paired: list[PairedScan] = []
     for view in capture.views:
-        file = scans.get(Path(view.name).stem)
-        if file is None:
+        stem = Path(view.name).stem
+        if stem in scans:
+            paired.append(PairedScan(scans[stem], scans[stem].relative_to(path).as_posix(), poses[stem] if poses else np.eye(4)))
+        else:
             notes.append(f"{view.name} has no scan.")
-            continue
-        name = file.relative_to(path).as_posix()
-        try:
-            found = load_sweeps(file)
-        except CaptureError as e:
-            notes.append(f"{e} It is left out.")
-            left_out.append(Unplaced(name, str(e)))
-            faults.append(str(e))
-            continue
-        T = torch.tensor(poses[file.stem] if poses else np.eye(4), dtype=torch.float32)
-        sweeps += [replace(s, world_from_sensor=T, name=name, origin_known=True) for s in found[:1]]
+    sweeps, faults = read_paired(paired)
     if scans and not sweeps:
-        raise CaptureError(f"None of the scans in {path} can be used: {faults[-1]}")
-    return replace(capture, sweeps=tuple(sweeps), warnings=tuple(notes), unplaced=tuple(left_out))
+        raise CaptureError(f"None of the scans in {path} can be used: {faults[-1] if faults else 'no scan has the name of a photo.'}")
+    return replace(capture, sweeps=sweeps, warnings=(*capture.warnings, *notes, *faults))
 
 
 def _folder(root: Path, names: tuple[str, ...]) -> Path | None:
@@ -147,7 +138,7 @@ def _calibration(table: dict[str, np.ndarray], file: Path) -> Calibration:
     P2 = _matrix(table, ("P2", "P_rect_02"), (3, 4), file)
     rectify = _matrix(table, ("R0_rect", "R_rect", "R_rect_00"), (3, 3), file) if table.keys() & {"R0_rect", "R_rect", "R_rect_00"} else np.eye(3)
     Tr = _matrix(table, ("Tr_velo_to_cam", "Tr_velo_cam", "Tr"), (3, 4), file)
-    cam0 = rigid(rectify, np.zeros(3), f"R0_rect in {file}") @ rigid(Tr[:, :3], Tr[:, 3], f"Tr_velo_to_cam in {file}")
+    cam0 = rigid_of_scanner(rectify, np.zeros(3), f"R0_rect in {file}") @ rigid_of_scanner(Tr[:, :3], Tr[:, 3], f"Tr_velo_to_cam in {file}")
     K, cam_from_cam0 = cam_from_world_of_projection(P2, f"P2 in {file}")
     # KITTI's pixels count from 0 at the middle of the first one, as OpenCV's do
     return Calibration(centers_at_half(K), cam_from_cam0 @ cam0, cam0)
@@ -194,7 +185,7 @@ def _poses(path: Path, calibration: Calibration, photos: list[Path], scans: dict
     else:
         return {}
     stems = _posed_stems([p.stem for p in photos], list(scans), len(matrices), file)
-    return {stem: rigid(matrices[i][:3, :3], matrices[i][:3, 3], f"{stem} in {file}") for stem, i in stems.items()}
+    return {stem: rigid_of_scanner(matrices[i][:3, :3], matrices[i][:3, 3], f"{stem} in {file}") for stem, i in stems.items()}
 
 
 def _pose_lines(file: Path) -> list[np.ndarray]:
@@ -239,6 +230,6 @@ def _single_calibration(scan: Path) -> Calibration:
         frame = read_json(file)["data_list"][0]
         found = {"P2": frame["images"]["CAM2"]["cam2img"], "R0_rect": frame["images"]["R0_rect"], "Tr_velo_to_cam": frame["lidar_points"]["Tr_velo_to_cam"]}
         square = {k: np.array(v, np.float64).reshape(4, 4) for k, v in found.items()}
-    except (KeyError, IndexError, TypeError, ValueError) as e:
+    except (KeyError, IndexError, TypeError, ValueError, OverflowError) as e:
         raise CaptureError(f"{file} holds no calibration (CAM2's cam2img, R0_rect, Tr_velo_to_cam); get it again.") from e
     return _calibration({k: (m[:3, :3] if k == "R0_rect" else m[:3]).ravel() for k, m in square.items()}, file)

@@ -7,22 +7,21 @@ global_from_ego at the time of that one record, rotations are quaternions w x y 
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 
 from ..recon.capture import Capture, Unplaced
 from ..recon.errors import CaptureError
-from ..recon.sweeps import Sweep
 from .assemble import GivenCamera, Shot, assemble, subset_indices
-from .axes import centers_at_half, rigid, rigid_inverse, rotation_of_quat_wxyz
-from .files import inside, natural_key, read_text
+from .axes import centers_at_half, rigid_inverse, rigid_of_scanner, rotation_of_quat_wxyz
+from .files import MASK_FOLDERS, find_mask, inside, natural_key, read_text
 from .protocol import LoadOptions
-from .scans.registry import load_sweeps
+from .scans.paired import PairedScan, read_paired
 
 __all__ = ["NuScenes"]
 
@@ -34,35 +33,44 @@ _Row = dict[str, Any]
 
 @dataclass(frozen=True)
 class _Record:
-    """One file of a sample. world_from_sensor: 4x4; K: 3x3 of a camera (pixel centres at +0.5), None for a scanner."""
+    """One file of a sample, of the sensor `channel`. world_from_sensor: 4x4; K: 3x3 of a camera (pixel centres at +0.5), None for a scanner."""
 
     sample: str
+    channel: str
     filename: str
     size: tuple[int, int] | None
     world_from_sensor: np.ndarray
     K: np.ndarray | None
 
+    def photo_name(self, moments: dict[str, str]) -> str:
+        return f"samples/{self.channel}/{moments[self.sample]}{Path(self.filename).suffix}"
+
 
 class NuScenes:
     """The folder with samples/ and v1.0-*/ (or the latter itself); one scene: `LoadOptions.split` names it where there are several.
 
-    All cameras of a key frame are read, photos named by their path (samples/CAM_FRONT/..). The world is the map's.
+    All cameras of a key frame are read. Photos are named by their camera and the sample's time (samples/CAM_FRONT/1532402927647951.jpg), which
+    is the moment of the sample's scan: the files have a time each. The world is the map's.
     """
 
     name = "nuscenes"
 
     def recognises(self, path: Path) -> bool:
-        return _tables(path) is not None
+        return bool(_tables(path))
 
     def load(self, path: Path, options: LoadOptions) -> Capture:
-        tables = _tables(path)
-        if tables is None:
+        found = _tables(path)
+        if not found:
             raise CaptureError(f"{path} holds no {TABLES}/ with sample_data.json beside samples/.")
-        root = tables.parent
-        cameras, scans = _records(tables, _scene_samples(tables, options.split))
+        if len(found) > 1:
+            raise CaptureError(f"{path} has the tables of {len(found)} releases; give the one that is meant: {' or '.join(map(str, found))}.")
+        tables, root = found[0], found[0].parent
+        moments = _scene_samples(tables, options.split)
+        cameras, scans = _records(tables, moments)
+        masks = [root / m for m in MASK_FOLDERS]
         unplaced = []
         shots, samples = [], {}
-        for record in sorted(cameras, key=lambda r: natural_key(r.filename)):
+        for record in sorted(cameras, key=lambda r: natural_key(r.photo_name(moments))):
             photo = inside(root, record.filename, tables / "sample_data.json")
             if not photo.is_file():
                 unplaced.append(Unplaced(record.filename, "sample_data.json names it, but there is no such file"))
@@ -70,37 +78,25 @@ class NuScenes:
             K = record.K
             assert K is not None
             camera = GivenCamera(rigid_inverse(record.world_from_sensor), K[0, 0], K[1, 1], K[0, 2], K[1, 2], record.size)
-            shots.append(Shot(record.filename, photo, camera))
-            samples[record.filename] = record.sample
+            name = record.photo_name(moments)
+            shots.append(Shot(name, photo, camera, find_mask(masks, name) or find_mask(masks, record.filename)))
+            samples[name] = record.sample
         shots = [shots[i] for i in subset_indices(len(shots), options.max_photos)]
         capture = assemble(shots, replace(options, max_photos=None), self.name, unplaced=unplaced)
         wanted = {samples[n] for n in capture.names}
-        return _with_sweeps(capture, root, [r for r in scans if r.sample in wanted], tables)
+        files = {r.filename: inside(root, r.filename, tables / "sample_data.json") for r in scans if r.sample in wanted}
+        ordered = sorted((r for r in scans if r.sample in wanted), key=lambda r: natural_key(r.filename))
+        sweeps, faults = read_paired(PairedScan(files[r.filename], r.filename, r.world_from_sensor, moments[r.sample]) for r in ordered)
+        return replace(capture, sweeps=sweeps, warnings=(*capture.warnings, *faults))
 
 
-def _with_sweeps(capture: Capture, root: Path, scans: list[_Record], tables: Path) -> Capture:
-    sweeps: list[Sweep] = []
-    notes, left_out = list(capture.warnings), list(capture.unplaced)
-    for record in sorted(scans, key=lambda r: natural_key(r.filename)):
-        file = inside(root, record.filename, tables / "sample_data.json")
-        try:
-            (found,) = load_sweeps(file)
-        except CaptureError as e:
-            notes.append(f"{e} It is left out.")
-            left_out.append(Unplaced(record.filename, str(e)))
-            continue
-        T = torch.tensor(record.world_from_sensor, dtype=torch.float32)
-        sweeps.append(replace(found, world_from_sensor=T, name=record.filename, origin_known=True))
-    return replace(capture, sweeps=tuple(sweeps), warnings=tuple(notes), unplaced=tuple(left_out))
-
-
-def _tables(path: Path) -> Path | None:
-    """The folder of tables: `path` itself, or its one v1.0-*/."""
+def _tables(path: Path) -> list[Path]:
+    """Folders of tables: `path` itself, or its v1.0-*/."""
     if not path.is_dir():
-        return None
-    found = [path] if path.match(TABLES) else sorted(path.glob(TABLES))
-    found = [f for f in found if (f / "sample_data.json").is_file() and (f.parent / "samples").is_dir()]
-    return found[0] if found else None
+        return []
+    found = [path, *sorted(path.glob(TABLES))]
+    found = [f for f in found if f.match(TABLES) and (f / "sample_data.json").is_file() and (f.parent / "samples").is_dir()]
+    return [path] if path in found else found
 
 
 def _table(folder: Path, name: str) -> list[_Row]:
@@ -116,8 +112,8 @@ def _table(folder: Path, name: str) -> list[_Row]:
     return rows
 
 
-def _scene_samples(tables: Path, scene: str | None) -> set[str]:
-    """Tokens of the samples of the scene that is meant."""
+def _scene_samples(tables: Path, scene: str | None) -> dict[str, str]:
+    """The samples of the scene that is meant: token -> moment, which is the sample's time, or the token where times are missing or met twice."""
     samples = _table(tables, "sample")
     scenes = _table(tables, "scene") if (tables / "scene.json").is_file() else []
     names = {s["token"]: str(s.get("name", s["token"])) for s in scenes}
@@ -127,10 +123,13 @@ def _scene_samples(tables: Path, scene: str | None) -> set[str]:
         known = ", ".join(names.get(t, t) for t in list(there)[:5])
         what = f"no scene {scene!r}" if scene is not None else f"{len(there)} scenes"
         raise CaptureError(f"{tables} has {what} ({known}{', ..' if len(there) > 5 else ''}); name the one that is meant by LoadOptions(split=NAME), or keep one only.")
-    return {s["token"] for s in samples if str(s.get("scene_token", "")) == chosen[0]}
+    meant = [s for s in samples if str(s.get("scene_token", "")) == chosen[0]]
+    times = [s.get("timestamp") for s in meant]
+    timed = all(isinstance(t, int) for t in times) and len(set(times)) == len(times)
+    return {s["token"]: str(s["timestamp"]) if timed else re.sub("[^0-9A-Za-z_-]", "_", s["token"]) for s in meant}
 
 
-def _records(tables: Path, samples: set[str]) -> tuple[list[_Record], list[_Record]]:
+def _records(tables: Path, samples: dict[str, str]) -> tuple[list[_Record], list[_Record]]:
     """Key frames of cameras, and of the scanner on the roof."""
     sensors = {s["token"]: s for s in _table(tables, "sensor")} if (tables / "sensor.json").is_file() else {}
     calibrated = {c["token"]: c for c in _table(tables, "calibrated_sensor")}
@@ -149,8 +148,8 @@ def _records(tables: Path, samples: set[str]) -> tuple[list[_Record], list[_Reco
             T = _pose(poses[d["ego_pose_token"]], filename) @ _pose(sensor, filename)
             K = centers_at_half(np.array(sensor["camera_intrinsic"], np.float64).reshape(3, 3)) if channel != SCANNER else None
             size = (int(d["width"]), int(d["height"])) if K is not None and d.get("width") and d.get("height") else None
-            (scans if K is None else cameras).append(_Record(d["sample_token"], filename, size, T, K))
-        except (KeyError, TypeError, ValueError) as e:
+            (scans if K is None else cameras).append(_Record(d["sample_token"], channel, filename, size, T, K))
+        except (KeyError, TypeError, ValueError, OverflowError) as e:
             raise CaptureError(f"The record {d['token']} of {tables / 'sample_data.json'} lacks {e}, or what it names does; take the tables of one release.") from e
     if not cameras:
         raise CaptureError(f"{tables} names no photo of a camera in the scene.")
@@ -162,4 +161,4 @@ def _pose(row: _Row, what: str) -> np.ndarray:
     q = np.array([float(v) for v in values])
     if q.shape != (4,) or not q.any():
         raise ValueError("a rotation of four numbers")
-    return rigid(rotation_of_quat_wxyz(q), np.array(row["translation"], np.float64), what)
+    return rigid_of_scanner(rotation_of_quat_wxyz(q), np.array(row["translation"], np.float64), what)

@@ -73,6 +73,10 @@ class PlyFile:
             at += element.count * dtype.itemsize
         raise CaptureError(f"{self.path} is a PLY file without {'vertices' if name == 'vertex' else f'the element {name!r}'}.")
 
+    def whole(self, name: str) -> np.ndarray:
+        """All rows of the first element `name` as one structured array. Raises as `blocks` does."""
+        return next(self.blocks(name, max(1, self.count(name))), np.zeros(0, np.dtype([(n, "f4") for n in self.names(name)])))
+
     def _read(self, at: int, count: int, dtype: np.dtype, rows: int | None) -> Iterator[np.ndarray]:
         with self.path.open("rb") as f:  # not mapped: pages of a map would count as memory of ours
             f.seek(at)
@@ -137,9 +141,7 @@ def read_vertices(path: Path) -> np.ndarray:
     Raises CaptureError in one sentence when the file is no PLY or its header does not fit its content. Never allocates more than
     the file's own size asks for, whatever the header claims.
     """
-    file = open_ply(path)
-    parts = list(file.blocks("vertex", max(1, file.count("vertex"))))
-    return parts[0] if parts else np.zeros(0, np.dtype([(n, "f4") for n in file.names("vertex")]))
+    return open_ply(path).whole("vertex")
 
 
 def _ascii(data: bytes, start: int, element: _Element, dtype: np.dtype, path: Path) -> tuple[np.ndarray, int]:

@@ -7,17 +7,17 @@ rows of t to put z up; here the world stays as it is.)
 
 from __future__ import annotations
 
-from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 
 from ..recon.capture import Capture, Unplaced
 from ..recon.errors import CaptureError
-from .assemble import GivenCamera, Shot, assemble, subset_indices
+from .assemble import GivenCamera
 from .axes import cam_from_world_of_opengl
 from .files import list_photos, read_json
-from .phone_depth import depth_and_trust
+from .phone_frames import PhoneFrame, assemble_frames
 from .protocol import LoadOptions
 
 __all__ = ["Polycam"]
@@ -41,19 +41,15 @@ class Polycam:
             raise CaptureError(f"{root} has no photos with cameras (corrected_images/ and corrected_cameras/, or images/ and cameras/); export it again.")
         notes = [] if kind else [f"{root} has no corrected cameras: the photos are a little distorted, and the cameras are the phone's own guess."]
         unplaced: list[Unplaced] = []
-        found: list[tuple[Path, Path]] = []
+        found: list[PhoneFrame] = []
         for photo in list_photos(root / f"{kind}images"):
             camera = root / f"{kind}cameras" / f"{photo.stem}.json"
             if camera.is_file():
-                found.append((photo, camera))
+                depth, levels = (root / folder / f"{photo.stem}.png" for folder in ("depth", "confidence"))
+                found.append(PhoneFrame(photo, partial(_camera, camera), depth, levels))
             else:
                 unplaced.append(Unplaced(photo.name, f"{camera.parent.name}/{camera.name} is not there"))
-        shots = []
-        for i in subset_indices(len(found), options.max_photos):
-            photo, camera = found[i]
-            depth, trust = depth_and_trust(root / "depth" / f"{photo.stem}.png", root / "confidence" / f"{photo.stem}.png", notes)
-            shots.append(Shot(photo.name, photo, _camera(camera), depth=depth, trust=trust))
-        return assemble(shots, replace(options, max_photos=None), self.name, unplaced=unplaced, warnings=notes)
+        return assemble_frames(found, options, self.name, (root.parent, root), unplaced, notes)
 
 
 def _root(path: Path) -> Path | None:
@@ -66,6 +62,6 @@ def _camera(file: Path) -> GivenCamera:
         M = np.array([[float(data[f"t_{i}{j}"]) for j in range(4)] for i in range(3)])
         fx, fy, cx, cy = (float(data[k]) for k in ("fx", "fy", "cx", "cy"))
         size = (int(data["width"]), int(data["height"])) if {"width", "height"} <= data.keys() else None
-    except (KeyError, TypeError, ValueError) as e:
+    except (KeyError, TypeError, ValueError, OverflowError) as e:
         raise CaptureError(f"{file} is no Polycam camera: it needs t_00 to t_23, fx, fy, cx, cy; export the capture again.") from e
     return GivenCamera(cam_from_world_of_opengl(M, str(file)), fx, fy, cx, cy, size)

@@ -13,7 +13,7 @@ from ..recon.capture import Capture
 from ..recon.errors import CaptureError
 from .assemble import GivenCamera, Shot, assemble
 from .axes import centers_at_half, rigid, rigid_inverse
-from .files import list_photos, load_npz
+from .files import MASK_FOLDERS, find_mask, list_photos, load_npz
 from .protocol import LoadOptions
 
 __all__ = ["PosedRgbd"]
@@ -42,10 +42,11 @@ class PosedRgbd:
         depths = arrays.get("depths")
         if depths is not None and (depths.ndim != 3 or len(depths) != n):
             raise CaptureError(f"{file} has depths of shape {depths.shape}; expected ({n}, H, W).")
+        masks = [path / m for m in MASK_FOLDERS]
         shots = []
         for i, photo in enumerate(photos):
             T = rigid_inverse(rigid(arrays["poses"][i, :3, :3], arrays["poses"][i, :3, 3], f"{photo.name} in {file}"))
             K = centers_at_half(arrays["intrinsics"][i])
             depth = None if depths is None else np.asarray(depths[i])
-            shots.append(Shot(photo.name, photo, GivenCamera(T, K[0, 0], K[1, 1], K[0, 2], K[1, 2]), depth=depth))
+            shots.append(Shot(photo.name, photo, GivenCamera(T, K[0, 0], K[1, 1], K[0, 2], K[1, 2]), find_mask(masks, photo.name), depth=depth))
         return assemble(shots, options, self.name)

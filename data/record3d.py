@@ -21,6 +21,7 @@ import numpy as np
 from ..recon.capture import Capture
 from ..recon.errors import CaptureError
 from .assemble import GivenCamera, Shot, assemble
+from .files import MASK_FOLDERS, find_mask
 from .lzfse import decompress
 from .phone_depth import cam_from_world_of_arkit, trust_of_levels
 from .protocol import LoadOptions
@@ -58,7 +59,7 @@ class _Recording:
             try:
                 fx, fy, cx, cy = (float(v) for v in self.own[n][:4])
                 K = (fx, fy, cx, cy)
-            except (TypeError, ValueError) as e:
+            except (TypeError, ValueError, OverflowError) as e:
                 raise CaptureError(f"{what} has intrinsics that are no four numbers; export the recording again.") from e
         return GivenCamera(cam_from_world_of_arkit(self.poses[n, :4], self.poses[n, 4:], what), *K, self.size)
 
@@ -80,12 +81,14 @@ class Record3D:
                 raise CaptureError(f"{path} holds no frame with a pose ({len(numbers)} photos, {len(recording.poses)} poses); export the recording again.")
             notes: list[str] = []
             look = [_sharpness(files.read(f"rgbd/{n}.jpg") or b"") for n in posed]
+            masks = [path / m for m in MASK_FOLDERS] if path.is_dir() else []  # an archive has none
             shots = []
             for i in choose_frames(look, options.max_photos or DEFAULT_FRAMES):
                 n = posed[i]
                 name = f"rgbd/{n}.jpg"
                 depth, trust = _depth(files, n, recording, path, notes)
-                shots.append(Shot(name, path / name, recording.camera(n, f"{name} in {path}"), content=files.read(name), depth=depth, trust=trust))
+                camera, mask = recording.camera(n, f"{name} in {path}"), find_mask(masks, name)
+                shots.append(Shot(name, path / name, camera, mask, files.read(name), depth, trust=trust))
         return assemble(shots, replace(options, max_photos=None), self.name, warnings=notes)
 
 
@@ -103,7 +106,7 @@ def _recording(data: bytes | None, path: Path) -> _Recording:
             raise ValueError
         if depth is not None and not (0 < depth[0] < 10_000 and 0 < depth[1] < 10_000):
             raise ValueError
-    except (KeyError, TypeError, ValueError, AttributeError, RecursionError) as e:
+    except (KeyError, TypeError, ValueError, OverflowError, AttributeError, RecursionError) as e:
         raise CaptureError(f"The metadata in {path} are not Record3D's (K of 9 numbers, poses of 7 each, w, h); export the recording again.") from e
     return _Recording(size, depth, (K[0], K[4], K[6], K[7]), own, poses)
 
@@ -113,7 +116,7 @@ def _depth(files: _Files, n: int, recording: _Recording, path: Path, notes: list
         packed = files.read(f"rgbd/{n}.depth")
         if packed is None:
             return None, None
-        raw, (w, h) = _unpacked(packed, 4, [recording.depth_size] if recording.depth_size else list(_SIZES))
+        raw, (w, h) = _unpacked(packed, 4, [recording.depth_size] if recording.depth_size else _sizes_like(recording.size or _size(files, n)))
         depth = np.frombuffer(raw, "<f4").reshape(h, w)
         conf = files.read(f"rgbd/{n}.conf")
         levels = None if conf is None else np.frombuffer(_unpacked(conf, 1, [(w, h)])[0], np.uint8).reshape(h, w)
@@ -121,6 +124,24 @@ def _depth(files: _Files, n: int, recording: _Recording, path: Path, notes: list
     except (ValueError, CaptureError) as e:
         notes.append(f"The depth of frame {n} in {path} is left out: {str(e).rstrip('.')}.")
         return None, None
+
+
+def _size(files: _Files, n: int) -> tuple[int, int]:
+    """(width, height) of a photo; (0, 0) where it does not decode, which its own reader says."""
+    import io
+
+    from PIL import Image
+
+    try:
+        with Image.open(io.BytesIO(files.read(f"rgbd/{n}.jpg") or b"")) as im:
+            return im.size
+    except Exception:  # as in _sharpness
+        return 0, 0
+
+
+def _sizes_like(photo: tuple[int, int]) -> list[tuple[int, int]]:
+    """Sizes of depth, those that lie or stand as the photo does first: the same numbers fill both."""
+    return sorted(_SIZES, key=lambda s: (s[0] > s[1]) != (photo[0] > photo[1]))
 
 
 def _unpacked(data: bytes, each: int, sizes: list[tuple[int, int]]) -> tuple[bytes, tuple[int, int]]:

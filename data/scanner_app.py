@@ -7,17 +7,17 @@ the app's makers describe no format.)
 
 from __future__ import annotations
 
-from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 
 from ..recon.capture import Capture, Unplaced
 from ..recon.errors import CaptureError
-from .assemble import GivenCamera, Shot, assemble, subset_indices
+from .assemble import GivenCamera
 from .axes import cam_from_world_of_opengl
 from .files import list_photos, read_json
-from .phone_depth import depth_and_trust
+from .phone_frames import PhoneFrame, assemble_frames
 from .protocol import LoadOptions
 
 __all__ = ["ScannerApp"]
@@ -37,17 +37,18 @@ class ScannerApp:
         return first is not None and any(path.glob(f"{PHOTO}*.jpg")) and any(path.glob("depth_*.png"))
 
     def load(self, path: Path, options: LoadOptions) -> Capture:
-        photos = [p for p in list_photos(path) if p.name.startswith(PHOTO)]
-        posed = [p for p in photos if p.with_suffix(".json").is_file()]
-        unplaced = [Unplaced(p.name, f"{p.stem}.json is not there") for p in photos if p not in posed]
-        notes: list[str] = []
-        shots = []
-        for i in subset_indices(len(posed), options.max_photos):
-            photo = posed[i]
+        unplaced: list[Unplaced] = []
+        found: list[PhoneFrame] = []
+        for photo in list_photos(path):
+            camera = photo.with_suffix(".json")
+            if not photo.name.startswith(PHOTO):
+                continue
+            if not camera.is_file():
+                unplaced.append(Unplaced(photo.name, f"{camera.name} is not there"))
+                continue
             number = photo.stem.removeprefix(PHOTO)
-            depth, trust = depth_and_trust(path / f"depth_{number}.png", path / f"conf_{number}.png", notes)
-            shots.append(Shot(photo.name, photo, _camera(photo.with_suffix(".json")), depth=depth, trust=trust))
-        return assemble(shots, replace(options, max_photos=None), self.name, unplaced=unplaced, warnings=notes)
+            found.append(PhoneFrame(photo, partial(_camera, camera), path / f"depth_{number}.png", path / f"conf_{number}.png"))
+        return assemble_frames(found, options, self.name, (path,), unplaced)
 
 
 def _camera(file: Path) -> GivenCamera:
@@ -55,6 +56,6 @@ def _camera(file: Path) -> GivenCamera:
     try:
         M = np.array(data["cameraPoseARFrame"], np.float64).reshape(4, 4)
         K = np.array(data["intrinsics"], np.float64).reshape(3, 3)
-    except (KeyError, TypeError, ValueError) as e:
+    except (KeyError, TypeError, ValueError, OverflowError) as e:
         raise CaptureError(f"{file} is no frame of 3D Scanner App: it needs cameraPoseARFrame (16 numbers) and intrinsics (9); export the scan again.") from e
     return GivenCamera(cam_from_world_of_opengl(M, str(file)), K[0, 0], K[1, 1], K[0, 2], K[1, 2])

@@ -15,14 +15,13 @@ from ..recon.capture import Capture
 from ..recon.errors import CaptureError
 from .assemble import GivenCamera, Shot, assemble
 from .axes import rigid, rigid_inverse
-from .files import read_text
+from .files import MASK_FOLDERS, find_mask, read_text
 from .phone_depth import depth_and_trust, rotation_of_xyzw
 from .protocol import LoadOptions
-from .video import DEFAULT_FRAMES, ODOMETRY, choose_frames, frame_sharpness, frames_as_png
+from .video import DEFAULT_FRAMES, ODOMETRY, RECORDING, choose_frames, frame_sharpness, frames_as_png
 
 __all__ = ["Stray"]
 
-VIDEO = "rgb.mp4"
 MATRIX = "camera_matrix.csv"
 
 
@@ -42,26 +41,27 @@ class Stray:
     name = "stray"
 
     def recognises(self, path: Path) -> bool:
-        return path.is_dir() and (path / ODOMETRY).is_file() and (path / VIDEO).is_file()
+        return path.is_dir() and (path / ODOMETRY).is_file() and (path / RECORDING).is_file()
 
     def load(self, path: Path, options: LoadOptions) -> Capture:
         frames = {f.number: f for f in _odometry(path / ODOMETRY)}
-        sharp = frame_sharpness(path / VIDEO)
+        sharp = frame_sharpness(path / RECORDING)
         posed = [i for i in range(len(sharp)) if i in frames]
         if not posed:
-            raise CaptureError(f"{path / ODOMETRY} has no pose for any of the {len(sharp)} frames of {VIDEO}; record it again.")
+            raise CaptureError(f"{path / ODOMETRY} has no pose for any of the {len(sharp)} frames of {RECORDING}; record it again.")
         chosen = [posed[i] for i in choose_frames(sharp[posed], options.max_photos or DEFAULT_FRAMES)]
         common = _matrix(path / MATRIX) if (path / MATRIX).is_file() else None
+        masks = [path / m for m in MASK_FOLDERS]
         notes: list[str] = []
         shots = []
-        for i, png in zip(chosen, frames_as_png(path / VIDEO, chosen), strict=True):
+        for i, png in zip(chosen, frames_as_png(path / RECORDING, chosen), strict=True):
             name = f"frame_{i:06d}.png"
             K = frames[i].intrinsics or common
             if K is None:
                 raise CaptureError(f"{path} has no {MATRIX}, and {ODOMETRY} no fx, fy, cx, cy; copy the whole recording.")
             T = rigid_inverse(rigid(rotation_of_xyzw(frames[i].xyzw), frames[i].position, f"{name} in {path / ODOMETRY}"))
             depth, trust = depth_and_trust(path / "depth" / f"{i:06d}.png", path / "confidence" / f"{i:06d}.png", notes)
-            shots.append(Shot(name, path / VIDEO / name, GivenCamera(T, *K), content=png, depth=depth, trust=trust))
+            shots.append(Shot(name, path / RECORDING / name, GivenCamera(T, *K), find_mask(masks, name), png, depth, trust=trust))
         return assemble(shots, replace(options, max_photos=None), self.name, warnings=notes)
 
 

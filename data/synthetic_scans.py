@@ -35,7 +35,7 @@ class Pattern:
 
 @dataclass(frozen=True)
 class ScannedPlace:
-    """A scan, the label of each return (index into LABELS), and what was left out of it: directions that would have returned `truth` metres."""
+    """A scan, and the label of each return (index into LABELS)."""
 
     sweep: Sweep
     label: Int[Tensor, "N"]

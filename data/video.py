@@ -20,7 +20,7 @@ __all__ = ["DEFAULT_FRAMES", "VIDEO_SUFFIXES", "Video", "choose_frames", "frame_
 
 VIDEO_SUFFIXES = frozenset(".mp4 .mov .mkv .webm .avi .m4v .mpg .mpeg .3gp".split())
 DEFAULT_FRAMES = 24
-ODOMETRY = "odometry.csv"  # beside a video, it tells where the camera was: another format (stray)
+RECORDING, ODOMETRY = "rgb.mp4", "odometry.csv"  # together they tell where the camera was: another format (stray)
 _LOOK = (640, 360)  # frames are judged at this size: fine enough to tell blur, quick enough for a long video
 
 
@@ -34,7 +34,7 @@ class Video:
             return path.suffix.lower() in VIDEO_SUFFIXES
         from .images_folder import photo_folder
 
-        return path.is_dir() and photo_folder(path) is None and len(_videos(path)) == 1 and not (path / ODOMETRY).is_file()
+        return path.is_dir() and photo_folder(path) is None and len(_videos(path)) == 1 and not ((path / ODOMETRY).is_file() and (path / RECORDING).is_file())
 
     def load(self, path: Path, options: LoadOptions) -> Capture:
         file = path if path.is_file() else next(iter(_videos(path)), None)

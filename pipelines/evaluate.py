@@ -181,9 +181,10 @@ def score_views(
 
 
 def training_capture(capture: Capture, protocol: EvalProtocol) -> Capture:
-    """What a method may see: the training photos, with cameras only where the protocol gives poses, and no points made from other photos."""
+    """What a method may see: the training photos, with cameras (and scans and sensor depth, which are of the cameras' world) only where the protocol gives
+    poses, no points made from other photos, no scan of a test photo's moment."""
     train = capture.select(resolve(protocol.train, capture.names))
-    return train if protocol.poses == "given" else replace(train, cameras=None)
+    return train if protocol.poses == "given" else replace(train, cameras=None, sweeps=(), depth=())
 
 
 def held_out(capture: Capture, protocol: EvalProtocol) -> Capture:

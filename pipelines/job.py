@@ -30,6 +30,7 @@ from .methods.config import SplatConfig, check_settings
 from .methods.splat import SplatMethod, SplatRun
 from .out_folder import START, STATE, claim_out, take_back
 from .protocol import Start
+from .scan.digest import measured_digest
 from .scan.join import joined
 from .scan.report import beam_report
 from .scene_folder import SceneFolder, write_scene_folder
@@ -90,11 +91,7 @@ class ReconstructJob:
         h.update(f"{self.method} {self.seed}".encode())
         for view in capture.views:
             h.update(f"{view.name} {view.image.digest()}".encode())
-        for sweep in capture.sweeps:
-            h.update(sweep.name.encode() + sweep.xyz.numpy().tobytes() + sweep.world_from_sensor.double().numpy().tobytes())
-        for depth in capture.depth:
-            if depth is not None:
-                h.update(depth.depth.contiguous().numpy().tobytes())
+        h.update(measured_digest(capture).encode())
         if capture.cameras is not None:
             h.update(capture.cameras.cam_from_world.double().numpy().tobytes() + capture.cameras.K.double().numpy().tobytes())
         return h.hexdigest()
@@ -146,6 +143,9 @@ class Reconstruction:
                 take_back(self._lock, self.job.out, new)
                 raise
         self.init = start.init
+        for text in start.notes:
+            self.warnings.append(text)
+            yield Warned(text)
         for text in start.init.report.warnings(capture.warnings):
             yield Warned(text)
         yield StageProgress("seeding", 0.0)
@@ -222,7 +222,8 @@ class Reconstruction:
         return replace(load_start(self.start_path, capture), seed=self.job.seed, device=self.device)
 
     def _start(self, capture: Capture) -> Generator[Event, None, Start]:
-        require_priors(self.job.settings)
+        require_priors(self.job.settings, capture)
+        said: tuple[str, ...] = ()
         initializer = get_initializer("auto", self.job.settings.init, capture, self.device)
         init = yield from _with_progress(lambda progress: initializer.run(capture, self.job.seed, progress))
         given = capture.cameras is not None
@@ -232,11 +233,8 @@ class Reconstruction:
         elif init.capture.sweeps:
             placed = init
             init, said = yield from _with_progress(lambda progress: joined(placed, given, progress))
-            for text in said:
-                self.warnings.append(text)
-                yield Warned(text)
         yield StageProgress("measuring depth", 0.0)
-        return measure(init, self.job.settings, not given, self.job.seed, self.device)
+        return replace(measure(init, self.job.settings, not given, self.job.seed, self.device), notes=said)
 
     def _save(self) -> None:
         assert self.run is not None
@@ -277,10 +275,11 @@ def train_capture(
 ) -> tuple[SplatScene, Start]:
     """Cameras (when missing), depth, seed and optimisation in memory: what the evaluator calls, and times, so nothing comes from a cache."""
     check_settings(config)
-    require_priors(config)
+    require_priors(config, capture)
     capture = capture.kept()
     init = get_initializer("auto", config.init, capture, device).run(capture, seed, None)
-    start = measure(init, config, capture.cameras is None, seed, device or torch.device("cpu"), anew=True)
+    init, said = joined(init, given_cameras=capture.cameras is not None)
+    start = replace(measure(init, config, capture.cameras is None, seed, device or torch.device("cpu"), anew=True), notes=said)
     run = SplatMethod(config).start(start)
     for event in run.events():
         if on_event:

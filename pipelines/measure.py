@@ -10,6 +10,8 @@ from ..priors.cache import predict_depth
 from ..priors.depth_relative import RelativeDepth
 from ..priors.protocol import DepthPrior
 from ..priors.registry import get_prior
+from ..priors.scan_splats import load_scan_net
+from ..recon.capture import Capture
 from ..recon.depth import DepthMap
 from ..recon.matches import FlowField
 from .init.protocol import InitState
@@ -23,12 +25,14 @@ NEIGHBOURS = 4  # flow is measured to so many nearest photos
 FROM_FLOW = frozenset({"epipolar"})  # depth priors that are built on a flow prior
 
 
-def require_priors(config: SplatConfig) -> None:
+def require_priors(config: SplatConfig, capture: Capture | None = None) -> None:
     """Raises BackendUnavailable for a prior of the method that cannot work here, before minutes are spent on what comes first."""
     cpu = torch.device("cpu")
     _depth_prior(config.depth_prior, config, cpu)
     if config.guide_prior is not None:
         _depth_prior(config.guide_prior, config, cpu)
+    if config.scan and capture is not None and capture.sweeps:
+        load_scan_net()
     if config.terms.flow > 0:
         get_prior("flow", config.flow_prior)
     for name in config.init.matchers:

@@ -25,7 +25,7 @@ class Start:
     """Everything a method starts from. `depth` is aligned with `init.capture.views`, and so is `guide`, where the method asks for a second depth (possibly up to
     scale and shift). `scan` holds the z-depth of a range sensor's returns in each photo, 0 = none. `flow` holds the displacement from photo i to photo j, by (i, j), where the method asks for it.
 
-    `estimated_cameras` says that the cameras were found from the photos, so that a method may refine them.
+    `notes` are sentences for the user. `estimated_cameras` says that the cameras were found from the photos, so that a method may refine them.
     """
 
     init: InitState
@@ -36,6 +36,7 @@ class Start:
     guide: tuple[DepthMap, ...] = ()
     flow: Mapping[tuple[int, int], FlowField] = field(default_factory=dict)
     scan: Float[Tensor, "V H W"] | None = None
+    notes: tuple[str, ...] = ()
 
 
 class Run(Protocol):

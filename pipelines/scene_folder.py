@@ -147,7 +147,8 @@ def _write_files(out: Path, scene: SplatScene, init: InitState, config: SplatCon
     write_transforms(out / "transforms.json", cameras, files)
     background = list(scene.background)
     write_json(out / "config.json", {"version": VERSION, "method": metrics.get("method"), "settings": to_jsonable(config),
-                                      "names": list(scene.names), "background": background})  # fmt: skip
+                                      "names": list(scene.names), "background": background,
+                                      "scans": scan_names([s.name for s in init.capture.sweeps])})  # fmt: skip
     write_json(out / "metrics.json", {"version": VERSION, **metrics})
     for name, sweep in zip(scan_names([s.name for s in init.capture.sweeps]), init.capture.sweeps, strict=True):
         even = max(1, -(-len(sweep) // MOST_RETURNS))
@@ -171,15 +172,16 @@ def extent_name(image_name: str) -> str:
 
 
 def _images_of(out: Path) -> set[str]:
-    """The photos, masks and extents of the scene in `out`, by its config.json; empty when there is none."""
+    """The photos, masks, extents and scans of the scene in `out`, by its config.json; empty when there is none."""
     if not is_scene_folder(out):
         return set()
-    names = _read_json(out / "config.json")["names"]
+    config = _read_json(out / "config.json")
+    names, scans = config["names"], config.get("scans", [])
     if not isinstance(names, list) or not all(isinstance(n, str) for n in names):
         return set()
     files = image_names(names)
-    scans = (p.relative_to(out).as_posix() for p in (out / "scans").glob("*.npz"))
-    return {*files, *map(mask_name, files), *map(extent_name, files), *scans}
+    ours = [s for s in scans if isinstance(s, str) and PurePosixPath(s).parent == PurePosixPath("scans")] if isinstance(scans, list) else []
+    return {*files, *map(mask_name, files), *map(extent_name, files), *ours}
 
 
 def load_scene(path: Path, rasterizer: str = "auto", device: torch.device | str = "cpu") -> SceneFolder:

@@ -41,6 +41,7 @@ def save_start(path: Path, start: Start, fingerprint: str) -> None:
     meta = {
         "fingerprint": fingerprint,
         "names": list(capture.names),
+        "notes": list(start.notes),
         "sweeps": [s.name for s in capture.sweeps],
         "report": to_jsonable(start.init.report),
         "estimated_cameras": start.estimated_cameras,
@@ -66,7 +67,7 @@ def load_start(path: Path, capture: Capture) -> Start:
     except KeyError as e:
         raise CheckpointError(f"{path} lacks {e}; delete it to start anew.") from e
     init = InitState(replace(placed, cameras=cameras, sweeps=sweeps), points, report)
-    return Start(init, depth, meta["estimated_cameras"], guide=guide, flow=flow, scan=tensors.get("scan"))
+    return Start(init, depth, meta["estimated_cameras"], guide=guide, flow=flow, scan=tensors.get("scan"), notes=tuple(meta["notes"]))
 
 
 def _size(sweep: Sweep) -> Tensor:

@@ -74,7 +74,7 @@ def train_trial(
     foreign = set(scene.names) - set(train.names)
     if foreign:
         raise CaptureError(f"The method trained on {min(foreign)!r}, which is no training photo of {protocol.id}; such a score means nothing.")
-    notes = start.init.report.warnings()
+    notes = start.notes + start.init.report.warnings()
     if protocol.poses == "given":
         return Trial(scene, None, seconds, start.depth, notes)
     test, given = held_out(capture, protocol), capture.select(scene.names)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from copy import deepcopy
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -43,7 +44,7 @@ class ScanSplats:
 
     def __init__(self, backbone: str = "unet", device: str = "cpu") -> None:
         """`backbone`: by name, or a file that the training wrote. Raises BackendUnavailable where there are no weights."""
-        self.net, self.device = load_scan_net(backbone).to(device), device
+        self.net, self.device = deepcopy(load_scan_net(backbone)).to(device), device  # the loaded one is shared
 
     def predict(self, sweep: Sweep, viewpoint: Float[Tensor, "3"] | None = None) -> ScanPrediction:
         """`viewpoint`: where the scan was taken, world frame, for a scan that does not say."""
@@ -64,20 +65,24 @@ class ScanSplats:
 def _thinned(count: int) -> Int[Tensor, "M"]:
     if count <= MOST_RETURNS:
         return torch.arange(count)
-    return torch.linspace(0, count - 1, MOST_RETURNS).round().long()
+    return torch.linspace(0, count - 1, MOST_RETURNS, dtype=torch.float64).round().long()
 
 
 def _around(sweep: Sweep, viewpoint: Float[Tensor, "3"] | None) -> tuple[Float[Tensor, "N 3"], Float[Tensor, "4 4"]]:
     """The returns seen from where they were measured, z up, and that frame in the world."""
-    frame = sweep.world_from_sensor.clone()
+    frame, R = sweep.world_from_sensor.clone(), sweep.world_from_sensor[:3, :3]
     if viewpoint is not None:
-        frame[:3, 3] = viewpoint
-    elif sweep.origins is not None and len(sweep):  # contiguous: the median of an expanded tensor is nan (torch 2.13)
-        frame[:3, 3] = sweep.to_world(sweep.origins.contiguous().median(0).values[None])[0]
-    local = (sweep.world_xyz - frame[:3, 3]) @ frame[:3, :3]
+        eye = (viewpoint - frame[:3, 3]) @ R
+    elif sweep.origins is not None:  # contiguous: the median of an expanded tensor is nan (torch 2.13)
+        eye = sweep.origins.contiguous().median(0).values
+    else:
+        eye = torch.zeros(3)
+    local = sweep.xyz - eye  # never by way of the world: map coordinates leave float32 no centimetres
+    frame[:3, 3] = sweep.to_world(eye[None])[0]
     ahead = torch.nn.functional.normalize(local, dim=1).mean(0)
     if float(ahead[2].abs()) > SIDEWAYS:
-        turn = torch.tensor([[0.0, 0.0, float(ahead[2].sign())], [1.0, 0.0, 0.0], [0.0, float(ahead[2].sign()), 0.0]])  # rows: ahead, left, up
+        s = float(ahead[2].sign())  # 1: OpenCV's axes, y down; -1: OpenGL's, y up
+        turn = torch.tensor([[0.0, 0.0, s], [-1.0, 0.0, 0.0], [0.0, -s, 0.0]])  # rows: ahead, left, up
         local, frame = local @ turn.T, frame.clone()
         frame[:3, :3] = frame[:3, :3] @ turn.T
     return local, frame

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
-from pathlib import PurePosixPath
 from typing import Protocol
 
 import torch
@@ -15,6 +14,7 @@ from .camera import Cameras
 from .depth import DepthMap
 from .errors import CaptureError
 from .points import PointCloud
+from .scan.moments import moment_of
 from .sweeps import Sweep
 
 __all__ = ["ArrayImage", "Capture", "ImageSource", "KeptImage", "Unplaced", "View"]
@@ -195,19 +195,19 @@ class Capture:
 
     def select(self, names: tuple[str, ...] | list[str]) -> Capture:
         """The sub-capture of the named views in the given order. Points that came with the capture are dropped:
-        they may have been made from views that are not selected (evaluation must not see them). Scans stay, but those of the moments (same stem)
+        they may have been made from views that are not selected (evaluation must not see them). Scans stay, but those of the moments (scan/moments.py)
         of left-out views."""
         index = {v.name: i for i, v in enumerate(self.views)}
         missing = [n for n in names if n not in index]
         if missing:
             raise CaptureError(f"The capture has no photo named {missing[0]!r}; it has {len(index)}, the first is {next(iter(index), '-')!r}.")
         picks = [index[n] for n in names]
-        left_out = {PurePosixPath(n).stem for n in index.keys() - set(names)}
+        left_out = {moment_of(n) for n in index.keys() - set(names)} - {moment_of(n) for n in names}
         return replace(
             self,
             views=tuple(self.views[i] for i in picks),
             cameras=None if self.cameras is None else self.cameras[picks],
             depth=tuple(self.depth[i] for i in picks) if self.depth else (),
             points=None,
-            sweeps=tuple(s for s in self.sweeps if PurePosixPath(s.name).stem not in left_out),
+            sweeps=tuple(s for s in self.sweeps if not s.origin_known or (s.moment or moment_of(s.name)) not in left_out),
         )

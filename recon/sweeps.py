@@ -31,6 +31,7 @@ class Sweep:
         empty: unit directions, sensor frame, into which nothing came back (sky, glass, out of reach), where the sensor tells.
         origin_known: False for a cloud merged from places that nobody wrote down: then neither the sensor's origin nor `origins` says
             where a return was seen from, and what lies in front of it is not known to be free.
+        moment: what the names of the photos taken at its time have as their stem, where that is not the stem of its own name; None = it is.
     """
 
     xyz: Float[Tensor, "N 3"]
@@ -44,6 +45,7 @@ class Sweep:
     seconds: Float[Tensor, "N"] | None = None
     empty: Float[Tensor, "D 3"] | None = None
     origin_known: bool = True
+    moment: str | None = None
 
     def __len__(self) -> int:
         return self.xyz.shape[0]

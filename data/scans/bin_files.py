@@ -16,6 +16,7 @@ from .parts import ScanFile, read_bytes, sweep_of
 __all__ = ["read_kitti", "read_nuscenes"]
 
 _MOST = 4_000_000_000
+_ODD = 0.05  # share of rows that may be broken
 
 
 def read_kitti(file: Path) -> ScanFile:
@@ -40,7 +41,12 @@ def _rows(file: Path, width: int, kind: str) -> np.ndarray:
     with np.errstate(all="ignore"):
         reach = np.abs(rows[:, :3]).max(axis=1)
         likely = (reach == 0) | ~np.isfinite(reach) | ((reach > 1e-2) & (reach < 1e4))
-        # the bytes of a text, or rows of another width, make numbers that no scanner in the world measures
+        # the bytes of a text make numbers that no scanner in the world measures
         if likely.mean() < 0.9:
             raise CaptureError(f"{file} holds no {kind} scan: its numbers are no distances in metres; give a file of float32 rows of {width}.")
+        # rows of another width shift every second column by one: what should be an intensity is a coordinate then
+        shifted = (rows[:, 3] < 0).mean() > _ODD or (width > 4 and ((rows[:, 4] != np.floor(rows[:, 4])) | (rows[:, 4] < 0)).mean() > _ODD)
+    if shifted:
+        what = "intensities are negative" if width == 4 else "intensities are negative or rings no whole numbers"
+        raise CaptureError(f"{file} holds no {kind} scan: many {what}, as in rows of another width; give a file of float32 rows of {width}.")
     return rows

@@ -38,7 +38,7 @@ def sweep_columns(table: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
     if colour is not None:
         out["rgb"] = unit_colours(np.stack([plain[k] for k in colour], axis=1))
     elif packed is not None and packed.dtype.itemsize == 4:
-        bits = np.ascontiguousarray(packed).view("u4")  # PCL: 0xAARRGGBB, often in the bits of a float
+        bits = np.ascontiguousarray(packed, packed.dtype.newbyteorder("=")).view("u4")  # PCL: 0xAARRGGBB, often in the bits of a float
         out["rgb"] = np.stack([bits >> s & 255 for s in (16, 8, 0)], axis=1) / 255.0
     origin = next((c for c in _ORIGINS if set(c) <= plain.keys()), None)
     if origin is not None:
@@ -52,18 +52,23 @@ def sweep_columns(table: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
 
 def unit_colours(rgb: np.ndarray) -> np.ndarray:
     """N,3 colours in [0, 1]: integers by their type's range (16-bit ones that never pass 255 are 8-bit values), floats as they are or by 255."""
-    top = float(rgb.max(initial=0))
+    top = _largest(rgb)
     if rgb.dtype.kind not in "ui":
-        return rgb / (255.0 if np.isfinite(top) and top > 1.5 else 1.0)
-    return rgb / (255.0 if top <= 255 else float(np.iinfo(rgb.dtype).max))
+        return rgb / (255.0 if top > 1.5 else 1.0)
+    return rgb / np.float32(255.0 if top <= 255 else np.iinfo(rgb.dtype).max)  # not doubles: there may be fifty million
 
 
 def _unit_confidence(a: np.ndarray) -> np.ndarray:
     """Integers are ARKit's levels 0, 1, 2, or bytes; floats are in [0, 1], or of a scale of their own whose largest counts as 1."""
-    top = float(a.max(initial=0))
+    top = _largest(a)
     if a.dtype.kind in "ui":
         return a / (2.0 if top <= 2 else 255.0)
-    return a / (top if np.isfinite(top) and top > 1.5 else 1.0)
+    return a / (top if top > 1.5 else 1.0)
+
+
+def _largest(a: np.ndarray) -> float:
+    """Of the numbers that are finite: rows without a return carry others, and have no say in what the scale is."""
+    return float(a.max(initial=0, where=np.isfinite(a)))
 
 
 def _in_seconds(a: np.ndarray) -> np.ndarray:

@@ -1,7 +1,7 @@
 """Scans as numpy files: our own .npz (written atomically, read back exactly), KITTI in millimetres, and bare arrays of rows.
 
 Our own: arrays named as Sweep's fields (`xyz`, `world_from_sensor`, `origins`, `rgb`, `intensity`, `confidence`, `ring`, `seconds`,
-`empty`), float32 except `ring` (int64), those that are None left out; `name` as bytes of UTF-8; `origin_known` as one number; and
+`empty`), float32 except `ring` (int64), those that are None left out; `name` and `moment` as bytes of UTF-8; `origin_known` as one number; and
 `sweep_version` (1). Anybody may write such files: `xyz` alone suffices, and without `sweep_version` rows that hold no return are dropped.
 """
 
@@ -16,24 +16,31 @@ import torch
 from ...recon.errors import CaptureError
 from ...recon.sweeps import Sweep
 from ..atomic import write_bytes
-from ..files import load_npy, load_npz
+from ..axes import rigid_of_scanner
+from ..files import MOST_ARRAYS, load_npy, load_npz
 from .parts import ScanFile, sweep_of
 
 __all__ = ["read_npy", "read_npz", "write_sweep"]
 
 VERSION = 1
 _PER_RETURN = {"origins": 3, "rgb": 3, "intensity": 0, "confidence": 0, "ring": 0, "seconds": 0}  # name -> columns; 0 = one number
+_LONGEST_NAME = 4096  # bytes
+_ENTRY = 128  # bytes of the header of an array in a file
 _MILLIMETRES = ("x_mm", "y_mm", "z_mm")
 
 
 def write_sweep(path: str | Path, sweep: Sweep) -> None:
-    """Writes our own layout, whole or not at all; `read_npz` gives the same numbers back. Raises HandfulError when it cannot be written."""
+    """Writes our own layout, whole or not at all; `read_npz` gives the same numbers back. Raises HandfulError when it cannot be written, or is larger than what is read."""
     sweep.validate()
-    arrays = {"sweep_version": np.array(VERSION), "name": np.frombuffer(sweep.name.encode(errors="replace"), np.uint8), "origin_known": np.array(int(sweep.origin_known))}
+    arrays = {"sweep_version": np.array(VERSION), "origin_known": np.array(int(sweep.origin_known))}
+    arrays |= {k: np.frombuffer(text.encode(errors="replace"), np.uint8) for k, text in (("name", sweep.name), ("moment", sweep.moment)) if text is not None}
     for key in ("xyz", "world_from_sensor", *_PER_RETURN, "empty"):
         t = getattr(sweep, key)
         if t is not None:
             arrays[key] = t.detach().cpu().numpy().astype(np.int64 if key == "ring" else np.float32)
+    size = sum(a.nbytes + _ENTRY for a in arrays.values())
+    if size > MOST_ARRAYS:
+        raise CaptureError(f"The scan {sweep.name} of {len(sweep)} returns fills {size / 1e9:.1f} GB, more than the {MOST_ARRAYS / 1e9:g} GB that are read from one file; keep fewer of them.")
     buffer = io.BytesIO()
     np.savez_compressed(buffer, allow_pickle=False, **arrays)
     write_bytes(path, buffer.getvalue())
@@ -52,24 +59,34 @@ def read_npz(file: Path) -> ScanFile:
     for key, shape in shapes.items():
         if key in a and a[key].shape != shape:
             raise CaptureError(f"{file}: {key} has shape {a[key].shape}, but {shape} is expected.")
-    name = bytes(a["name"].astype(np.uint8).ravel()).decode("utf-8", "replace") if "name" in a else file.name
+    text = _text(a, "name")
+    name, named = (file.name, False) if text is None else (text, True)
     known = bool(a["origin_known"].any()) if "origin_known" in a else "origins" in a or "world_from_sensor" in a
     if "sweep_version" in a:
-        return ScanFile((_own(file, a, name, known),))
+        return ScanFile((_own(file, a, name, known),), named=named)
     columns = {k: a[k] for k in _PER_RETURN if k in a}
     sweep, dropped = sweep_of(a["xyz"], name, file, world_from_sensor=a.get("world_from_sensor"), origin_known=known, empty=a.get("empty"), columns=columns)
-    return ScanFile((sweep,), dropped)
+    return ScanFile((sweep,), dropped, named=named)
+
+
+def _text(a: dict[str, np.ndarray], key: str) -> str | None:
+    """Bytes of UTF-8, where they make one line: names end up in messages, and as those of files."""
+    if key not in a or a[key].size > _LONGEST_NAME:
+        return None
+    text = bytes(a[key].astype(np.uint8).ravel()).decode("utf-8", "replace")
+    return text if text.strip() and text.isprintable() else None
 
 
 def _own(file: Path, a: dict[str, np.ndarray], name: str, known: bool) -> Sweep:
     """Exactly what was written."""
-    if a["sweep_version"].size != 1 or int(a["sweep_version"].ravel()[0]) != VERSION:
+    if a["sweep_version"].size != 1 or a["sweep_version"].ravel()[0] != VERSION:
         raise CaptureError(f"{file} was written by another version of Handful (layout {a['sweep_version'].ravel()[:1]}, this one reads {VERSION}); update Handful.")
     t = {k: torch.from_numpy(a[k].astype(np.int64 if k == "ring" else np.float32)) for k in ("xyz", *_PER_RETURN, "empty") if k in a}
     T = torch.from_numpy(a["world_from_sensor"].astype(np.float32)) if "world_from_sensor" in a else torch.eye(4)
     if not all(bool(torch.isfinite(v).all()) for v in (T, *t.values())) or not len(t["xyz"]):
         raise CaptureError(f"{file} holds no point, or a number that is not finite; make the scene again.")
-    return Sweep(world_from_sensor=T, name=name, origin_known=known, **t)
+    rigid_of_scanner(T[:3, :3].numpy(), T[:3, 3].numpy(), f"the scan {file}")  # only to see whether it is one: the numbers stay as they are
+    return Sweep(world_from_sensor=T, name=name, origin_known=known, moment=_text(a, "moment"), **t)
 
 
 def _millimetres(file: Path, a: dict[str, np.ndarray]) -> ScanFile:

@@ -12,11 +12,10 @@ from torch import Tensor
 
 from ...recon.errors import CaptureError
 from ...recon.sweeps import Sweep
-from ..axes import rigid
+from ..axes import FARTHEST, rigid_of_scanner
 
 __all__ = ["ScanFile", "read_bytes", "sweep_of"]
 
-FARTHEST = 1e9  # world units: no survey has coordinates beyond, and float32 squares stay finite
 _NEAR = 4096.0  # below this float32 holds a place to half a thousandth of a unit
 
 
@@ -28,11 +27,13 @@ class ScanFile:
         sweeps: its scans, at least one return each.
         dropped: rows that hold no return (not finite, all zero, marked invalid).
         notes: one sentence each, for the user.
+        named: the scans have names that the file holds; else theirs begin with the file's name.
     """
 
     sweeps: tuple[Sweep, ...]
     dropped: int = 0
     notes: tuple[str, ...] = field(default_factory=tuple)
+    named: bool = False
 
     def told(self, file: Path) -> tuple[str, ...]:
         """Everything the user should hear of the reading of `file`."""
@@ -58,16 +59,17 @@ def sweep_of(
         world_from_sensor: 4x4 float64; None = the world is the sensor's frame.
         columns: other fields of Sweep by name, N rows each: origins, rgb in [0, 1], intensity, confidence in [0, 1], ring, seconds.
 
-    Raises CaptureError naming `file` when no return is left.
+    Raises CaptureError naming `file` when no return is left, or the pose is none.
     """
     with np.errstate(invalid="ignore"):
         xyz = np.asarray(xyz, np.float64).reshape(-1, 3)
-        ok = (np.abs(xyz) < FARTHEST).all(axis=1) & (xyz != 0).any(axis=1)
+        ok = (xyz < FARTHEST).all(axis=1) & (xyz > -FARTHEST).all(axis=1) & (xyz != 0).any(axis=1)
     if not ok.any():
         raise CaptureError(f"{file} holds no point that can be used ({len(ok)} rows, none with a position); scan again or export it anew.")
-    T = np.eye(4) if world_from_sensor is None else rigid(world_from_sensor[:3, :3], world_from_sensor[:3, 3], f"the scan {file}")
-    kept = {k: np.asarray(v)[ok] for k, v in (columns or {}).items()}
-    T, local, shift = _precise(T, xyz[ok])
+    T = np.eye(4) if world_from_sensor is None else rigid_of_scanner(world_from_sensor[:3, :3], world_from_sensor[:3, 3], f"the scan {file}")
+    which = slice(None) if ok.all() else ok  # a survey is large, and mostly whole: then nothing is copied
+    kept = {k: np.asarray(v)[which] for k, v in (columns or {}).items()}
+    T, local, shift = _precise(T, xyz[which])
     origins = kept.get("origins")
     if shift.any() and origin_known:
         origins = (np.zeros_like(local) if origins is None else origins) + shift
@@ -89,7 +91,7 @@ def sweep_of(
 
 def _precise(T: np.ndarray, xyz: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """world_from_local with a translation that float32 holds exactly, the points in that local frame, and where the sensor is in it."""
-    middle = np.median(xyz, axis=0)
+    middle = np.median(xyz[:: max(1, len(xyz) // 1_000_000)], axis=0)
     away = np.where(np.abs(middle) > _NEAR, np.round(middle / 1000) * 1000, 0.0)  # a merged cloud in map coordinates
     t = T[:3, :3] @ away + T[:3, 3]
     exact = t.astype(np.float32).astype(np.float64) if np.abs(t).max() > _NEAR else t
@@ -114,14 +116,15 @@ def _from_below(ring: np.ndarray, xyz: np.ndarray) -> np.ndarray:
 def _from_start(seconds: np.ndarray) -> np.ndarray:
     """Clock times (GPS, Unix) count from the first return on; times that already count from the scan's own stay."""
     seconds = np.asarray(seconds, np.float64)
-    finite = seconds[np.isfinite(seconds)]
-    start = finite.min() if len(finite) and np.abs(finite).max() > 1000 else 0.0
-    return np.nan_to_num(seconds - start, posinf=0, neginf=0)
+    finite = np.isfinite(seconds)
+    first, last = seconds.min(initial=np.inf, where=finite), seconds.max(initial=-np.inf, where=finite)
+    start = first if finite.any() and max(abs(first), abs(last)) > 1000 else 0.0
+    return np.nan_to_num(seconds - start, copy=False, posinf=0, neginf=0)
 
 
 def _f32(a: np.ndarray) -> Tensor:
     top = float(np.finfo(np.float32).max)
-    return torch.from_numpy(np.ascontiguousarray(np.clip(a, -top, top), dtype=np.float32))
+    return torch.from_numpy(np.clip(a, -top, top, out=np.empty(np.shape(a), np.float32), casting="unsafe"))
 
 
 def read_bytes(file: Path, most: int) -> bytes:

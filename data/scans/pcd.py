@@ -77,7 +77,7 @@ def _header(data: bytes, file: Path) -> _Header:
         points = int(lines["POINTS"][0]) if "POINTS" in lines else width * height
         viewpoint = tuple(float(v) for v in lines.get("VIEWPOINT", "0 0 0 1 0 0 0".split()))
         encoding = lines["DATA"][0].lower()
-        if len(viewpoint) != 7 or points < 0 or not all(0 < c < 10_000 for c in counts) or encoding not in ("ascii", "binary", "binary_compressed"):
+        if len(viewpoint) != 7 or points < 0 or not all(0 < c < 10_000 for c in counts) or not any(n != "_" for n in names) or encoding not in ("ascii", "binary", "binary_compressed"):
             raise ValueError
     except (KeyError, IndexError, ValueError, TypeError) as e:
         raise CaptureError(f"{file}: its PCD header makes no sense (FIELDS, SIZE, TYPE, COUNT, WIDTH, POINTS, VIEWPOINT, DATA); export it again.") from e

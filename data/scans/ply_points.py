@@ -21,7 +21,7 @@ _CAMERA = tuple(f"view_p{a}" for a in "xyz") + tuple(f"{a}_axis{b}" for a in "xy
 
 def read_ply(file: Path) -> ScanFile:
     ply = open_ply(file)
-    vertices = next(iter(ply.blocks("vertex", max(1, ply.count("vertex")))), np.zeros(0, [(n, "f4") for n in ply.names("vertex")]))
+    vertices = ply.whole("vertex")
     table = {n: vertices[n] for n in vertices.dtype.names or ()}
     columns = sweep_columns(table)
     T = _pose(ply)
@@ -34,7 +34,7 @@ def _pose(ply: PlyFile) -> np.ndarray | None:
     before = ply.elements[: next((i for i, e in enumerate(ply.elements) if e.name == "camera"), 0)]
     if not set(_CAMERA) <= set(ply.names("camera")) or ply.count("camera") != 1 or any(t == "list" for e in before for _, t in e.fields):
         return None
-    row = next(ply.blocks("camera"))[0]
+    row = ply.whole("camera")[0]
     values = np.array([float(row[k]) for k in _CAMERA])
     T = np.eye(4)
     T[:3, 3], T[:3, :3] = values[:3], values[3:].reshape(3, 3)  # x_axisx.. are the first row (PCL, ply_io.h: orientationXaxisYCallback)

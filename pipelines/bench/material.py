@@ -14,6 +14,7 @@ from ...recon.capture import Capture
 from ..config import to_jsonable
 from ..evaluate import held_out, training_capture
 from ..protocols import EvalProtocol, load_benchmark, load_holdout, load_validation, pose_free, present
+from ..scan.digest import measured_digest
 from .plan import Job, Place
 
 __all__ = ["Material", "identity", "job_name", "load_material", "photo_digests"]
@@ -89,6 +90,7 @@ def identity(job: Job, material: Material, digests: dict[str, str]) -> str:
         "photos": digests,
     }
     h = hashlib.sha256(json.dumps(said, sort_keys=True).encode())
+    h.update(measured_digest(training_capture(material.capture, material.protocol)).encode())
     for cameras in (material.capture.select(tuple(digests)).cameras, material.hidden):
         if cameras is not None:
             h.update(cameras.cam_from_world.double().numpy().tobytes() + cameras.K.double().numpy().tobytes())

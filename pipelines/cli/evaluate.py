@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Evaluate"]
 
+PHOTO_OPTIONS = ("views", "every", "downscale", "poses", "method", "set", "seeds", "out", "device")  # what lidar does not listen to
 DEFAULT_STARTS = ("knn", "pca", "ring", "learned")
 
 
@@ -77,6 +78,8 @@ class Evaluate(CommonOptions):
 
         if self.dataset == "lidar":
             return self._lidar()
+        if self.keep_rings is not None or self.starts or self.shuffled:
+            raise ConfigError(f"--keep-rings, --starts and --shuffled are for lidar; {self.dataset} has photos to judge by.")
         check_device(self.device)
         if not self.seeds:
             raise ConfigError("--seeds needs at least one number.")
@@ -108,8 +111,12 @@ class Evaluate(CommonOptions):
         from ..scan.evaluate import MAX_SIDE, evaluate_lidar
 
         keep = 0.25 if self.keep_rings is None else self.keep_rings
-        if not 0 < keep <= 0.5:
-            raise ConfigError(f"--keep-rings must be more than 0 and at most 0.5 (the other beams judge), got {keep}.")
+        if not 0 < keep <= 0.5 or abs(1 / keep - round(1 / keep)) > 0.01:
+            raise ConfigError(f"--keep-rings must be one half, a third, a quarter, ... (the other beams judge), got {keep:g}.")
+        plain = Evaluate(dataset="lidar", directory=self.directory)
+        given = next((n for n in PHOTO_OPTIONS if getattr(self, n) != getattr(plain, n)), None)
+        if given is not None:
+            raise ConfigError(f"--{given.replace('_', '-')} says nothing to lidar, which has a protocol of its own; leave it out (--json FILE writes the scores).")
         capture = load_capture(self.directory, LoadOptions(max_side=MAX_SIDE))
         scores = evaluate_lidar(capture, keep, self.starts or DEFAULT_STARTS, tell=self.console.say, shuffled=self.shuffled)
         return {name: asdict(score) for name, score in scores.items()}

@@ -85,7 +85,7 @@ class Reconstruct(CommonOptions):
             )
             if "beams" in m:
                 b = m["beams"]
-                console.say(f"Of {b['beams']:,} beams kept back, {b['acc']:.0%} are within 5 % + 0.1 m; median error {b['median_m']:.2f} m.")
+                console.say(f"Of {b['beams']:,} beams kept back, {b['acc']:.0%} are within 5 % + 0.1 m; median error " + ("-." if b["median_m"] is None else f"{b['median_m']:.2f} m."))
             console.say(f"Look at it: handful view {self.out}")
         keys = ("photos", "registered", "gaussians", "seconds", "reprojection_px", "train_psnr")
         return {k: m[k] for k in keys} | {"focal_px": m["cameras"]["focal_px"], "baseline": m["cameras"]["baseline"], "finished": m["finished"]} | (

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import statistics
+from collections.abc import Sequence
 from dataclasses import dataclass
-
-import torch
 
 from ...recon.raster.protocol import RenderOutput
 from ...recon.scan.sight import Returns
@@ -18,25 +18,27 @@ SEEN = 0.5  # opacity below which the scene lets the beam through
 @dataclass(frozen=True)
 class BeamScore:
     """acc: share of the beams whose rendered depth is within 5 % + 0.1 m of the measured; a beam that the scene lets through is wrong.
-    median: error of those that meet something, world units. beams: how many there are."""
+    median: error of those that meet something, world units; None where none does. beams: how many there are."""
 
     acc: float
-    median: float
+    median: float | None
     beams: int
 
     @staticmethod
-    def mean(scores: list[BeamScore]) -> BeamScore:
-        """Each counts alike."""
-        n = max(1, len(scores))
-        return BeamScore(sum(s.acc for s in scores) / n, sum(s.median for s in scores) / n, sum(s.beams for s in scores))
+    def mean(scores: Sequence[BeamScore]) -> BeamScore:
+        """Each that has beams counts alike."""
+        told = [s for s in scores if s.beams]
+        medians = [s.median for s in told if s.median is not None]
+        acc = statistics.fmean(s.acc for s in told) if told else 0.0
+        return BeamScore(acc, statistics.fmean(medians) if medians else None, sum(s.beams for s in told))
 
 
 def score_beams(out: RenderOutput, returns: Returns) -> BeamScore:
     """`out` is of the one camera that the returns are seen by."""
     if not len(returns):
-        return BeamScore(0.0, 0.0, 0)
+        return BeamScore(0.0, None, 0)
     at = returns.pixels(out.depth.shape[2])
-    depth, alpha = out.depth[0].reshape(-1)[at], out.alpha[0].reshape(-1)[at]
+    depth, alpha = (x[0].reshape(-1).to(at.device)[at] for x in (out.depth, out.alpha))
     met, error = alpha >= SEEN, (depth - returns.z).abs()
     right = met & (error < SHARE * returns.z + ABSOLUTE)
-    return BeamScore(float(right.float().mean()), float(error[met].median()) if bool(met.any()) else float(torch.inf), len(returns))
+    return BeamScore(float(right.float().mean()), float(error[met].median()) if bool(met.any()) else None, len(returns))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from pathlib import PurePosixPath
 
 import torch
 from jaxtyping import Bool, Float
@@ -18,11 +17,12 @@ from ...recon.gaussians import Gaussians
 from ...recon.raster.protocol import RasterOptions
 from ...recon.raster.registry import get_rasterizer
 from ...recon.scan.labels import LABELS
-from ...recon.scan.rings import with_rings
+from ...recon.scan.moments import own_sweep
+from ...recon.scan.rings import tells_rings, with_rings
 from ...recon.scan.sight import seen_returns
 from ...recon.sweeps import Sweep
 
-__all__ = ["ScanDepth", "own_sweep", "scan_depth", "withheld", "with_scan_depth"]
+__all__ = ["ScanDepth", "judging", "scan_depth", "withheld", "with_scan_depth"]
 
 EVERY = 16  # rings, or returns of a scan without rings: one of so many is kept back to judge the scene
 CELL = 8  # pixels; see seen_returns
@@ -39,18 +39,18 @@ class ScanDepth:
     dense: tuple[DepthMap, ...]
 
 
+def judging(sweep: Sweep) -> Bool[Tensor, "N"]:
+    """The beams that judge the scene: whole rings, since a ring's neighbouring returns tell each other."""
+    number = sweep.ring if tells_rings(sweep, EVERY) else torch.arange(len(sweep))
+    assert number is not None
+    return number % EVERY == EVERY // 2
+
+
 def withheld(sweep: Sweep) -> tuple[Sweep, Sweep]:
-    """The scan without the beams that judge the scene, and those: whole rings, since a ring's neighbouring returns tell each other."""
+    """The scan without the beams that judge, and those."""
     sweep = with_rings(sweep)
-    number = sweep.ring if sweep.ring is not None else torch.arange(len(sweep))
-    judges = number % EVERY == EVERY // 2
+    judges = judging(sweep)
     return sweep.kept(~judges), sweep.kept(judges)
-
-
-def own_sweep(name: str, sweeps: Sequence[Sweep]) -> int | None:
-    """The scan of the moment of the photo `name`: the one of the same stem."""
-    stem = PurePosixPath(name).stem
-    return next((k for k, s in enumerate(sweeps) if PurePosixPath(s.name).stem == stem), None)
 
 
 def scan_depth(capture: Capture, most_sweeps: int = 3) -> ScanDepth | None:
@@ -64,14 +64,15 @@ def scan_depth(capture: Capture, most_sweeps: int = 3) -> ScanDepth | None:
     if not capture.sweeps or sensor is not None:
         return sensor
     sweeps, net = [withheld(s)[0] for s in capture.sweeps], ScanSplats()
-    made = [net.predict(s, None if s.origin_known else _viewpoint(s, capture.cameras)) for s in sweeps]
+    eyes = [_eye(s, capture.cameras) for s in sweeps]
+    made = [net.predict(s, None if s.origin_known else eye) for s, eye in zip(sweeps, eyes, strict=True)]
     returns, dense = [], []
     for i, view in enumerate(capture.views):
         camera, own = capture.cameras[i], own_sweep(view.name, sweeps)
-        seen, depth = _of_photo(camera, own, _nearest(camera, sweeps, own, most_sweeps), sweeps, made)
+        seen, depth = _of_photo(camera, own, _nearest(camera, eyes, own, most_sweeps), sweeps, made)
         returns.append(seen)
         dense.append(depth)
-    return ScanDepth(torch.stack(returns), tuple(dense))
+    return _where_photos_count(ScanDepth(torch.stack(returns), tuple(dense)), capture)
 
 
 def with_scan_depth(measured: Sequence[DepthMap], scan: ScanDepth) -> tuple[DepthMap, ...]:
@@ -94,18 +95,33 @@ def _sensor(capture: Capture) -> ScanDepth:
     w, h = capture.views[0].image.size
     nothing = DepthMap(torch.zeros(h, w), torch.zeros(h, w), torch.zeros(h, w, dtype=torch.bool))
     maps = tuple(nothing if d is None else d for d in capture.depth)
-    return ScanDepth(torch.stack([torch.where(d.valid & (d.confidence >= TRUSTED), d.depth, 0.0) for d in maps]), maps)
+    made = ScanDepth(torch.stack([torch.where(d.valid & (d.confidence >= TRUSTED), d.depth, 0.0) for d in maps]), maps)
+    return _where_photos_count(made, capture)
 
 
-def _viewpoint(sweep: Sweep, cameras: Cameras) -> Float[Tensor, "3"]:
-    """Where a cloud that does not say was probably seen from: the photo's place nearest to its middle."""
+def _where_photos_count(scan: ScanDepth, capture: Capture) -> ScanDepth:
+    """Without what the photos' masks and borders leave out: what stands there is not to be seen."""
+    masks = capture.masks()
+    if masks is None:
+        return scan
+    counts = masks > 0.5
+    dense = tuple(replace(d, valid=d.valid & c, confidence=torch.where(c, d.confidence, 0.0)) for d, c in zip(scan.dense, counts, strict=True))
+    return ScanDepth(torch.where(counts, scan.returns, 0.0), dense)
+
+
+def _eye(sweep: Sweep, cameras: Cameras) -> Float[Tensor, "3"]:
+    """Where a scan was taken; for a cloud that does not say, probably: the photo's place nearest to its middle."""
+    if not len(sweep):
+        return sweep.world_from_sensor[:3, 3]
+    if sweep.origin_known:
+        return sweep.world_origins.contiguous().median(0).values
     middle = sweep.world_xyz.median(0).values
     return cameras.centers[(cameras.centers - middle).norm(dim=1).argmin()]
 
 
-def _nearest(camera: Cameras, sweeps: Sequence[Sweep], own: int | None, most: int) -> list[int]:
+def _nearest(camera: Cameras, eyes: Sequence[Float[Tensor, "3"]], own: int | None, most: int) -> list[int]:
     """Other scans, nearest first."""
-    far = torch.stack([(s.world_from_sensor[:3, 3] - camera.centers[0]).norm() for s in sweeps])
+    far = torch.stack([(eye - camera.centers[0]).norm() for eye in eyes])
     return [k for k in far.argsort(stable=True).tolist() if k != own][: most - (own is not None)]
 
 

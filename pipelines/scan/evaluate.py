@@ -8,11 +8,11 @@ the thinned scan of the third, with its kept beams as depth; acc_after on the wi
 
 from __future__ import annotations
 
+import math
 import statistics
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
-from pathlib import PurePosixPath
 
 import torch
 from jaxtyping import Bool, Float
@@ -26,6 +26,7 @@ from ...recon.gaussians import Gaussians
 from ...recon.metrics import psnr
 from ...recon.raster.protocol import Rasterizer, RasterOptions
 from ...recon.raster.registry import get_rasterizer
+from ...recon.scan.moments import own_sweep
 from ...recon.scan.rings import keep_rings, with_rings
 from ...recon.scan.sight import seen_returns
 from ...recon.sweeps import Sweep
@@ -63,7 +64,7 @@ class StartScore:
     """Means over scans (before) and runs (after); spread: standard deviation over the scans. None: there were too few moments to measure it."""
 
     acc: float
-    median_m: float
+    median_m: float | None
     psnr: float | None
     acc_after: float | None
     psnr_after: float | None
@@ -77,8 +78,8 @@ def moments(capture: Capture) -> list[Moment]:
     """Photos paired with scans by the stem of their names, in the order of the photos. Raises CaptureError where there is none, or no camera."""
     if capture.cameras is None:
         raise CaptureError("Scoring beams needs photos with cameras in the world of the scans; this capture has none.")
-    by_stem = {PurePosixPath(s.name).stem: s for s in capture.sweeps}
-    found = [Moment(i, with_rings(by_stem[s])) for i, v in enumerate(capture.views) if (s := PurePosixPath(v.name).stem) in by_stem]
+    own = [own_sweep(v.name, capture.sweeps) for v in capture.views]
+    found = [Moment(i, capture.sweeps[k]) for i, k in enumerate(own) if k is not None]
     if not found:
         raise CaptureError("The capture holds no scan with the name of a photo, so no beam can be kept back for scoring.")
     return found
@@ -102,7 +103,8 @@ def evaluate_lidar(
             if tell:
                 after = "" if score.acc_after is None else f"; after: {score.acc_after:.3f}, {score.psnr_after:.2f} dB"
                 novel = "" if score.psnr is None else f", {score.psnr:.2f} dB"
-                tell(f"{name}: {score.acc:.3f} of the beams, median {score.median_m:.3f} m{novel}{after}; {score.seconds:.2f} s")
+                median = "-" if score.median_m is None else f"{score.median_m:.3f} m"
+                tell(f"{name}: {score.acc:.3f} of the beams, median {median}{novel}{after}; {score.seconds:.2f} s")
     return scores
 
 
@@ -110,10 +112,10 @@ class _Judge:
     def __init__(self, capture: Capture, keep: float, shuffled: bool) -> None:
         self.capture, self.moments = capture, moments(capture)
         assert capture.cameras is not None
-        self.cameras, self.images = capture.cameras, capture.images()
+        self.cameras, self.images, self.masks = capture.cameras, capture.images(), capture.masks()
         self.rasterizer: Rasterizer = get_rasterizer("auto", torch.device("cpu"))
-        parted = [keep_rings(m.sweep, keep) for m in self.moments]
-        self.kept = [_without_order(k) if shuffled else k for k, _ in parted]
+        parted = [keep_rings(with_rings(m.sweep), keep) for m in self.moments]
+        self.kept = [_without_order(k, m.sweep) if shuffled else k for m, (k, _) in zip(self.moments, parted, strict=True)]
         self.withheld = [w for _, w in parted]
 
     def score(self, name: str, optimise: bool) -> StartScore | None:
@@ -131,16 +133,18 @@ class _Judge:
             if m + LATER < len(self.moments):
                 psnrs.append(self._novel(gaussians, m + LATER, _sky(self.images[i])))
         after = [self._after(name, first) for first in range(0, len(self.moments) - WINDOW + 1, WINDOW)] if optimise else []
-        accs = [b.acc for b in before]
+        mean, accs = BeamScore.mean(before), [b.acc for b in before if b.beams]
         return StartScore(
-            statistics.fmean(accs), statistics.fmean(b.median for b in before), statistics.fmean(psnrs) if psnrs else None,
-            statistics.fmean(a for a, _ in after) if after else None, statistics.fmean(p for _, p in after) if after else None,
-            statistics.median(seconds), round(statistics.fmean(splats)), statistics.pstdev(accs), len(before),
+            mean.acc, mean.median, _mean(psnrs), _mean([a for a, _ in after]), _mean([p for _, p in after]),
+            statistics.median(seconds), round(statistics.fmean(splats)), statistics.pstdev(accs) if accs else 0.0, len(accs),
         )  # fmt: skip
 
     def _beams(self, gaussians: Gaussians, i: int, withheld: Sweep) -> BeamScore:
         out = self.rasterizer.render(gaussians, self.cameras[i], RasterOptions(camera_grads=False))
-        return score_beams(out, seen_returns(self.cameras[i], withheld.world_xyz))
+        found = seen_returns(self.cameras[i], withheld.world_xyz)
+        if self.masks is not None:
+            found = found.kept(self.masks[i].reshape(-1)[found.pixels(self.cameras.width)] > 0.5)
+        return score_beams(out, found)
 
     def _novel(self, gaussians: Gaussians, m: int, background: tuple[float, float, float]) -> float:
         i = self.moments[m].index
@@ -151,7 +155,8 @@ class _Judge:
         """1 near the returns of the whole scan of that moment."""
         camera = self.cameras[self.moments[m].index]
         sparse = seen_returns(camera, self.moments[m].sweep.world_xyz).depth_map(camera.width, camera.height)
-        return max_pool2d((sparse > 0).float()[None, None], 2 * NEAR + 1, 1, NEAR)[0, 0]
+        near = max_pool2d((sparse > 0).float()[None, None], 2 * NEAR + 1, 1, NEAR)[0, 0]
+        return near if self.masks is None else near * (self.masks[self.moments[m].index] > 0.5)
 
     def _after(self, name: str, first: int) -> tuple[float, float]:
         window = range(first, first + WINDOW)
@@ -174,6 +179,11 @@ class _Judge:
         return self._beams(scene.gaussians, at, self.withheld[middle]).acc, statistics.fmean(novel)
 
 
+def _mean(values: list[float]) -> float | None:
+    told = [v for v in values if math.isfinite(v)]
+    return statistics.fmean(told) if told else None
+
+
 def _valid(depth: Float[Tensor, "H W"]) -> Bool[Tensor, "H W"]:
     return depth > 0
 
@@ -184,6 +194,7 @@ def _sky(image: Float[Tensor, "H W 3"]) -> tuple[float, float, float]:
     return r, g, b
 
 
-def _without_order(sweep: Sweep) -> Sweep:
+def _without_order(sweep: Sweep, raw: Sweep) -> Sweep:
+    """Without what the rings told: their numbers, and where each beam starts unless the file said so."""
     order = torch.randperm(len(sweep), generator=torch.Generator().manual_seed(0))
-    return replace(sweep.kept(order), ring=None)
+    return replace(sweep.kept(order), ring=None, seconds=None, **({"origins": None} if raw.origins is None else {}))

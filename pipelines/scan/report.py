@@ -5,10 +5,12 @@ from __future__ import annotations
 from typing import Any
 
 from ...recon.capture import Capture
+from ...recon.scan.moments import own_sweep
+from ...recon.scan.rings import with_rings
 from ...recon.scan.sight import seen_returns
 from ...recon.scene import Scene
 from .beams import BeamScore, score_beams
-from .depth import CELL, own_sweep, withheld
+from .depth import CELL, judging
 
 __all__ = ["beam_report"]
 
@@ -18,17 +20,22 @@ def beam_report(scene: Scene, capture: Capture) -> dict[str, Any] | None:
 
     A photo is judged by the scan of its own moment, without returns that something nearer hides from it; where no scan is of a photo's moment, by all.
     """
-    scores: list[BeamScore] = []
-    judges = [withheld(s)[1] for s in capture.sweeps]
-    for i, name in enumerate(capture.names):
-        own = own_sweep(name, judges)
-        camera = scene.cameras[i].to("cpu")
-        for judge in [judges[own]] if own is not None else judges:
-            found = seen_returns(camera, judge.world_xyz, cell=CELL)
-            if len(found):
-                out = scene.render(camera)
-                scores.append(score_beams(out, found))
-    if not scores:
+    if not capture.sweeps:
         return None
+    scores: list[BeamScore] = []
+    sweeps, masks = [with_rings(s) for s in capture.sweeps], capture.masks()
+    judges = [judging(s) for s in sweeps]
+    for i, name in enumerate(capture.names):
+        own = own_sweep(name, sweeps)
+        camera = scene.cameras[i].to("cpu")
+        out = scene.render(camera)
+        for k in [own] if own is not None else range(len(sweeps)):
+            found = seen_returns(camera, sweeps[k].world_xyz, cell=CELL)  # the whole scan hides
+            found = found.kept(judges[k][found.index])
+            if masks is not None:
+                found = found.kept(masks[i].reshape(-1)[found.pixels(camera.width)] > 0.5)
+            scores.append(score_beams(out, found))
     mean = BeamScore.mean(scores)
-    return {"acc": round(mean.acc, 4), "median_m": round(mean.median, 4), "beams": mean.beams}
+    if not mean.beams:
+        return None
+    return {"acc": round(mean.acc, 4), "median_m": None if mean.median is None else round(mean.median, 4), "beams": mean.beams}

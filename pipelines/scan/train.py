@@ -47,7 +47,7 @@ class TrainConfig:
 
     Examples:
       python -m handful.pipelines.scan.train -o scan_unet.safetensors
-      python -m handful.pipelines.scan.train --backbone patches --steps 2500 -o scan_patches.safetensors --json scan_patches.json
+      python -m handful.pipelines.scan.train --backbone patches --lr 1.5e-3 -o scan_patches.safetensors --json scan_patches.json
     """
 
     out: Annotated[Path, tyro.conf.arg(aliases=["-o"], metavar="FILE")]
@@ -56,9 +56,9 @@ class TrainConfig:
     """unet, focal, sets or patches."""
     parameters: int = 1_400_000
     """About so many."""
-    steps: int = 3500
+    steps: int = 2500
     """One scan each."""
-    places: int = 1200
+    places: int = 1000
     """Made-up places to learn from."""
     lr: float = 3e-3
     """Highest learning rate."""

@@ -11,10 +11,12 @@ from torch import Tensor
 
 from ..sweeps import Sweep
 
-__all__ = ["azimuth", "keep_rings", "ring_numbers", "ring_origins", "with_rings"]
+__all__ = ["azimuth", "keep_rings", "ring_numbers", "ring_origins", "tells_rings", "with_rings"]
 
 LEAST_RETURNS = 8  # of a ring, on the mean: fewer is no spinning scanner
-ON_CONE, HIGHEST_TIP = 0.01, 1.0  # metres: median distance from the beam's cone, and how far from the origin a laser may sit
+# metres: median distance from the beam's cone for its tip to be believed, and for a turn to be a ring at all (a scan corrected for the car's own motion);
+# how far from the origin a laser may sit
+ON_CONE, ROUGHLY_ON_CONE, HIGHEST_TIP = 0.01, 0.3, 1.0
 STARTS_AT = (0.0, math.pi)  # azimuths where scanners begin a turn
 ORDERED = 0.9  # share of steps within rings that must go round the same way
 
@@ -35,7 +37,11 @@ def ring_numbers(xyz: Float[Tensor, "N 3"]) -> Int[Tensor, "N"] | None:
     if len(xyz) < 2 * LEAST_RETURNS:
         return None
     found = [r for start in STARTS_AT for r in [_turns(xyz, start)] if r is not None]
-    return _lowest_first(xyz, min(found, key=lambda ring: _cones(xyz, ring)[1])) if found else None
+    if not found:
+        return None
+    best = min(found, key=lambda ring: _cones(xyz, ring)[1])
+    # a list that goes round once with all beams at each azimuth has turns, too, but no turn is a cone
+    return None if _cones(xyz, best)[1] > ROUGHLY_ON_CONE else _lowest_first(xyz, best)
 
 
 def _turns(xyz: Float[Tensor, "N 3"], start: float) -> Int[Tensor, "N"] | None:
@@ -93,12 +99,18 @@ def with_rings(sweep: Sweep) -> Sweep:
     return replace(sweep, ring=ring, origins=origins)
 
 
+def tells_rings(sweep: Sweep, every: int) -> bool:
+    """Whether the scan has rings enough to part every so many-th from the rest."""
+    return sweep.ring is not None and len(sweep) > 0 and int(sweep.ring.max()) >= every
+
+
 def keep_rings(sweep: Sweep, share: float) -> tuple[Sweep, Sweep]:
     """Parts the scan: every (1 / share)-th of its rings, evenly spread, and the withheld rest.
 
-    A scan without rings is parted by return instead, every (1 / share)-th of the list.
+    A scan without rings, or with fewer, is parted by return instead, every (1 / share)-th of the list.
     """
     every = round(1 / share)
-    number = sweep.ring if sweep.ring is not None else torch.arange(len(sweep))
+    number = sweep.ring if tells_rings(sweep, every) else torch.arange(len(sweep))
+    assert number is not None
     kept = number % every == every // 2
     return sweep.kept(kept), sweep.kept(~kept)

@@ -1,6 +1,6 @@
 """Classical ways from a scan to splats: one for each return, sized by its neighbours, or rows of them between the rings.
 
-They are the yardstick that `priors/scan_splats.py` is held to, and what stands in for it where its weights do not fit.
+They are the yardstick that `priors/scan_splats.py` is held to.
 """
 
 from __future__ import annotations
@@ -51,11 +51,13 @@ def discs(sweep: Sweep, k: int = 16) -> Gaussians:
     spread, axes = spread.clamp_min(0).sqrt().flip(1), axes.flip(2)
     axes = axes * torch.linalg.det(axes).sign()[:, None, None]
     scales = torch.maximum(spread, spread[:, :1] * 0.1) * (5 / math.sqrt(k))  # k returns share the surface that they span
-    scales = scales.minimum(_widest(sweep)[:, None])
+    scales = scales * (_widest(sweep)[:, None] / scales[:, :1].clamp_min(1e-9)).clamp_max(1)
     return splats_of(xyz, scales, quat_from_matrix(axes))
 
 
 def _widest(sweep: Sweep) -> Float[Tensor, "N"]:
+    if not sweep.origin_known:
+        return torch.full((len(sweep),), math.inf)
     return WIDEST * (sweep.world_xyz - sweep.world_origins).norm(dim=1)
 
 
@@ -94,8 +96,9 @@ def ring_interpolation(sweep: Sweep, joined: float = 1.0, slope: float = 0.2, si
 
 def _angular_step(angle: Float[Tensor, "N"], ring: Int[Tensor, "N"], order: Int[Tensor, "N"]) -> float:
     """The usual turn between two returns of a ring, radians."""
-    ahead, same = angle[order].diff(), ring[order].diff() == 0
-    return float(ahead[same].median()) if bool(same.any()) else math.radians(0.2)
+    ahead = angle[order].diff()
+    steps = ahead[(ring[order].diff() == 0) & (ahead > 1e-5)]  # two returns of one beam stand at one angle
+    return float(steps.median()) if len(steps) else math.radians(0.2)
 
 
 def _same_azimuth(a: Float[Tensor, "A"], b: Float[Tensor, "B"]) -> tuple[Int[Tensor, "A"], Float[Tensor, "A"]]:

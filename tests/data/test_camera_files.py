@@ -23,6 +23,7 @@ from handful.data.registry import load_capture
 from handful.recon.camera import Cameras
 from handful.recon.errors import CaptureError, ConfigError, ShapeError
 from handful.recon.points import PointCloud
+from PIL import Image
 
 
 def rotation(seed: int) -> np.ndarray:
@@ -455,6 +456,10 @@ def test_posed_rgbd(photo_folder):
     depth = capture.depth[0]
     assert depth is not None and depth.depth.shape == (32, 48) and depth.depth[:16].max() == 0 and depth.depth[16:].min() == 2
     assert not depth.valid[:16].any() and depth.kind == "metric"
+    (root / "masks").mkdir()
+    Image.fromarray(np.zeros((64, 96), np.uint8)).save(root / "masks" / "p1.png")
+    masks = load_capture(root).masks()
+    assert masks is not None and masks.amax((1, 2)).tolist() == [1, 0]
     np.savez(root / "condition.npz", poses=poses[:1], intrinsics=K)
     refused(root, r"poses of shape \(2, 4, 4\)")
     np.savez(root / "condition.npz", poses=poses, intrinsics=K, depths=depths[:1])

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import math
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from handful.data.odometry_kiss import odometry
+from handful.data.odometry_kiss import odometry, reach_of
 from handful.recon.errors import BackendUnavailable, CaptureError
 from handful.recon.se3 import rotation_angle, so3_exp
 from handful.recon.sweeps import Sweep
@@ -73,6 +74,22 @@ def test_a_car_is_followed_though_scans_are_far_apart(shared_data: Path) -> None
     shift, turn = errors(odometry(sweeps), torch.from_numpy(np.load(folder / "poses_kiss_icp.npy")[:3]))
     print(f"off by {shift.tolist()} m, {turn.tolist()} degrees")
     assert float(shift.max()) < 0.4 and float(turn.max()) < 0.3
+
+
+def test_one_time_for_all_returns_is_none() -> None:
+    """A scan whose returns carry the time of the scan says nothing about motion within it."""
+    pytest.importorskip("kiss_icp", reason="needs kiss-icp")
+    sweeps, poses = drive(10.0, 3)
+    spread = [replace(s, seconds=torch.linspace(0, 0.1, len(s))) for s in sweeps]
+    for timed in ([replace(s, seconds=torch.full((len(s),), 0.25)) for s in sweeps], [replace(sweeps[0], seconds=torch.zeros(len(sweeps[0]))), *spread[1:]]):
+        shift, turn = errors(odometry(timed), poses)
+        assert float(shift.max()) < 0.06 and float(turn.max()) < 0.4
+
+
+def test_a_long_recording_has_a_reach() -> None:
+    """More ranges than torch's quantile takes."""
+    scan = Sweep(torch.tensor([[3.0, 4.0, 0.0]]).repeat(5000, 1), torch.eye(4))
+    assert reach_of([scan] * 3400) == pytest.approx(5.0)
 
 
 def test_what_cannot_be_followed_is_refused() -> None:

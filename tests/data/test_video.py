@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import subprocess
 
 import numpy as np
@@ -75,3 +76,10 @@ def test_truncated_video(video, tmp_path):
     (tmp_path / "cut.mp4").write_bytes(path.read_bytes()[: path.stat().st_size // 2])
     with pytest.raises(CaptureError, match="cut.mp4"):
         load_capture(tmp_path / "cut.mp4")
+
+
+def test_a_table_beside_a_video_makes_no_recording_of_it(video, tmp_path):
+    """Only a video of the recording's own name has its cameras in odometry.csv."""
+    shutil.copy(video[0], tmp_path / "clip.mp4")
+    (tmp_path / "odometry.csv").write_text("day, kilometres\n1, 5\n")
+    assert load_capture(tmp_path, LoadOptions(max_photos=2)).source == "video"

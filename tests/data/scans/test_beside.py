@@ -7,10 +7,13 @@ import json
 import numpy as np
 import pytest
 import torch
+from handful.data.colmap import write_model
 from handful.data.ply import write_points
 from handful.data.registry import load_capture
+from handful.data.scans import beside
 from handful.data.scans.beside import scans_beside
 from handful.data.scans.npz_files import write_sweep
+from handful.recon.errors import ShapeError
 from handful.recon.points import PointCloud
 from handful.recon.sweeps import Sweep
 
@@ -33,7 +36,7 @@ def test_beside_cameras(nerfstudio_folder):
     for path in (root, root / "transforms.json"):
         capture = load_capture(path)
         assert capture.source == "nerfstudio" and capture.cameras is not None
-        assert [s.name for s in capture.sweeps] == ["b9.pcd", "b10.pcd", "scan_room.ply", "from the scene folder"]
+        assert [s.name for s in capture.sweeps] == ["lidar/b9.pcd", "lidar/b10.pcd", "scan_room.ply", "from the scene folder"]
         assert [float(s.world_origins[0, 0]) for s in capture.sweeps] == [2, 1, 0, 0]
         assert len(capture.warnings) == 1 and "4 scans beside the photos" in capture.warnings[0]
     assert load_capture(root, adapter="nerfstudio").sweeps
@@ -66,9 +69,44 @@ def test_a_recording_stands_for_itself(tmp_path):
 
 def test_a_colmap_model_inside(nerfstudio_folder):
     root = nerfstudio_folder()
-    (root / "sparse" / "0").mkdir(parents=True)
+    write_model(root / "sparse" / "0", load_capture(root).cameras, [f"p{i}.jpg" for i in range(3)])
     (root / "scan.ply").write_bytes(ply_bytes(columns()))
     assert scans_beside(root / "sparse" / "0") == scans_beside(root / "sparse") == scans_beside(root) == [root / "scan.ply"]
+
+
+@pytest.mark.parametrize("name", ["0", "sparse", "sparse/0"])
+def test_a_folder_of_photos_named_as_a_model_has_no_neighbours(photo_folder, name):
+    root = photo_folder(3, folder=f"all/{name}")
+    for folder in (root.parent, root.parent.parent):
+        (folder / "scan.ply").write_bytes(ply_bytes(columns()))
+    assert scans_beside(root) == []
+
+
+def test_too_many_returns_are_taken_evenly(nerfstudio_folder, monkeypatch):
+    root = nerfstudio_folder()
+    for i in range(4):
+        (root / f"scan{i}.ply").write_bytes(ply_bytes(columns(50)))
+    monkeypatch.setattr(beside, "MOST_RETURNS", 120)
+    capture = load_capture(root)
+    assert [(s.name, len(s)) for s in capture.sweeps] == [("scan0.ply", 50), ("scan1.ply", 50), ("scan2.ply", 16)]
+    assert [w for w in capture.warnings if "million" in w] == [next(w for w in capture.warnings if "scan2.ply is taken evenly, the 1 files" in w)]
+
+
+@pytest.mark.parametrize("error", [ShapeError("Wrong."), PermissionError(13, "Permission denied")])
+def test_photos_never_fail_for_a_scan(nerfstudio_folder, monkeypatch, error):
+    def fails(_: object) -> None:
+        raise error
+
+    root = nerfstudio_folder()
+    (root / "scan.ply").write_bytes(ply_bytes(columns()))
+    with monkeypatch.context() as m:
+        m.setattr(beside, "read_scan", fails)
+        capture = load_capture(root)
+        assert len(capture) == 3 and "left out" in capture.warnings[0] and "\n" not in capture.warnings[0]
+    if isinstance(error, OSError):
+        monkeypatch.setattr(beside, "scans_beside", fails)
+        capture = load_capture(root)
+        assert len(capture) == 3 and "Permission denied" in capture.warnings[0]
 
 
 def test_a_broken_scan_is_a_warning(nerfstudio_folder, monkeypatch):

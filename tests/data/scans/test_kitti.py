@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from pathlib import Path
 
@@ -70,8 +71,12 @@ def test_without_poses(street):
     assert all(torch.equal(s.world_from_sensor, torch.eye(4)) for s in capture.sweeps)
     assert len(capture.warnings) == 1 and "no poses" in capture.warnings[0]
     assert [v.focal_prior_px for v in capture.views] == [pytest.approx(40)] * 3
-    calibration = read_calibration(made.root)
-    assert np.abs(calibration.camera(made.poses[1]).cam_from_world - calibration.cam_from_velodyne @ np.linalg.inv(made.poses[1])).max() < 1e-12
+    camera = read_calibration(made.root).camera(made.poses[1])  # for who finds the poses later
+    truth = made.pixels(1)
+    cam = made.world @ camera.cam_from_world[:3, :3].T + camera.cam_from_world[:3, 3]
+    assert camera.cx is not None and camera.cy is not None
+    uv = np.c_[camera.fx * cam[:, 0] / cam[:, 2] + camera.cx, camera.fy * cam[:, 1] / cam[:, 2] + camera.cy]
+    assert np.abs(uv - truth[:, :2] - 0.5).max() < 1e-6 and np.abs(cam[:, 2] - truth[:, 2]).max() < 1e-9
 
 
 def test_poses_of_a_longer_drive_are_picked_by_number(street):
@@ -99,7 +104,22 @@ def test_broken_scan_is_left_out(street):
     file.write_bytes(file.read_bytes()[:-7])
     capture = load_capture(made.root)
     assert len(capture) == 3 and len(capture.sweeps) == 2
-    assert capture.unplaced[0].name == "velodyne_points/0000000003.bin" and any("0000000003.bin" in w for w in capture.warnings)
+    assert not capture.unplaced  # it is no photo, and is not counted as one
+    assert ["0000000003.bin" in w and "left out" in w for w in capture.warnings] == [True]
+
+
+@pytest.mark.parametrize("poses", ["npy", ""])
+def test_rows_of_nuscenes_in_a_folder_of_kitti(street, poses):
+    """The ending .pcd.bin is no part of the name that photos and scans share."""
+    made = street(3, poses=poses)
+    for file in sorted((made.root / "velodyne_points").iterdir()):
+        rows = np.fromfile(file, "<f4").reshape(-1, 4)
+        file.with_suffix(".pcd.bin").write_bytes(np.c_[rows, np.zeros(len(rows))].astype("<f4").tobytes())
+        file.unlink()
+    capture = load_capture(made.root)
+    assert [s.name[-11:] for s in capture.sweeps] == ["000.pcd.bin", "003.pcd.bin", "006.pcd.bin"]
+    if poses:
+        assert np.abs(torch.stack([s.world_from_sensor for s in capture.sweeps]).numpy() - made.poses).max() < 1e-6
 
 
 @pytest.mark.parametrize(
@@ -111,6 +131,7 @@ def test_broken_scan_is_left_out(street):
         (lambda r: np.save(r / "poses_odometry.npy", np.eye(4)), "(N, 4, 4)"),
         (lambda r: np.save(r / "poses_odometry.npy", np.stack([np.eye(4)] * 2)), "2 poses for 3 photos"),
         (lambda r: np.save(r / "poses_odometry.npy", np.full((3, 4, 4), np.nan)), "not finite"),
+        (lambda r: np.save(r / "poses_odometry.npy", np.stack([np.diag([1.5, 1.5, 1.5, 1])] * 3)), "scales by 1.5"),
         (lambda r: np.save(r / "poses_other.npy", np.zeros((3, 4, 4))), "2 files of poses"),
         (lambda r: [f.write_bytes(b"") for f in (r / "velodyne_points").iterdir()], "None of the scans"),
     ],
@@ -172,6 +193,9 @@ def test_single_frame(shared_data: Path, tmp_path: Path):
     assert ((uv > -1).all(1) & (uv < (1243, 376)).all(1) & (z > 0)).mean() > 0.999  # the source kept only what the camera sees
     calibration = tmp_path / "frame"
     shutil.copytree(shared_data / "lidar_kitti_000008", calibration)
-    (calibration / "000008.json").write_text("{}")
-    with pytest.raises(CaptureError, match="holds no calibration"):
-        load_capture(calibration)
+    frame = json.loads((calibration / "000008.json").read_text())
+    frame["data_list"][0]["images"]["R0_rect"] = [[10**400] * 4] * 4
+    for text in ("{}", json.dumps(frame)):
+        (calibration / "000008.json").write_text(text)
+        with pytest.raises(CaptureError, match="holds no calibration"):
+            load_capture(calibration)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from handful.data.axes import quat_wxyz_of_rotation
 from handful.data.protocol import LoadOptions
 from handful.data.registry import load_capture
 from handful.recon.errors import CaptureError
+from handful.recon.scan.moments import moment_of
 from PIL import Image
 
 K = np.array([[90.0, 0, 47.5], [0, 90.0, 31.5], [0, 0, 1]])
@@ -53,7 +55,7 @@ def miniature(tmp_path: Path) -> tuple[Path, np.ndarray]:
     sample, data, ego = [], [], []
     for i in range(5):
         scene = "town" if i < 3 else "quay"
-        sample.append({"token": f"p{i}", "scene_token": scene, "timestamp": i, "prev": "", "next": ""})
+        sample.append({"token": f"p{i}", "scene_token": scene, "timestamp": 1000 + i, "prev": "", "next": ""})
         for c in (*SENSORS, "RADAR_FRONT"):
             T = pose(i + (0.1 if c == "CAM_BACK" else 0))  # each record has its own pose: the car moves between them
             name = f"samples/{c}/{scene}__{c}__{i}" + (".jpg" if "CAM" in c else ".pcd.bin" if "LIDAR" in c else ".pcd")
@@ -78,8 +80,9 @@ def test_a_scene(miniature):
     root, world = miniature
     capture = load_capture(root, LoadOptions(split="scene-0061"))
     assert capture.source == "nuscenes" and len(capture) == 6 and not capture.warnings and capture.cameras is not None
-    assert set(capture.names) == {f"samples/{c}/town__{c}__{i}.jpg" for c in ("CAM_FRONT", "CAM_BACK") for i in range(3)}
+    assert set(capture.names) == {f"samples/{c}/{1000 + i}.jpg" for c in ("CAM_FRONT", "CAM_BACK") for i in range(3)}
     assert [s.name for s in capture.sweeps] == [f"samples/LIDAR_TOP/town__LIDAR_TOP__{i}.pcd.bin" for i in range(3)]
+    assert [s.moment for s in capture.sweeps] == ["1000", "1001", "1002"] and {moment_of(n) for n in capture.names} == {"1000", "1001", "1002"}
     for sweep in capture.sweeps:
         assert np.abs(sweep.world_xyz.numpy() - world).max() < 2e-3 and sweep.ring is not None and sweep.origin_known
     for i, name in enumerate(capture.names):
@@ -105,6 +108,44 @@ def test_several_scenes_need_a_name(miniature):
         load_capture(root, LoadOptions(split="nowhere"))
 
 
+def test_a_left_out_photo_takes_the_scan_of_its_moment_along(miniature):
+    root, _ = miniature
+    capture = load_capture(root, LoadOptions(split="town"))
+    kept = [n for n in capture.names if moment_of(n) != "1001"]
+    assert [s.moment for s in capture.select(kept).sweeps] == ["1000", "1002"]
+
+
+@pytest.mark.parametrize("times", [[7, 7, 8, 9, 10], [None, 1, 2, 3, 4], [0.5, 1, 2, 3, 4]])
+def test_samples_without_a_time_of_their_own_go_by_their_token(miniature, times):
+    root, _ = miniature
+    edit(root, "sample", lambda rows: [r.update(timestamp=t) for r, t in zip(rows, times, strict=True)])
+    capture = load_capture(root, LoadOptions(split="town"))
+    assert {moment_of(n) for n in capture.names} == {s.moment for s in capture.sweeps} == {"p0", "p1", "p2"}
+
+
+@pytest.mark.parametrize("mask", ["samples/CAM_BACK/1001.png", "samples/CAM_BACK/town__CAM_BACK__1.jpg.png"])
+def test_masks(miniature, mask):
+    """By the photo's name, or by its file's."""
+    root, _ = miniature
+    file = root / "masks" / mask
+    file.parent.mkdir(parents=True)
+    Image.fromarray(np.zeros((64, 96), np.uint8)).save(file)
+    capture = load_capture(root, LoadOptions(split="town"))
+    masks = capture.masks()
+    assert masks is not None and [n for n, m in zip(capture.names, masks, strict=True) if not m.any()] == ["samples/CAM_BACK/1001.jpg"]
+
+
+def test_tables_of_several_releases_need_a_choice(miniature):
+    root, _ = miniature
+    shutil.copytree(root / "v1.0-mini", root / "v1.0-trainval")
+    with pytest.raises(CaptureError, match="2 releases.*v1.0-mini or .*v1.0-trainval"):
+        load_capture(root, LoadOptions(split="town"))
+    assert len(load_capture(root / "v1.0-mini", LoadOptions(split="town"))) == 6
+    shutil.rmtree(root / "v1.0-trainval")
+    named = root.rename(root.parent / "v1.0-mini")  # as people name what they unpack
+    assert len(load_capture(named, LoadOptions(split="town"))) == 6
+
+
 def edit(root: Path, table: str, change: Any) -> None:
     file = root / "v1.0-mini" / f"{table}.json"
     rows = json.loads(file.read_text())
@@ -123,6 +164,7 @@ def edit(root: Path, table: str, change: Any) -> None:
         ("ego_pose", lambda r: r[1].update(translation=[float("nan")] * 3), "not finite"),
         ("ego_pose", lambda r: r.append(7), "no table"),
         ("sample_data", lambda r: r.clear(), "no photo"),
+        ("sample_data", lambda r: r[1].update(width=float("inf")), "lacks"),
     ],
 )
 def test_broken_tables(miniature, table, change, words):
@@ -138,5 +180,6 @@ def test_files_that_are_missing(miniature):
     (root / "samples/CAM_BACK/town__CAM_BACK__1.jpg").unlink()
     (root / "samples/LIDAR_TOP/town__LIDAR_TOP__2.pcd.bin").write_bytes(b"x" * 7)
     capture = load_capture(root, LoadOptions(split="town"))
-    assert len(capture) == 5 and len(capture.sweeps) == 2 and len(capture.unplaced) == 2
+    assert len(capture) == 5 and len(capture.sweeps) == 2
+    assert [u.name for u in capture.unplaced] == ["samples/CAM_BACK/town__CAM_BACK__1.jpg"]  # the scan is no photo
     assert any("town__LIDAR_TOP__2" in w for w in capture.warnings)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import shutil
 import subprocess
 import zipfile
 from collections.abc import Callable
@@ -157,9 +158,13 @@ def arkitscenes(phone: Phone, root: Path) -> Path:
         (frames / "lowres_wide_intrinsics").mkdir(exist_ok=True)
         late = 0.001 if i == 1 else 0
         (frames / "lowres_wide_intrinsics" / f"41069021_{100 + i / 10 + late:.3f}.pincam").write_text(f"{W} {H} {FX} {FY} {CX} {CY}")
-        cam_from_world = np.linalg.inv(T @ np.diag([1.0, -1, -1, 1]))
-        turn = cv2.Rodrigues(cam_from_world[:3, :3])[0].ravel()
-        lines.append(" ".join(map(str, [100 + i / 10 + 0.02, *turn, *cam_from_world[:3, 3]])))
+        for late in (-0.02, 0.03):  # the phone moves through its pose at two metres and one radian a second, and no pose is of a photo's time
+            moved = T.copy()
+            moved[:3, :3] = T[:3, :3] @ cv2.Rodrigues(late * np.array([0.6, 0.0, 0.8]))[0]
+            moved[:3, 3] += late * np.array([1.2, 1.6, 0])
+            cam_from_world = np.linalg.inv(moved @ np.diag([1.0, -1, -1, 1]))
+            turn = cv2.Rodrigues(cam_from_world[:3, :3])[0].ravel()
+            lines.append(" ".join(map(str, [100 + i / 10 + late, *turn, *cam_from_world[:3, 3]])))
     (frames / "lowres_wide.traj").write_text("\n".join(lines) + "\n")
     target = root.parent / "41069021"
     root.rename(target)
@@ -219,6 +224,19 @@ def test_fewer_photos(phone: Phone, place: Path, name: str):
     assert set(np.unique(d.depth.numpy())) <= {x for a in phone.depth for x in np.unique(np.float32(np.round(a * 1000) / np.float32(1000)))} | set(np.float32(phone.depth).ravel())  # nearest, never a blend
 
 
+@pytest.mark.parametrize("name", [m for m in MAKERS if m not in ("record3d", "stray/own")])
+def test_masks_beside_the_photos(phone: Phone, place: Path, name: str):
+    root = MAKERS[name](phone, place)
+    second = load_capture(root).names[1]
+    file = root / "masks" / f"{second}.png"
+    file.parent.mkdir(parents=True)
+    half = np.zeros((H, W), np.uint8)
+    half[:, W // 2 :] = 255
+    Image.fromarray(half).save(file)
+    masks = load_capture(root).masks()
+    assert masks is not None and np.array_equal(masks[1].numpy(), half / 255) and bool((masks[[0, 2]] == 1).all())
+
+
 def test_levels():
     depth = np.array([[1.0, 4.9, 5.1, 0.0]])
     for levels in ([[2, 1, 2, 2]], [[255, 127, 255, 255]], [[255, 128, 255, 255]]):
@@ -229,16 +247,38 @@ def test_levels():
         trust_of_levels(np.zeros((2, 2), np.uint8), depth)
 
 
-def test_a_real_encoders_depth(phone: Phone, place: Path):
-    """A frame as Apple's encoder packs it, in the size of a phone, where the metadata do not say it."""
+@pytest.mark.parametrize("without", [("dw", "dh"), ("dw", "dh", "w", "h")])
+@pytest.mark.parametrize("upright", [False, True])
+def test_a_real_encoders_depth(phone: Phone, place: Path, without, upright):
+    """A frame as Apple's encoder packs it, in the size of a phone, where the metadata do not say it: the rows are those of the photo's way up."""
     with np.load(FILE) as z:
         packed = z["depth"].tobytes()
-    bare = {k: v for k, v in metadata(phone).items() if k not in ("dw", "dh")}
+    bare = {k: v for k, v in metadata(phone).items() if k not in without}
     frames: dict[str, bytes | None] = {f"rgbd/{i}.depth": packed for i in range(N)} | {f"rgbd/{i}.conf": None for i in range(N)}
+    if upright:
+        bare |= {"w": H, "h": W} if "w" in bare else {}
+        for i in range(N):
+            buffer = io.BytesIO()
+            phone.photo(i).transpose(Image.Transpose.ROTATE_90).save(buffer, "JPEG", quality=95)
+            frames[f"rgbd/{i}.jpg"] = buffer.getvalue()
     capture = load_capture(record3d(phone, place, {"metadata": json.dumps(bare).encode()} | frames), LoadOptions(max_side=64))
     d = capture.depth[0]
     assert d is not None and not capture.warnings and bool(d.valid.all())
-    assert np.isin(d.depth.numpy(), depth_frame()).all()
+    rows = depth_frame().reshape((256, 192) if upright else (192, 256))[2::4, 2::4]
+    assert d.depth.shape == rows.shape and np.isin(d.depth.numpy(), depth_frame()).all()
+    assert float((d.depth - torch.from_numpy(rows.copy())).abs().median()) < 0.02  # of the other way up, rows are of a picture that is none
+
+
+def test_depth_of_another_shape_is_left_out(phone: Phone, place: Path):
+    """Stretched over the photo it would lie beside what it measured."""
+    root = polycam(phone, place)
+    depth = root / "keyframes" / "depth"
+    shutil.rmtree(root / "keyframes" / "confidence")
+    with Image.open(depth / "1000001.png") as im:
+        im.rotate(90, expand=True).save(depth / "1000001.png")
+    capture = load_capture(root)
+    assert [d is None for d in capture.depth] == [False, True, False, False, False]
+    assert [w for w in capture.warnings if "24 x 32 pixels" in w and "128 x 96" in w] == list(capture.warnings)
 
 
 def test_intrinsics_of_each_frame(phone: Phone, place: Path):
@@ -294,9 +334,21 @@ def edit_polycam_pose(p: Path) -> None:
     write(file, json.dumps(json.loads(file.read_text()) | {"t_00": 9.0}))
 
 
+def huge(file: Path, *keys: str) -> None:
+    """Numbers that overflow: 1e999, which JSON reads as infinite, and a whole number that no float holds."""
+    data = json.loads(file.read_text())
+    data |= {k: float("inf") if k in ("width", "w", "dw") else [10**400] * 16 for k in keys}
+    write(file, json.dumps(data).replace("Infinity", "1e999"))
+
+
 @pytest.mark.parametrize(
     ("maker", "harm", "words"),
     [
+        ("polycam", lambda p: huge(p / "keyframes/corrected_cameras/1000001.json", "width"), "no Polycam camera"),
+        ("record3d/", lambda p: huge(p / "metadata", "w"), "not Record3D's"),
+        ("record3d/", lambda p: huge(p / "metadata", "dw"), "not Record3D's"),
+        ("record3d/", lambda p: write(p / "metadata", json.dumps(json.loads((p / "metadata").read_text()) | {"perFrameIntrinsicCoeffs": [[10**400] * 4] * N})), "no four numbers"),
+        ("scannerapp", lambda p: huge(p / "frame_00001.json", "cameraPoseARFrame"), "cameraPoseARFrame"),
         ("polycam", edit_polycam, "no Polycam camera"),
         ("polycam", edit_polycam_pose, "not a rotation"),
         ("record3d", lambda p: write(p, p.read_bytes()[:200]), "no .r3d file"),
@@ -323,9 +375,22 @@ def test_broken_captures_are_one_sentence(phone: Phone, place: Path, maker, harm
     assert "\n" not in str(e.value)
 
 
-def test_photos_without_a_pose_are_named(phone: Phone, place: Path):
+@pytest.mark.parametrize(("kept", "placed"), [(range(6), (0, 1, 2)), ((0, 1, 2, 6, 7, 8, 9), (0, 3, 4)), ((9, 8, 7, 6, 5, 4, 3, 2, 1, 0), range(5)), ((0, 0, 1, 1), (0,))])
+def test_photos_without_a_pose_are_named(phone: Phone, place: Path, kept, placed):
+    """Before and after all poses, and in a gap of 0.2 s, nobody knows where the phone was."""
     root = arkitscenes(phone, place)
     traj = root / "41069021_frames" / "lowres_wide.traj"
-    traj.write_text("\n".join(traj.read_text().splitlines()[:3]))
+    lines = traj.read_text().splitlines()
+    traj.write_text("\n".join(lines[i] for i in kept))
     capture = load_capture(root)
-    assert len(capture) == 3 and [u.name for u in capture.unplaced] == ["41069021_100.300.png", "41069021_100.400.png"]
+    assert list(capture.names) == [f"41069021_{100 + i / 10:.3f}.png" for i in placed]
+    assert [u.name for u in capture.unplaced] == [f"41069021_{100 + i / 10:.3f}.png" for i in range(N) if i not in placed]
+
+
+def test_a_pose_of_the_photos_own_time_needs_no_neighbour(phone: Phone, place: Path):
+    root = arkitscenes(phone, place)
+    traj = root / "41069021_frames" / "lowres_wide.traj"
+    first, *_ = traj.read_text().splitlines()
+    at = [" ".join([f"{t}", *first.split()[1:]]) for t in (100.004, 100.196, 100.406)]  # the last is of no photo's time
+    traj.write_text("\n".join(at))
+    assert load_capture(root).names == ("41069021_100.000.png", "41069021_100.200.png")

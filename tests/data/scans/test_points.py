@@ -127,6 +127,25 @@ def test_what_columns_mean(tmp_path: Path):
         assert torch.allclose(load_sweeps(tmp_path / "a.ply")[0].rgb, torch.tensor(float(value)))
 
 
+def test_rows_without_a_return_have_no_say_in_the_scale(tmp_path: Path):
+    columns = table() | {c: np.full(N, 51, "f4") for c in "rgb"} | {"confidence": np.full(N, 10, "f4")}
+    columns["confidence"][1] = 40
+    for k in ("x", *"rgb", "confidence"):
+        columns[k][5], columns[k][6] = np.nan, np.inf
+    (tmp_path / "a.ply").write_bytes(ply_bytes(columns))
+    (sweep,) = load_sweeps(tmp_path / "a.ply")
+    assert len(sweep) == N - 2 and torch.allclose(sweep.rgb, torch.tensor(0.2))
+    assert sweep.confidence[:3].tolist() == [0.25, 1, 0.25]
+
+
+@pytest.mark.parametrize("encoding", ["binary_big_endian", "binary_little_endian"])
+@pytest.mark.parametrize("kind", ["f4", "u4"])
+def test_packed_colours_of_either_byte_order(tmp_path: Path, encoding: str, kind: str):
+    packed = np.full(N, 10 << 16 | 20 << 8 | 30, "u4").view(kind)
+    (tmp_path / "a.ply").write_bytes(ply_bytes(table() | {"rgb": packed}, encoding))
+    assert torch.allclose(load_sweeps(tmp_path / "a.ply")[0].rgb * 255, torch.tensor([10.0, 20, 30]))
+
+
 def test_whose_place_is_known(tmp_path: Path):
     for name, data, known in (
         ("merged.pcd", pcd_bytes(table()), False),

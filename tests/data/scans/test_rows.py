@@ -36,7 +36,7 @@ def everything() -> Sweep:
     T[:3, 3] = torch.tensor([1.25, -3.0, 0.1])
     return Sweep(
         torch.randn(N, 3, generator=g), T, "velodyne/ünïcode 1.bin", torch.randn(N, 3, generator=g), torch.rand(N, 3, generator=g), torch.rand(N, generator=g) * 4000,
-        torch.rand(N, generator=g), torch.arange(N) % 64, torch.rand(N, generator=g) / 10, torch.nn.functional.normalize(torch.randn(9, 3, generator=g), dim=1), False,
+        torch.rand(N, generator=g), torch.arange(N) % 64, torch.rand(N, generator=g) / 10, torch.nn.functional.normalize(torch.randn(9, 3, generator=g), dim=1), False, "1532402927647951",
     )  # fmt: skip
 
 
@@ -59,10 +59,37 @@ def test_our_own_layout_is_exact(tmp_path: Path):
     assert sorted(p.name for p in tmp_path.iterdir()) == ["0.npz", "1.npz", "2.npz", "again.npz"]
 
 
-def test_a_later_layout_is_refused(tmp_path: Path):
-    np.savez(tmp_path / "a.npz", xyz=np.ones((3, 3), "f4"), sweep_version=2)
+@pytest.mark.parametrize("name", ["", "  ", "two\nlines", "bell\a", "x" * 5000])
+def test_names_that_are_none(tmp_path: Path, name: str):
+    write_sweep(tmp_path / "a.npz", Sweep(torch.ones(3, 3), torch.eye(4), name))
+    assert load_sweeps(tmp_path / "a.npz")[0].name == "a.npz"
+
+
+@pytest.mark.parametrize("version", [2, 1.5, np.nan, np.inf])
+def test_a_later_layout_is_refused(tmp_path: Path, version: float):
+    np.savez(tmp_path / "a.npz", xyz=np.ones((3, 3), "f4"), sweep_version=version)
     with pytest.raises(CaptureError, match="another version"):
         load_sweeps(tmp_path / "a.npz")
+
+
+def test_what_is_written_can_be_read(tmp_path: Path, monkeypatch):
+    """Both sides have one limit, and the writer is never the more generous."""
+    sweep, refusals = everything(), 0
+    for limit in range(27_000, 33_000, 200):
+        monkeypatch.setattr("handful.data.scans.npz_files.MOST_ARRAYS", limit)
+        monkeypatch.setattr("handful.data.files.MOST_ARRAYS", limit)
+        (tmp_path / "a.npz").unlink(missing_ok=True)
+        try:
+            write_sweep(tmp_path / "a.npz", sweep)
+        except CaptureError as e:
+            refusals += 1
+            assert "500 returns" in str(e) and "keep fewer" in str(e) and not (tmp_path / "a.npz").exists()
+        else:
+            assert same(load_sweeps(tmp_path / "a.npz")[0], sweep)
+    assert 0 < refusals < 30
+    write_sweep(tmp_path / "a.npz", sweep)  # the last limits were wide enough
+    monkeypatch.setattr("handful.data.files.MOST_ARRAYS", 27_000)
+    refused(tmp_path / "a.npz", "fewer photos or points")
 
 
 def test_arrays_of_anybody(tmp_path: Path):
@@ -114,6 +141,22 @@ def test_rings_count_from_the_lowest(tmp_path: Path):
     mixed[:, 4] = rows[:, 4] * 3 % 8  # no order at all: the numbers stay
     (tmp_path / "b.pcd.bin").write_bytes(mixed.tobytes())
     assert np.array_equal(load_sweeps(tmp_path / "b.pcd.bin")[0].ring.numpy(), mixed[:, 4])
+
+
+@pytest.mark.parametrize(("name", "width"), [("a.bin", 3), ("a.bin", 5), ("a.bin", 6), ("a.pcd.bin", 3), ("a.pcd.bin", 4), ("a.pcd.bin", 6)])
+def test_rows_of_another_width_are_refused(tmp_path: Path, name: str, width: int):
+    """Their bytes divide evenly, and all their numbers are metres."""
+    rows = np.c_[spinning(600), np.random.default_rng(1).uniform(size=600).astype("f4")]
+    (tmp_path / name).write_bytes(np.ascontiguousarray(rows[:, :width]).tobytes())
+    refused(tmp_path / name, "another width")
+
+
+def test_a_few_odd_rows_are_no_other_width(tmp_path: Path):
+    rows = spinning()
+    rows[:20, 3], rows[20:40, 4] = -0.01, 0.5
+    for name, width in (("a.bin", 4), ("a.pcd.bin", 5)):
+        (tmp_path / name).write_bytes(np.ascontiguousarray(rows[:, :width]).tobytes())
+        assert len(load_sweeps(tmp_path / name)[0]) == N
 
 
 def test_kitti_in_millimetres(shared_data: Path):
@@ -266,6 +309,8 @@ def test_texts_headers_and_names_that_are_none(tmp_path: Path):
         ("c.pcd", b"FIELDS x y z\nSIZE 4 4 4\nTYPE F F F\nWIDTH 1\nPOINTS 1\nDATA ascii\n1 2 q\n", "does not hold 3 numbers"),
         ("m.pcd", b"FIELDS x y z\nSIZE 4 4 4\nTYPE F F F\nWIDTH 2\nPOINTS 2\nDATA ascii\n1 2 3 4 5 6\n", "does not hold 3 numbers"),
         ("n.pcd", b"FIELDS x y z\nSIZE 4 4 4\nTYPE F F F\nWIDTH 2\nPOINTS 2\nDATA ascii\n", "holds 0"),
+        ("o.pcd", b"FIELDS\nSIZE\nTYPE\nCOUNT\nWIDTH 1\nPOINTS 1\nDATA binary\n1234", "header makes no sense"),
+        ("p.pcd", b"FIELDS _\nSIZE 4\nTYPE F\nCOUNT 1\nWIDTH 1\nPOINTS 1\nDATA binary_compressed\n" + bytes(40), "header makes no sense"),
         ("d.pcd", b"FIELDS x y\nSIZE 4 4\nTYPE F F\nWIDTH 1\nPOINTS 1\nDATA ascii\n1 2\n", "without x, y, z"),
         ("e.pcd", b"FIELDS x y z\nSIZE 4 4 4\nTYPE F F F\nWIDTH 1\nPOINTS 1\nVIEWPOINT 0 0 0 0 0 0 0\nDATA ascii\n1 2 3\n", "not finite"),
         ("f.ply", ply_bytes({"x": np.ones(2, "f4"), "y": np.ones(2, "f4")}), "without x, y, z"),
@@ -281,6 +326,21 @@ def test_texts_headers_and_names_that_are_none(tmp_path: Path):
     refused(tmp_path / "k.npz", "needs an array xyz")
     np.savez(tmp_path / "l.npz", xyz=np.array([{}], dtype=object), allow_pickle=True)
     refused(tmp_path / "l.npz")
+
+
+@pytest.mark.parametrize(("scale", "away", "words"), [(1.0, 5.0, ""), (1.02, 5.0, ""), (0.5, 5.0, "scales by 0.5"), (1.04, 0.0, "scales by 1.04"), (1.0, 2e9, "too far")])
+@pytest.mark.parametrize("own", [False, True])
+def test_a_pose_that_is_none(tmp_path: Path, own: bool, scale: float, away: float, words: str):
+    T = np.diag([scale, scale, scale, 1.0])
+    T[0, 3] = away
+    np.savez(tmp_path / "a.npz", xyz=spinning()[:, :3], world_from_sensor=T, **({"sweep_version": np.array(1)} if own else {}))
+    if words:
+        refused(tmp_path / "a.npz", words)
+    else:
+        assert float(load_sweeps(tmp_path / "a.npz")[0].world_from_sensor[0, 3]) == away
+    (tmp_path / "a.pcd").write_bytes(pcd_bytes({k: spinning()[:, i].copy() for i, k in enumerate("xyz")}, viewpoint=f"0 {away} 0 1 0 0 0"))
+    if away > 1e9:
+        refused(tmp_path / "a.pcd", "too far")
 
 
 def test_what_can_be_read_here(monkeypatch):

@@ -11,7 +11,7 @@ from handful.data.scans.las import read_las
 from handful.data.scans.registry import load_sweeps, read_scan
 from handful.recon.errors import BackendUnavailable, CaptureError
 
-from .writers import write_e57, write_las
+from .writers import write_bare_e57, write_e57, write_las
 
 AWAY = np.array([691_000.25, 5_334_000.5, 520.125])
 N = 400
@@ -73,6 +73,24 @@ def test_las_pieces_keep_the_step(tmp_path: Path, monkeypatch):
     assert read_las(tmp_path / "a.las").sweeps[0].intensity.tolist() == list(range(N))
 
 
+def test_las_takes_no_more_memory_than_it_says(tmp_path: Path, monkeypatch):
+    """MOST_POINTS is chosen by what a point takes: 32 bytes that stay, and at most 120 at any time."""
+    pytest.importorskip("laspy", reason="needs laspy")
+    import tracemalloc
+
+    from handful.data.scans import las
+
+    n = 400_000
+    monkeypatch.setattr(las, "_PIECE", 10_000)
+    more = {c: np.full(n, 40_000, np.uint16) for c in ("red", "green", "blue")} | {"gps_time": np.linspace(3e8, 3e8 + 60, n)}
+    write_las(tmp_path / "a.las", survey(n), AWAY.round(), **more)
+    tracemalloc.start()
+    (sweep,) = load_sweeps(tmp_path / "a.las")
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert len(sweep) == n and peak / n < 130
+
+
 def test_what_to_install(tmp_path: Path, monkeypatch):
     for ending, package, extra in (("las", "laspy", "las"), ("e57", "pye57", "e57")):
         monkeypatch.setitem(__import__("sys").modules, package, None)
@@ -128,3 +146,53 @@ def test_e57_without_a_scan_that_can_be_used(tmp_path: Path):
     write_e57(tmp_path / "zero.e57", [(np.zeros((3, 3)), np.array([1.0, 0, 0, 0]), np.zeros(3), {})])
     with pytest.raises(CaptureError, match="no point that can be used"):
         load_sweeps(tmp_path / "zero.e57")
+
+
+def cartesian(seed: int = 5) -> dict[str, np.ndarray]:
+    xyz = np.random.default_rng(seed).uniform(1, 9, (N, 3))
+    return {f"cartesian{a}": xyz[:, i].copy() for i, a in enumerate("XYZ")}
+
+
+@pytest.mark.parametrize("limit", [None, 255, 65535])
+def test_e57_colours_of_sixteen_bits(tmp_path: Path, limit: int | None):
+    """Also where the limits are those of bytes, or not there."""
+    pytest.importorskip("pye57", reason="needs pye57")
+    rgb = np.random.default_rng(6).integers(0, 65536, (N, 3)).astype(np.uint16)
+    rgb[0] = 65535
+    write_bare_e57(tmp_path / "a.e57", [cartesian() | {f"color{c}": rgb[:, i].copy() for i, c in enumerate(("Red", "Green", "Blue"))}], limit)
+    found = read_scan(tmp_path / "a.e57")
+    assert not found.notes and found.sweeps[0].rgb is not None
+    assert np.array_equal(np.round(found.sweeps[0].rgb.numpy() * 65535), rgb)
+
+
+def test_e57_colours_that_cannot_be_read_leave_the_points(tmp_path: Path, monkeypatch):
+    pytest.importorskip("pye57", reason="needs pye57")
+    from handful.data.scans import e57
+
+    rgb = np.full(N, 40_000, np.uint16)
+    write_bare_e57(tmp_path / "a.e57", [cartesian() | {f"color{c}": rgb for c in ("Red", "Green", "Blue")}])
+    monkeypatch.setattr(e57, "_TYPES", {k: "u1" if "color" in k else t for k, t in e57._TYPES.items()})
+    found = read_scan(tmp_path / "a.e57")
+    assert len(found.sweeps[0]) == N and found.sweeps[0].rgb is None and "they are left out" in found.notes[0]
+
+
+def test_e57_stations_that_are_none(tmp_path: Path):
+    """Programs write the identity as the pose of a merged cloud; rows, angles, directions without a return or a second station say that it is a scanner's."""
+    pytest.importorskip("pye57", reason="needs pye57")
+    whole = cartesian()
+    xyz, unit = np.stack(list(whole.values()), 1), np.array([1.0, 0, 0, 0])
+    state = np.zeros(N, np.int8)
+    state[:3] = 1
+    for scans, known in (
+        ([(xyz, unit, np.zeros(3), {})], [False]),
+        ([(xyz, unit, np.zeros(3), {})] * 2, [False, False]),
+        ([(xyz, unit, np.zeros(3), {}), (xyz, unit, np.ones(3), {})], [True, True]),
+        ([(xyz, unit, np.zeros(3), {"cartesianInvalidState": state})], [True]),
+        ([(xyz, unit, np.zeros(3), {"rowIndex": np.arange(N, dtype=np.uint16), "columnIndex": np.zeros(N, np.uint16)})], [True]),
+    ):
+        write_e57(tmp_path / "a.e57", scans)
+        assert [s.origin_known for s in load_sweeps(tmp_path / "a.e57")] == known
+    angles = {"sphericalRange": np.full(N, 3.0) + np.arange(N), "sphericalAzimuth": np.linspace(-3, 3, N), "sphericalElevation": np.linspace(-1, 1, N)}
+    for columns, known in ((whole, False), (angles, True)):
+        write_bare_e57(tmp_path / "a.e57", [columns])
+        assert load_sweeps(tmp_path / "a.e57")[0].origin_known is known

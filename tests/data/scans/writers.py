@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-__all__ = ["lzf_compress", "pcd_bytes", "ply_bytes", "write_e57", "write_las"]
+__all__ = ["lzf_compress", "pcd_bytes", "ply_bytes", "write_bare_e57", "write_e57", "write_las"]
 
 _PLY = {"f4": "float", "f8": "double", "u1": "uchar", "u2": "ushort", "i4": "int", "u4": "uint"}
 
@@ -102,3 +102,30 @@ def write_e57(path: Path, scans: list[tuple[np.ndarray, np.ndarray, np.ndarray, 
         for xyz, rotation, translation, more in scans:
             data = {f"cartesian{a}": np.ascontiguousarray(xyz[:, i]) for i, a in enumerate("XYZ")} | more
             file.write_scan_raw(data, rotation=rotation, translation=translation)
+
+
+def write_bare_e57(path: Path, scans: list[dict[str, np.ndarray]], limit: int | None = None) -> None:
+    """Scans without a pose, of any fields: floats as doubles, integers in as many bits as they need; limit: colorLimits' maximum."""
+    import pye57
+    from pye57 import libe57
+
+    with pye57.E57(str(path), mode="w") as file:
+        image = file.image_file
+        for k, columns in enumerate(scans):
+            node, row = libe57.StructureNode(image), libe57.StructureNode(image)
+            node.set("guid", libe57.StringNode(image, f"{{{k}}}"))
+            if limit is not None:
+                limits = libe57.StructureNode(image)
+                limits.set("colorRedMaximum", libe57.IntegerNode(image, limit))
+                node.set("colorLimits", limits)
+            buffers = libe57.VectorSourceDestBuffer()
+            for name, values in columns.items():
+                low, high = values.min().item(), values.max().item()
+                row.set(name, libe57.IntegerNode(image, low, low, high) if values.dtype.kind in "iu" else libe57.FloatNode(image, low, libe57.E57_DOUBLE, low, high))
+                buffers.append(libe57.SourceDestBuffer(image, name, values, len(values), True, True))
+            points = libe57.CompressedVectorNode(image, row, libe57.VectorNode(image, True))
+            node.set("points", points)
+            file.data3d.append(node)
+            writer = points.writer(buffers)
+            writer.write(len(columns["cartesianX" if "cartesianX" in columns else "sphericalRange"]))
+            writer.close()

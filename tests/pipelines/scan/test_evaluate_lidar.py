@@ -38,7 +38,7 @@ def test_optimisation_is_scored_too(street: Capture) -> None:
 
 def test_clouds_without_order_have_no_rings(street: Capture) -> None:
     scores = evaluate_lidar(street, 0.25, ("pca", "ring", "learned"), optimise=False, shuffled=True)
-    assert set(scores) == {"pca", "learned"} and scores["learned"].acc > scores["pca"].acc + 0.2
+    assert set(scores) == {"pca", "learned"} and scores["learned"].acc > scores["pca"].acc + 0.08
 
 
 def test_bad_input(street: Capture) -> None:

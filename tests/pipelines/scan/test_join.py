@@ -9,9 +9,10 @@ from pathlib import Path
 import pytest
 import torch
 from handful.pipelines import job
-from handful.pipelines.events import StageProgress, Warned
+from handful.pipelines.events import Event, StageProgress
 from handful.pipelines.init.protocol import CameraReport, InitState
 from handful.pipelines.methods.config import SplatConfig
+from handful.pipelines.protocol import Start
 from handful.pipelines.scan import join
 from handful.pipelines.scan.fit import FitReport, ScanFit, fit_scans
 from handful.pipelines.scan.join import joined, of_one_frame
@@ -105,8 +106,14 @@ def test_the_job_asks_for_the_fit_only_where_scans_count(scan: bool, given: bool
 
     monkeypatch.setattr(job, "get_initializer", lambda *a, **k: Known())
     monkeypatch.setattr(job, "joined", fit)
-    measured: list[InitState] = []
-    monkeypatch.setattr(job, "measure", lambda init, *a: measured.append(init))
-    events = list(work._start(loaded))
-    assert asked == ([True] if scan else []) and len(measured[0].capture.sweeps) == kept
-    assert (StageProgress("looking for the scan", 0.5) in events) == scan == (Warned("It was moved.") in events)
+    monkeypatch.setattr(job, "measure", lambda init, *a: Start(init, ()))
+    events: list[Event] = []
+    stage = work._start(loaded)
+    while True:
+        try:
+            events.append(next(stage))
+        except StopIteration as end:
+            start: Start = end.value
+            break
+    assert asked == ([True] if scan else []) and len(start.init.capture.sweeps) == kept
+    assert (StageProgress("looking for the scan", 0.5) in events) == scan == (start.notes == ("It was moved.",))

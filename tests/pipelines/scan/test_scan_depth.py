@@ -54,6 +54,7 @@ def test_withheld_beams_tell_nothing(street: tuple[Capture, Tensor]) -> None:
     moved = replace(capture, sweeps=tuple(_with_judges_moved(s) for s in capture.sweeps))
     a, b = scan_depth(capture), scan_depth(moved)
     assert a is not None and b is not None and torch.equal(a.returns, b.returns)
+    assert all(torch.equal(x.depth, y.depth) for x, y in zip(a.dense, b.dense, strict=True))
 
 
 def _with_judges_moved(sweep):  # noqa: ANN001, ANN202

@@ -49,6 +49,16 @@ def test_no_rings_where_there_is_no_order() -> None:
     assert ring_numbers(xyz[:10]) is None and ring_numbers(torch.zeros(0, 3)) is None
 
 
+def test_a_list_in_firing_order_has_no_rings() -> None:
+    """All beams at one azimuth, then all at the next: it goes round once, and a turn is no ring."""
+    xyz, ring = cones(16, 200, torch.zeros(16))
+    firing = torch.arange(200 * 16).view(16, 200).T.reshape(-1)
+    assert ring_numbers(xyz[firing]) is None
+    assert ring_numbers(torch.cat([xyz[firing], xyz[firing] + 0.01])) is None
+    kept, _ = keep_rings(with_rings(Sweep(xyz[firing], torch.eye(4))), 0.25)
+    assert len(kept) == 800  # by return
+
+
 def test_origins_are_the_tips_of_the_cones() -> None:
     tips = torch.linspace(0.1, 0.2, 16)
     xyz, ring = cones(16, 300, tips)

@@ -22,9 +22,16 @@ def wall(rings: int = 8, per_ring: int = 120) -> Sweep:
 def test_balls_are_as_large_as_their_neighbours_are_far() -> None:
     grid = torch.stack(torch.meshgrid(torch.arange(5.0), torch.arange(5.0), indexing="ij"), -1).reshape(-1, 2)
     xyz = torch.cat([grid, torch.zeros(25, 1)], 1)
-    made = isotropic(Sweep(xyz, torch.eye(4)))
+    made = isotropic(Sweep(xyz, torch.eye(4), origins=torch.tensor([0.0, 0, 100]).expand(25, 3)))
     assert float(made.scales[12, 0]) == pytest.approx(1.0)  # the middle has four neighbours at 1
     assert float(made.scales[0, 0]) == pytest.approx((1 + 1 + math.sqrt(2)) / 3, rel=1e-5)
+
+
+def test_lonely_returns_near_the_scanner_do_not_hide_the_rest() -> None:
+    xyz = torch.tensor([[2.0, 0, 0], [2, 5, 0], [2, -5, 0], [2, 0, 5]])
+    assert float(isotropic(Sweep(xyz, torch.eye(4))).scales[0, 0]) == pytest.approx(0.04)  # 0.02 of its range
+    merged = Sweep(xyz, torch.eye(4), origin_known=False)  # whose range nobody knows
+    assert float(isotropic(merged).scales[0, 0]) == pytest.approx(5.0)
 
 
 def test_discs_lie_in_the_surface() -> None:
