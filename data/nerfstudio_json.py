@@ -2,6 +2,7 @@
 
 Format: nerfstudio documentation, "Data conventions"; instant-ngp documentation, "Preparing datasets". Intrinsics may stand at the top
 or in each frame; distortion (OpenCV radial-tangential and fisheye) is removed when the photos are loaded. The world stays as given.
+Pictures in extents/ (as Handful writes them) are white where a photo of the same name is one, not padding.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ from .decode import stored_size
 from .files import MASK_FOLDERS, common_parent, find_by_stem, find_mask, inside, natural_key, read_json
 from .ply import read_points
 from .protocol import LoadOptions
+from .scene_mark import EXTENTS
 from .undistort import Lens
 
 __all__ = ["Nerfstudio", "read_cameras", "write_transforms"]
@@ -60,7 +62,8 @@ class Nerfstudio:
                 unplaced.append(Unplaced(name, f"{file.name} names it, but there is no such file"))
                 continue
             camera = frame_camera(frame, data, f"{relative} in {file}", photo)
-            shots.append(Shot(name if PurePosixPath(name).suffix else name + photo.suffix, photo, camera, _mask(frame, root, masks, name, file)))
+            named, extent = name if PurePosixPath(name).suffix else name + photo.suffix, find_mask([root / EXTENTS], name)
+            shots.append(Shot(named, photo, camera, _mask(frame, root, masks, name, file), extent_file=extent))
         warnings = []
         if unplaced and shots:
             warnings.append(f"{file} names {len(frames)} photos, {len(unplaced)} of them are not there (the first is {unplaced[0].name}); the rest is used.")

@@ -6,10 +6,10 @@ import hashlib
 import json
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, TypeVar
 
 import torch
 
@@ -38,6 +38,7 @@ from .start_file import load_start, save_start
 
 __all__ = ["ReconstructJob", "reconstruct", "torch_device", "train_capture"]
 
+T = TypeVar("T")
 LEAST_SEEN = 0.002  # share of a photo that its mask must leave
 DEFAULT_MAX_SIDE = {"cpu": 640, "cuda": 1600}  # photos are reduced to this longer side unless the user says otherwise
 
@@ -220,16 +221,20 @@ class Reconstruction:
             return None
         return replace(load_start(self.start_path, capture), seed=self.job.seed, device=self.device)
 
-    def _start(self, capture: Capture) -> Iterator[Event]:
+    def _start(self, capture: Capture) -> Generator[Event, None, Start]:
         require_priors(self.job.settings, capture)
         said: tuple[str, ...] = ()
         initializer = get_initializer("auto", self.job.settings.init, capture, self.device)
         init = yield from _with_progress(lambda progress: initializer.run(capture, self.job.seed, progress))
-        if init.capture.sweeps:
-            yield StageProgress("fitting scans", 0.0)
-            init, said = joined(init, given_cameras=capture.cameras is not None)
+        given = capture.cameras is not None
+        if init.capture.sweeps and not self.job.settings.scan:
+            if not given:  # nobody asks where they stand, so they stand nowhere
+                init = replace(init, capture=replace(init.capture, sweeps=()))
+        elif init.capture.sweeps:
+            placed = init
+            init, said = yield from _with_progress(lambda progress: joined(placed, given, progress))
         yield StageProgress("measuring depth", 0.0)
-        return replace(measure(init, self.job.settings, capture.cameras is None, self.job.seed, self.device), notes=said)
+        return replace(measure(init, self.job.settings, not given, self.job.seed, self.device), notes=said)
 
     def _save(self) -> None:
         assert self.run is not None
@@ -290,7 +295,7 @@ def train_psnr(scene: SplatScene, capture: Capture) -> float:
     return sum(values) / len(values)
 
 
-def _with_progress(work: Callable[[Callable[[str, float], None]], InitState]) -> Iterator[Event]:
+def _with_progress(work: Callable[[Callable[[str, float], None]], T]) -> Generator[Event, None, T]:
     """Runs `work` on a thread and yields the progress it reports: an initialiser calls back, a run is iterated."""
     import queue
     import threading

@@ -81,6 +81,7 @@ def align_clouds(
     source: Float[Tensor, "N 3"],
     target: Float[Tensor, "M 3"],
     target_normals: Float[Tensor, "M 3"] | None = None,
+    target_flatness: Float[Tensor, "M"] | None = None,
     *,
     with_scale: bool = False,
     start: Float[Tensor, "4 4"] | None = None,
@@ -88,18 +89,20 @@ def align_clouds(
     final_reach: float | None = None,
     most: int = 8000,
     precision: float = 1e-7,
+    steps: int = STEPS,
 ) -> Alignment:
     """Moves `source` onto `target` from `start` on; what lies off by less than about `reach` is found.
 
     Args:
         source, target: points in any order, any units; they may overlap in part.
-        target_normals: unit, sign arbitrary; None = from the target's own neighbours.
+        target_normals: unit, sign arbitrary; None = from the target's own neighbours, with their flatness.
+        target_flatness: how much each normal counts, 0 to 1, as `normals_of` tells; None = all alike.
         with_scale: a similarity is looked for; else a rigid motion, and the scale of `start` is kept.
         start: target_from_source to begin with; None = identity.
         reach: how far apart matching surfaces may be at first, target units; None = a fifth of the source's size.
         final_reach: the same at the end, and what `overlap` means; None = 2 % of the target's size.
         most: points of the source that are used, evenly in space.
-        precision: a step that is smaller (radians, share of the cloud's size) ends a level.
+        precision: a step that is smaller (radians, share of the cloud's size) ends a level; steps: so many end it in any case.
 
     Raises ShapeError for fewer than 12 points, or ones that are not finite.
     """
@@ -114,7 +117,11 @@ def align_clouds(
     size, begin = _size(tgt), _scale(T)
     final = FINAL_REACH * size if final_reach is None else final_reach
     first = max(0.2 * _size(src) * begin if reach is None else reach, final)
-    normals, flat = normals_of(tgt) if target_normals is None else (target_normals.detach().cpu().double(), torch.ones(len(tgt), dtype=torch.float64))
+    if target_normals is None:
+        normals, flat = normals_of(tgt)
+    else:
+        normals = target_normals.detach().cpu().double()
+        flat = torch.ones(len(tgt), dtype=torch.float64) if target_flatness is None else target_flatness.detach().cpu().double()
     work = _Matcher(src, tgt, normals, flat, with_scale)
     iterations, opened = 0, torch.zeros(0, 7, dtype=torch.float64)
     for level in range(LEVELS + 2):
@@ -123,7 +130,7 @@ def align_clouds(
         if level > LEVELS:  # in place, the source alone is asked: it may lack what the target has, and at its edges the target's matches lie aside
             work.back = None
         pick, asked = _even(src, used), _even(tgt, used)
-        for _ in range(STEPS):
+        for _ in range(steps):
             step = work.step(T, pick, asked, now)
             if step is None:
                 break

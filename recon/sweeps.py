@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import torch
@@ -12,7 +13,7 @@ from .errors import ShapeError
 from .points import PointCloud
 from .se3 import Similarity
 
-__all__ = ["Sweep"]
+__all__ = ["Sweep", "evenly", "world_returns"]
 
 
 @dataclass(frozen=True)
@@ -58,8 +59,18 @@ class Sweep:
         """Where each return was seen from, world frame."""
         return self.to_world(self.origins) if self.origins is not None else self.world_from_sensor[:3, 3].expand_as(self.xyz)
 
+    @property
+    def unplaced(self) -> bool:
+        """Whether its pose is the identity: it stands in its own sensor's frame, or was written in the world's."""
+        return torch.equal(self.world_from_sensor.cpu(), torch.eye(4, dtype=self.world_from_sensor.dtype))
+
     def to_world(self, points: Float[Tensor, "M 3"]) -> Float[Tensor, "M 3"]:
         return points @ self.world_from_sensor[:3, :3].T + self.world_from_sensor[:3, 3]
+
+    def exact(self) -> Sweep:
+        """The same on the CPU with positions in float64: map coordinates (5 million metres) have half a metre in float32."""
+        local = {n: None if (t := getattr(self, n)) is None else t.detach().cpu().double() for n in ("xyz", "origins", "world_from_sensor")}
+        return replace(self, **local)
 
     def cloud(self) -> PointCloud:
         """The returns as world points."""
@@ -92,3 +103,15 @@ class Sweep:
         if not bool(torch.isfinite(self.xyz).all()) or not bool(torch.isfinite(self.world_from_sensor).all()):
             raise ShapeError(f"The scan {self.name} holds a position that is not finite; drop such returns when reading.")
         return self
+
+
+def evenly(sweeps: Sequence[Sweep], most: int) -> tuple[Sweep, ...]:
+    """About `most` returns of all scans together: the same share of each, and at least one; scans without returns are left out."""
+    step = max(1, -(-sum(len(s) for s in sweeps) // most))
+    return tuple(s if step == 1 else s.kept(torch.arange(0, len(s), step)) for s in sweeps if len(s))
+
+
+def world_returns(sweeps: Sequence[Sweep], most: int | None = None) -> Float[Tensor, "N 3"]:
+    """The returns of all scans, world frame, float64; of more than `most` an even part."""
+    some = sweeps if most is None else evenly(sweeps, most)
+    return torch.cat([s.exact().world_xyz for s in some]) if some else torch.zeros(0, 3, dtype=torch.float64)

@@ -103,6 +103,10 @@ class Page(Protocol):
 
     def rasterizer(self) -> Rasterizer: ...
 
+    def closing(self) -> bool:
+        """Whether long work should end: nobody will see it."""
+        ...
+
     def camera_of(self, client: Any) -> Cameras | None:
         """Where a browser stands, world frame; None before it has said so."""
         ...

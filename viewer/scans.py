@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -18,7 +18,7 @@ from ..recon.raster.protocol import Rasterizer, RasterOptions
 from ..recon.scan.between import returns_in_view
 from ..recon.scan.sight import sampled
 from ..recon.se3 import Similarity
-from ..recon.sweeps import Sweep
+from ..recon.sweeps import Sweep, evenly
 from .photos import Photo
 
 __all__ = ["Cloud", "Coloring", "depth_error", "photo_colors", "ramp"]
@@ -39,25 +39,24 @@ class Coloring:
 
 @dataclass(frozen=True)
 class Cloud:
-    """Returns of all scans together, world frame (float64), with what is known of each: rgb and intensity where every scan has them."""
+    """Returns of all scans together, world frame (float64), with what is known of each: distance (from where it was seen), rgb and intensity where every scan
+    has them."""
 
     xyz: Float[Tensor, "N 3"]
-    distance: Float[Tensor, "N"]
+    distance: Float[Tensor, "N"] | None = None
     rgb: Float[Tensor, "N 3"] | None = None
     intensity: Float[Tensor, "N"] | None = None
 
     @staticmethod
     def of(sweeps: Sequence[Sweep], most: int = MOST) -> Cloud:
-        """At most `most` returns, the same share of every scan. The distance is that from where each was seen."""
-        total = sum(len(s) for s in sweeps)
-        step = max(1, -(-total // most))
-        thin = [s.kept(torch.arange(0, len(s), step)) for s in sweeps if len(s)]
-        xyz = torch.cat([s.world_xyz.detach().cpu().double() for s in thin])
-        origins = torch.cat([s.world_origins.detach().cpu().double() for s in thin])
+        """At most `most` returns, the same share of every scan."""
+        thin = [s.exact() for s in evenly(sweeps, most)]
+        xyz = torch.cat([s.world_xyz for s in thin])
+        distance = torch.cat([(s.world_xyz - s.world_origins).norm(dim=-1) for s in thin]) if all(s.origin_known for s in thin) else None
         rgbs, intensities = [s.rgb for s in thin if s.rgb is not None], [s.intensity for s in thin if s.intensity is not None]
         rgb = torch.cat(rgbs).cpu().float() if len(rgbs) == len(thin) else None
         intensity = torch.cat(intensities).cpu().float() if len(intensities) == len(thin) else None
-        return Cloud(xyz, (xyz - origins).norm(dim=-1), rgb, intensity)
+        return Cloud(xyz, distance, rgb, intensity)
 
     def __len__(self) -> int:
         return len(self.xyz)
@@ -71,10 +70,10 @@ class Cloud:
 
     def carried(self, world: Similarity) -> Cloud:
         """In a world that has moved."""
-        return replace(self, xyz=world.apply(self.xyz.to(world.t)), distance=self.distance * float(world.scale))
+        return replace(self, xyz=world.apply(self.xyz.to(world.t)), distance=None if self.distance is None else self.distance * float(world.scale))
 
 
-def ramp(values: Float[Tensor, "N"], unit: str = "") -> Coloring:
+def ramp(values: Float[Tensor, "N"]) -> Coloring:
     """From violet (low) to red (high), between the 2nd and the 98th percentile; where a value is not finite, grey."""
     good = torch.isfinite(values)
     if not bool(good.any()):
@@ -82,7 +81,7 @@ def ramp(values: Float[Tensor, "N"], unit: str = "") -> Coloring:
     sample = values[good][:: max(1, int(good.sum()) // 100_000)].float()
     low, high = torch.quantile(sample, torch.tensor([0.02, 0.98])).tolist()
     rgb = rainbow((values.float() - low) / max(high - low, 1e-9))
-    return Coloring(torch.where(good[:, None], rgb, torch.tensor(UNSEEN)), _scale_legend(f"{low:.3g}{unit}", f"{high:.3g}{unit}"))
+    return Coloring(torch.where(good[:, None], rgb, torch.tensor(UNSEEN)), _scale_legend(f"{low:.3g}", f"{high:.3g}"))
 
 
 def photo_colors(cloud: Cloud, photos: Sequence[Photo]) -> Coloring:
@@ -98,12 +97,17 @@ def photo_colors(cloud: Cloud, photos: Sequence[Photo]) -> Coloring:
 
 
 @torch.no_grad()
-def depth_error(cloud: Cloud, gaussians: Gaussians, cameras: Cameras, rasterizer: Rasterizer) -> tuple[Float[Tensor, "N"], Coloring]:
-    """How far the scene's depth, drawn from the nearest photo that sees a return, is from the return: relative, NaN where nothing is drawn or no photo looks."""
+def depth_error(
+    cloud: Cloud, gaussians: Gaussians, cameras: Cameras, rasterizer: Rasterizer, stop: Callable[[], bool] = lambda: False
+) -> tuple[Float[Tensor, "N"], Coloring]:
+    """How far the scene's depth, drawn from the nearest photo that sees a return, is from the return: relative, NaN where nothing is drawn or no photo looks.
+    `stop` is asked before each photo; the rest is then left out."""
     error = torch.full((len(cloud),), torch.nan)
     shrink = min(1.0, ERROR_SIDE / max(cameras.width, cameras.height))
     small = cameras.to("cpu", torch.float32).resized(max(1, round(cameras.width * shrink)), max(1, round(cameras.height * shrink)))
     for i, (index, uv, z) in enumerate(_nearest_seen(cloud, [small[i] for i in range(len(small))])):
+        if stop():
+            break
         if len(index) == 0:
             continue
         out = rasterizer.render(gaussians, small[i], RasterOptions(camera_grads=False))

@@ -198,7 +198,7 @@ class SceneServer:
         def job() -> None:
             first = self._world.gaussians is None
             self._take(snapshot)
-            self._send_splats()
+            self._send_splats(live=True)
             if first:
                 self._take_panel.refresh()
             spent = time.monotonic() - now
@@ -282,6 +282,9 @@ class SceneServer:
             self._drawer = get_rasterizer("auto", "cpu")
         drawer = with_surfels(self._drawer) if self._surfels else self._drawer
         return closer(drawer, NEAR_SHARE * SCENE_DEPTH / self.frame.scale)
+
+    def closing(self) -> bool:
+        return self._closed.is_set()
 
     def camera_of(self, client: Any) -> Cameras | None:
         return camera_of(client, self.frame)
@@ -404,7 +407,7 @@ class SceneServer:
             if self._world.guessed:
                 self._place()
 
-    def _send_splats(self) -> None:
+    def _send_splats(self, live: bool = False) -> None:
         with self._lock:
             gaussians, frame, cameras, change = self._world.gaussians, self.frame, self._world.cameras, self._preview
             number = self._splats.begin()
@@ -415,7 +418,7 @@ class SceneServer:
         packed = pack_splats(gaussians, frame, cameras, self._max_splats, self._look.splat_size)
         if self._splats.send(number, packed, self._look.by_browser and not self._scan.alone):
             self._look.scene_changed()
-            self._scan.scene_changed()
+            self._scan.scene_changed(live)
 
     # -- where things are --------------------------------------------------------------------------------------------------------
 

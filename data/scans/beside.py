@@ -71,9 +71,7 @@ def with_scans_beside(capture: Capture, path: Path) -> Capture:
             continue
         inside = file.relative_to(_root(path)).as_posix()
         taken = found.sweeps if found.named else [replace(s, name=inside + s.name.removeprefix(file.name)) for s in found.sweeps]
-        notes += found.notes
-        if found.dropped:
-            notes.append(f"{file} has {found.dropped} rows without a return; they are dropped.")
+        notes += found.told(file)
         if sum(map(len, taken)) > room:
             sweeps += _thinned(taken, room)
             notes.append(f"The scans beside the photos have more than {MOST_RETURNS / 1e6:g} million returns: {inside} is taken evenly, the {len(files) - k - 1} files after it are left out.")

@@ -35,6 +35,10 @@ class ScanFile:
     notes: tuple[str, ...] = field(default_factory=tuple)
     named: bool = False
 
+    def told(self, file: Path) -> tuple[str, ...]:
+        """Everything the user should hear of the reading of `file`."""
+        return (*self.notes, *((f"{file} has {self.dropped} rows without a return; they are dropped.",) if self.dropped else ()))
+
 
 def sweep_of(
     xyz: np.ndarray,

@@ -70,20 +70,29 @@ class Align(CommonOptions):
         for sentence in more:
             console.say(sentence)
         console.say(f"{self.out}: {len(fit.capture)} photos with the scan drawn over them in overlay/, {duration(time.monotonic() - began)}")
+        if any(depth is not None for depth in capture.depth):
+            console.say(f"What a depth sensor told of the photos is not in {self.out}; to reconstruct with it, give {self.capture} itself.")
         return summary(fit.report) | {"file": str(self.out), "photos": len(fit.capture), "scans": len(fit.capture.sweeps), "cameras_found": found}
 
     def _loaded(self, console: Console) -> Capture:
         from ...data.protocol import LoadOptions
         from ...data.registry import load_capture
-        from ...data.scans.registry import load_sweeps
-        from ...recon.errors import CaptureError
+        from ...data.scans.registry import read_scan
+        from ...recon.errors import CaptureError, ConfigError
         from ..job import DEFAULT_MAX_SIDE
 
         capture = load_capture(self.capture, LoadOptions(max_side=self.max_side or DEFAULT_MAX_SIDE["cpu"], max_photos=self.max_photos)).kept()
         if self.scan:
-            capture = replace(capture, sweeps=tuple(sweep for file in self.scan for sweep in load_sweeps(file)))
+            read = [read_scan(file) for file in self.scan]
+            capture = replace(capture, sweeps=tuple(sweep for one in read for sweep in one.sweeps))
+            for file, one in zip(self.scan, read, strict=True):
+                for text in one.told(file):
+                    console.warn(text)
         if not capture.sweeps:
             raise CaptureError(f"{self.capture} has no scan beside its photos; name one or more with --scan.")
+        if self.rigid and (capture.cameras is None or self.odometry):
+            why = "found ones have no scale to keep" if capture.cameras is None else "and scans in their world, which --odometry does not give"
+            raise ConfigError(f"--rigid needs given cameras{':' if capture.cameras is None else ','} {why}.")
         for text in capture.warnings:
             console.warn(text)
         if self.odometry:
@@ -111,11 +120,18 @@ class Align(CommonOptions):
 
     def _fit(self, capture: Capture, points: PointCloud | None, found: bool, console: Console) -> ScanFit:
         from ..scan.fit import fit_scans, place_scans
+        from ..scan.join import of_one_frame
+
+        def tell(what: str, done: float) -> None:
+            console.progress(f"{what} ... {done:4.0%}")
 
         move = ("cameras" if found else "scan") if self.move in ("auto", "nothing") else self.move
-        if found and points is not None and self.move != "nothing":
-            return place_scans(capture, points, move=move, progress=lambda what, done: console.progress(f"{what} ... {done:4.0%}"))
-        return fit_scans(capture, points, move=move, with_scale=False if self.rigid else None, refine=self.move != "nothing")
+        if (found or self.odometry) and points is not None and self.move != "nothing":  # odometry's world is the first scan's frame, whatever the cameras'
+            sweeps, aside = of_one_frame(capture.sweeps)
+            for text in aside:
+                console.warn(text)
+            return place_scans(replace(capture, sweeps=sweeps), points, move=move, progress=tell)
+        return fit_scans(capture, points, move=move, with_scale=False if self.rigid else None, refine=self.move != "nothing", progress=tell)
 
 
 def write_aligned(out: Path, fit: ScanFit) -> None:
@@ -124,19 +140,21 @@ def write_aligned(out: Path, fit: ScanFit) -> None:
     from ...data.image_io import encode_png
     from ...data.nerfstudio_json import write_transforms
     from ...data.scans.npz_files import write_sweep
+    from ...recon.sweeps import world_returns
+    from ..scan.fit import MOST_RETURNS
     from ..scan.overlay import draw_overlay
-    from ..scan.score import world_returns
-    from ..scene_folder import image_names, mask_name
+    from ..scene_folder import extent_name, image_names, mask_name
 
     capture = fit.capture
     assert capture.cameras is not None, "what is fitted has cameras"
-    files, returns = image_names(capture.names), world_returns(capture.sweeps)
+    files, returns = image_names(capture.names), world_returns(capture.sweeps, MOST_RETURNS)
     with new_folder(out) as folder:
         for i, (view, file) in enumerate(zip(capture.views, files, strict=True)):
-            image, mask = view.image.load(), view.image.load_mask()
+            image = view.image.load()
             write_bytes(folder / file, encode_png(image))
-            if mask is not None:
-                write_bytes(folder / mask_name(file), encode_png(mask[..., None].expand(-1, -1, 3)))
+            for shape, name in ((view.image.load_mask(), mask_name(file)), (view.image.load_extent(), extent_name(file))):
+                if shape is not None:
+                    write_bytes(folder / name, encode_png(shape[..., None].expand(-1, -1, 3)))
             write_bytes(folder / file.replace("images/", "overlay/", 1), encode_png(draw_overlay(image, capture.cameras[i], returns)))
         write_transforms(folder / "transforms.json", capture.cameras, files)
         for k, sweep in enumerate(capture.sweeps):
@@ -145,11 +163,12 @@ def write_aligned(out: Path, fit: ScanFit) -> None:
 
 
 def as_json(report: FitReport) -> dict[str, Any]:
-    """Everything the report says; `new_from_old` maps what was moved, column vectors, the scale included."""
+    """Everything the report says; `new_from_old` maps what was moved, column vectors, the scale included; `scans_shifted_by` was added to
+    the scans' coordinates (whole thousands, where they are those of a map and the cameras moved)."""
     scores = {k: None if s is None else asdict(s) | {"contrast": s.contrast, "verdict": s.verdict} for k, s in (("before", report.before), ("after", report.after))}
     return {
         "format": "handful-align", "version": 1, "verdict": report.verdict, "moved": report.moved, "scale": float(report.similarity.scale),
-        "new_from_old": report.similarity.matrix.tolist(), "open_motions": report.open, "starts_tried": report.tried, **scores, "said": list(report.sentences()),
+        "new_from_old": report.similarity.matrix.tolist(), "open_motions": report.open, "starts_tried": report.tried, "scans_shifted_by": list(report.shift), **scores, "said": list(report.sentences()),
     }  # fmt: skip
 
 

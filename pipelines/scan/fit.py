@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import itertools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -14,14 +13,15 @@ from torch import Tensor
 from ...recon.camera import Cameras
 from ...recon.capture import Capture
 from ...recon.errors import CaptureError
-from ...recon.icp import Alignment, align_clouds, carried, normals_of, thinned
-from ...recon.neighbours import nearest
+from ...recon.icp import LEAST, Alignment, align_clouds, carried, normals_of, thinned
 from ...recon.points import PointCloud
 from ...recon.scan.between import returns_in_view
 from ...recon.se3 import Similarity
-from .score import FitScore, ScanScorer, Verdict, world_returns
+from ...recon.sweeps import Sweep, world_returns
+from .score import FitScore, ScanScorer, Verdict
+from .search import STARTS, rough_places
 
-__all__ = ["FitReport", "ScanFit", "fit_scans", "place_scans"]
+__all__ = ["MOST_RETURNS", "FitReport", "ScanFit", "fit_scans", "place_scans"]
 
 Move = Literal["scan", "cameras"]
 
@@ -32,11 +32,10 @@ LEAST_RETURNS = 200
 TARGET = 60_000  # returns that a refinement aims at
 BETTER = 0.05  # share of the points that must be won for a scan to be moved
 SIMPLER = 0.02  # and for a scale to be believed beside a rigid motion
-SCALES = (0.5, 0.7, 1.0, 1.4, 2.0)  # tried about the ratio of the extents
-STARTS = 24 * len(SCALES)
-ROUGH, FEW, KEPT = 3000, 300, 10  # returns, points of a first try; tries that are looked at closely
-SAME = 0.05  # of its size: two first tries that end nearer to each other are one
-ROUGHLY = 1e-3  # of its size: how exactly a first try is placed
+MOST_RETURNS = 1_000_000  # returns that are looked at at all, evenly taken
+NEAR_ORIGIN = 4096.0  # below this float32 holds a place to half a thousandth of a unit
+SAMPLE = 20_000  # of them tell how far away they are
+IN_PLACE, EXACTLY = 0.8, 0.005  # a scan with so many points near, the median off by less, needs no refinement; and a search that found it ends
 
 
 @dataclass(frozen=True)
@@ -49,6 +48,7 @@ class FitReport:
         similarity: new world from old, of what was moved; the identity where nothing was.
         open: number of motions that the clouds leave open (1 along a corridor, 3 on a single wall); none of them was made.
         tried: starts of a search without a common frame; 0 = none was made.
+        shift: what was added to the scans' coordinates (map coordinates are too large for cameras in float32), whole thousands; `similarity` leads there.
     """
 
     before: FitScore | None
@@ -57,6 +57,7 @@ class FitReport:
     similarity: Similarity
     open: int
     tried: int = 0
+    shift: tuple[float, float, float] = (0.0, 0.0, 0.0)
 
     @property
     def verdict(self) -> Verdict:
@@ -80,9 +81,14 @@ class FitReport:
                 f"Of {self.tried} starts none led to a place where it fits, and nothing was moved; photograph all of what was scanned, cut the scan to what the photos "
                 "show, or give cameras in the scan's frame."
             )
+        elif self.before is None:
+            said.append("There are too few points of the photos, or returns of the scan, to look for its place, and nothing was moved.")
         if self.open:
             motions = "one motion" if self.open == 1 else f"{self.open} motions"
-            said.append(f"The surfaces leave {motions} open (along a wall or a corridor, round a ball); in that the scan stays where it was.")
+            there = "its place is a guess" if self.tried else "nothing was moved"
+            said.append(f"The surfaces leave {motions} open (along a wall or a corridor, round a ball); in that {there}.")
+        if any(self.shift):
+            said.append(f"The scan's coordinates are too large for cameras: ({', '.join(f'{x:.0f}' for x in self.shift)}) was added to them.")
         return tuple(said)
 
 
@@ -96,7 +102,13 @@ class ScanFit:
 
 
 def fit_scans(
-    capture: Capture, points: PointCloud | None, *, move: Move = "scan", with_scale: bool | None = None, refine: bool = True
+    capture: Capture,
+    points: PointCloud | None,
+    *,
+    move: Move = "scan",
+    with_scale: bool | None = None,
+    refine: bool = True,
+    progress: Callable[[str, float], None] | None = None,
 ) -> ScanFit:
     """Judges how the capture's scans fit its photos, and brings them together where they nearly do.
 
@@ -106,18 +118,23 @@ def fit_scans(
         move: what is moved: the scan (the cameras' frame is kept) or the cameras (the scan's frame and metres are).
         with_scale: whether a scale may be found; None = where it fits clearly better with one than without.
         refine: False = nothing is moved.
+        progress: called with what is done, and the share done.
 
     Raises CaptureError where there are no cameras or no scans.
     """
-    scorer = _scorer(capture, points)
-    returns = world_returns(capture.sweeps)
+    scorer, tell = _scorer(capture, points), progress or _silent
+    returns = world_returns(capture.sweeps, MOST_RETURNS)
+    tell("fitting scans", 0.0)
     before = scorer.outlined(scorer.score(returns))
-    best, found = before, None
-    if refine and points is not None and before.verdict != "cannot tell":
-        found, best = _refined(scorer, returns, _identity(), before, with_scale)
+    tell("fitting scans", 0.4)
+    found = None
+    if refine and points is not None and before.verdict != "cannot tell" and not _in_place(before):
+        found = _refined(scorer, returns, _identity(), with_scale, before.agree + BETTER)
+    tell("fitting scans", 1.0)
     if found is None:
         return ScanFit(FitReport(before, before, None, _as_similarity(_identity()), 0), capture, points)
-    return _moved(scorer, found, FitReport(before, best, move, _as_similarity(found.transform), len(found.open)))
+    alignment, after = found
+    return _moved(scorer, alignment, FitReport(before, after, move, _as_similarity(alignment.transform), len(alignment.open)))
 
 
 def place_scans(
@@ -126,22 +143,35 @@ def place_scans(
     """Brings together photos and scans that were never in one frame: cameras found from photos stand in a frame and scale of their own.
 
     Scales about the ratio of the extents, axes by principal directions in all 24 ways; each start is refined roughly, the best are refined and judged by
-    `scan_score`. It finds scans of about what the photos show; of a scan of much more (a whole street, a building) it mostly cannot, and says so: then
+    ScanScorer. It finds scans of about what the photos show; of a scan of much more (a whole street, a building) it mostly cannot, and says so: then
     nothing is moved.
+
+    Scans in map coordinates are brought near the origin first (`FitReport.shift`): cameras that move there could not hold such numbers.
     """
-    scorer, tell = _scorer(capture, points), progress or (lambda what, done: None)
-    returns = world_returns(capture.sweeps)
-    tries = _global_starts(points, returns, tell)
-    best, score = None, scorer.score(returns)
+    given, tell = capture, progress or _silent
+    shift = _shift_of(capture.sweeps)
+    if bool(shift.any()):
+        capture = replace(capture, sweeps=tuple(s.moved(_translation(shift)) for s in capture.sweeps))
+    scorer = _scorer(capture, points)
+    returns = world_returns(capture.sweeps, MOST_RETURNS)
+    tries = rough_places(points, returns, lambda done: tell("looking for the scan", 0.7 * done))
+    best: tuple[Alignment, FitScore] | None = None
     for k, start in enumerate(tries):
         tell("looking for the scan", 0.7 + 0.3 * k / len(tries))
-        found, now = _refined(scorer, returns, start.transform, _score_at(scorer, returns, start.transform), True, at_least=0.0)
-        if found is not None and (best is None or now.agree > score.agree):
-            best, score = found, now
+        best = _refined(scorer, returns, start.transform, True, float("-inf") if best is None else best[1].agree) or best
+        if best is not None and (best[1].near or 0.0) > IN_PLACE:
+            break
     tell("looking for the scan", 1.0)
+    tried = STARTS if tries else 0
     if best is None:
-        return ScanFit(FitReport(None, score, None, _as_similarity(_identity()), 0, STARTS), capture, points)
-    return _moved(scorer, best, FitReport(None, score, move, _as_similarity(best.transform), len(best.open), STARTS))
+        return ScanFit(FitReport(None, scorer.score(returns), None, _as_similarity(_identity()), 0, tried), given, points)
+    alignment, score = best
+    x, y, z = shift.tolist()
+    fit = _moved(scorer, alignment, FitReport(None, score, move, _as_similarity(alignment.transform), len(alignment.open), tried, (x, y, z)))
+    if move == "cameras":
+        return fit
+    whole = Similarity(fit.report.similarity.scale, fit.report.similarity.R, fit.report.similarity.apply(shift))  # from where the scan was given
+    return replace(fit, report=replace(fit.report, similarity=whole, shift=(0.0, 0.0, 0.0)))
 
 
 # -- parts -------------------------------------------------------------------------------------------------------------------------
@@ -161,109 +191,70 @@ def _score_at(scorer: ScanScorer, returns: Float[Tensor, "N 3"], scan_from_photo
 
 
 def _refined(
-    scorer: ScanScorer, returns: Float[Tensor, "N 3"], start: Float[Tensor, "4 4"], now: FitScore, with_scale: bool | None, at_least: float = BETTER
-) -> tuple[Alignment | None, FitScore]:
-    """scan_from_photos refined from `start`, where that fits and is better by `at_least`; else None and the score as it is: what fits neither here nor
-    there stays where its owner put it."""
+    scorer: ScanScorer, returns: Float[Tensor, "N 3"], start: Float[Tensor, "4 4"], with_scale: bool | None, least: float
+) -> tuple[Alignment, FitScore] | None:
+    """scan_from_photos refined from `start`, where that fits and agrees by more than `least`; else None: what fits neither here nor there stays where its
+    owner put it."""
     assert scorer.points is not None, "only what has points is moved"
-    points = scorer.points.xyz.double()
-    at_scan = carried(start, points)
+    points = scorer.points.xyz.detach().cpu().double()
     cameras = _as_similarity(start).apply_to_cameras(scorer.cameras)
-    depth = _depth(cameras, at_scan)
     target = _around(cameras, returns)
-    if len(target) < LEAST_RETURNS or len(points) < 12:
-        return None, now
-    normals, _ = normals_of(target)
-    best: tuple[Alignment | None, FitScore] = (None, now)
+    if len(target) < LEAST_RETURNS or len(points) < LEAST:
+        return None
+    depth = _depth(cameras, carried(start, points))
+    normals, flat = normals_of(target)
+    best: tuple[Alignment, FitScore] | None = None
     for scaled in ((False, True) if with_scale is None else (with_scale,)):
-        found = align_clouds(points, target, normals, with_scale=scaled, start=start, reach=REACH * depth, final_reach=FINAL * depth)
+        found = align_clouds(points, target, normals, flat, with_scale=scaled, start=start, reach=REACH * depth, final_reach=FINAL * depth)
         score = _score_at(scorer, returns, found.transform)
-        if score.verdict == "fits" and score.agree > best[1].agree + (SIMPLER if best[0] is not None else at_least):
+        if score.verdict == "fits" and score.agree > (least if best is None else best[1].agree + SIMPLER):
             best = (found, score)
+            if _in_place(score):  # a scale could win nothing
+                break
     return best
 
 
+def _in_place(score: FitScore) -> bool:
+    """Whether nothing is left to refine."""
+    near, offset = score.near, score.offset
+    return score.verdict == "fits" and near is not None and near >= IN_PLACE and offset is not None and abs(offset) < EXACTLY
+
+
 def _around(cameras: Cameras, returns: Float[Tensor, "N 3"]) -> Float[Tensor, "M 3"]:
-    """The returns that the photos see or nearly see, evenly in space."""
-    seen = torch.cat([returns_in_view(cameras[i], returns, MARGIN)[0].index for i in range(len(cameras))]).unique()
+    """The returns that the photos see or nearly see, evenly in space; TARGET at most."""
+    seen = torch.zeros(len(returns), dtype=torch.bool)
+    for i in range(len(cameras)):
+        seen[returns_in_view(cameras[i], returns, MARGIN)[0].index] = True
     kept = returns[seen]
-    if len(kept) <= TARGET:
-        return kept
-    depth = _depth(cameras, kept)
-    return kept[thinned(kept, 0.002 * depth)]
+    if len(kept) > TARGET:
+        kept = kept[thinned(kept, 0.002 * _depth(cameras, kept))]
+    return kept[:: max(1, -(-len(kept) // TARGET))]
 
 
 def _depth(cameras: Cameras, points: Float[Tensor, "P 3"]) -> float:
-    """Median distance of points before the cameras."""
-    _, z = cameras.project(points)
+    """Median distance of points before the cameras, of an even part of them."""
+    _, z = cameras.project(points[:: max(1, len(points) // SAMPLE)])
     ahead = z[z > 0]
     return float(ahead.median()) if len(ahead) else 1.0
 
 
-def _global_starts(points: PointCloud, returns: Float[Tensor, "N 3"], tell: Callable[[str, float], None]) -> list[Alignment]:
-    """Rough placements of the photos' points on the scan, the best first."""
-    source = _core(points.xyz.double())
-    source = source[torch.linspace(0, len(source) - 1, min(FEW, len(source))).long()]
-    whole = returns[torch.linspace(0, len(returns) - 1, min(20 * ROUGH, len(returns))).long()]
-    target = _core(whole)
-    target = target[thinned(target, _spread(target) * 2 / ROUGH**0.5)]
-    normals, _ = normals_of(target)
-    ratio = _spread(target) / _spread(source)
-    a, b = _axes(source), _axes(target)
-    found: list[Alignment] = []
-    turns, size = _turns(), _spread(target)
-    for k, (turn, scale) in enumerate(itertools.product(turns, SCALES)):
-        if k % 10 == 0:
-            tell("looking for the scan", 0.7 * k / (len(turns) * len(SCALES)))
-        start = torch.eye(4, dtype=torch.float64)
-        start[:3, :3] = ratio * scale * (b @ turn @ a.T)
-        start[:3, 3] = target.mean(0) - start[:3, :3] @ source.mean(0)
-        found.append(align_clouds(source, target, normals, with_scale=True, start=start, reach=0.4 * size, final_reach=0.06 * size, most=FEW, precision=ROUGHLY))
-    apart: list[Alignment] = []
-    for one in sorted(found, key=lambda f: -_promise(f, source, target)):  # many starts end in one place
-        if all(float((carried(one.transform, source) - carried(other.transform, source)).norm(dim=-1).mean()) > SAME * size for other in apart):
-            apart.append(one)
-        if len(apart) == KEPT:
-            break
-    return apart
+def _shift_of(sweeps: Sequence[Sweep]) -> Float[Tensor, "3"]:
+    """What brings scans near the origin, in whole thousands, float64; zero where they are near enough for float32."""
+    places = [s.world_from_sensor[:3, 3] if not s.unplaced else s.xyz.median(0).values for s in sweeps if len(s)]
+    if not places:
+        return torch.zeros(3, dtype=torch.float64)
+    middle = torch.stack([p.detach().cpu().double() for p in places]).median(0).values
+    return torch.where(middle.abs() > NEAR_ORIGIN, -(middle / 1000).round() * 1000, 0.0)
 
 
-def _promise(found: Alignment, source: Float[Tensor, "n 3"], target: Float[Tensor, "m 3"]) -> float:
-    """Share of the source that lies on the target, times the share of the target that the source covers: a dot lies on anything, and covers nothing."""
-    if found.overlap == 0:
-        return 0.0
-    _, distance = nearest(carried(found.transform, source), target, 1)
-    covered = float((distance[:, 0] <= 2 * found.reach).double().mean())
-    return found.overlap * covered / (1 + found.rms / found.reach)
+def _translation(shift: Float[Tensor, "3"]) -> Float[Tensor, "4 4"]:
+    T = _identity()
+    T[:3, 3] = shift
+    return T
 
 
-def _core(points: Float[Tensor, "N 3"]) -> Float[Tensor, "M 3"]:
-    """Without the far tails, which would decide extents and axes."""
-    distance = (points - points.median(0).values).norm(dim=-1)
-    return points[distance <= 3 * distance.median()]
-
-
-def _spread(points: Float[Tensor, "N 3"]) -> float:
-    return max(float((points - points.mean(0)).square().sum(-1).mean().sqrt()), 1e-12)
-
-
-def _axes(points: Float[Tensor, "N 3"]) -> Float[Tensor, "3 3"]:
-    """Principal directions as columns, a rotation."""
-    centered = points - points.mean(0)
-    _, vectors = torch.linalg.eigh(centered.T @ centered)
-    return vectors * torch.tensor([1.0, 1.0, float(torch.linalg.det(vectors).sign())], dtype=points.dtype)
-
-
-def _turns() -> list[Float[Tensor, "3 3"]]:
-    """The 24 rotations that map axes to axes."""
-    out = []
-    for order in itertools.permutations(range(3)):
-        for signs in itertools.product((1.0, -1.0), repeat=3):
-            turn = torch.zeros(3, 3, dtype=torch.float64)
-            turn[range(3), list(order)] = torch.tensor(signs, dtype=torch.float64)
-            if float(torch.linalg.det(turn)) > 0:
-                out.append(turn)
-    return out
+def _silent(what: str, done: float) -> None:
+    pass
 
 
 def _moved(scorer: ScanScorer, found: Alignment, report: FitReport) -> ScanFit:
@@ -297,8 +288,8 @@ def _identity() -> Float[Tensor, "4 4"]:
 def _figures(score: FitScore) -> str:
     """The figures in brackets."""
     parts: list[str] = []
-    if score.near is not None and score.offset is not None:
-        parts.append(f"{score.near:.0%} of {round(score.points * score.covered)} photo points lie on it, the median is off by {100 * abs(score.offset):.1f} % of the depth")
+    if score.near is not None and score.apart is not None:
+        parts.append(f"{score.near:.0%} of {round(score.points * score.covered)} photo points lie on it, the median is off by {100 * score.apart:.1f} % of the depth")
     elif score.points:
         parts.append(f"returns lie beside {score.covered:.0%} of {score.points} photo points")
     else:

@@ -2,28 +2,44 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
+from ...recon.sweeps import Sweep
 from ..init.protocol import InitState
 from .fit import fit_scans, place_scans
 
-__all__ = ["joined"]
+__all__ = ["joined", "of_one_frame"]
 
 
-def joined(init: InitState, given_cameras: bool) -> tuple[InitState, tuple[str, ...]]:
+def joined(init: InitState, given_cameras: bool, progress: Callable[[str, float], None] | None = None) -> tuple[InitState, tuple[str, ...]]:
     """The same with its scans where they fit best, and sentences for the user. Without scans, as it is.
 
-    Cameras that were found from the photos alone have no metres and no frame of their own: they move into the scan's.
+    Cameras that were found from the photos alone have no metres and no frame of their own: they move into the scan's, or the scan is left out. With given
+    cameras only a scan that does not fit at all is left out.
     """
     if not init.capture.sweeps:
         return init, ()
     if given_cameras:
-        fit = fit_scans(init.capture, init.points, move="scan")
+        aside: tuple[str, ...] = ()
+        fit = fit_scans(init.capture, init.points, move="scan", progress=progress)
     else:
-        fit = place_scans(init.capture, init.points, move="cameras")
+        sweeps, aside = of_one_frame(init.capture.sweeps)
+        fit = place_scans(replace(init.capture, sweeps=sweeps), init.points, move="cameras", progress=progress)
     report, points = fit.report, fit.points if fit.points is not None else init.points
-    if report.verdict == "does not fit":
+    if report.verdict == "does not fit" or (not given_cameras and report.moved is None):
         left = "The scan is left out; `handful align` shows where it lies over the photos."
-        return replace(init, capture=replace(init.capture, sweeps=())), (*report.sentences(), left)
+        return replace(init, capture=replace(init.capture, sweeps=())), (*aside, *report.sentences(), left)
     said = report.sentences() if report.moved is not None or report.verdict != "fits" else ()
-    return replace(init, capture=fit.capture, points=points), said
+    return replace(init, capture=fit.capture, points=points), (*aside, *said)
+
+
+def of_one_frame(sweeps: Sequence[Sweep]) -> tuple[tuple[Sweep, ...], tuple[str, ...]]:
+    """Those scans that are known to stand in one frame, and a sentence where some are not: several without a pose are each in their own scanner's."""
+    if len(sweeps) < 2 or not all(s.unplaced for s in sweeps):
+        return tuple(sweeps), ()
+    said = (
+        f"None of the {len(sweeps)} scans has a pose, so each stands in its own scanner's frame, and only {sweeps[0].name} is used; `handful align --odometry` finds "
+        "their poses, and scans that are in one frame already can be merged into one file."
+    )
+    return (sweeps[0],), (said,)

@@ -6,7 +6,7 @@ changes; in place more of them do than with the scan shifted in the picture.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import torch
 from jaxtyping import Float
@@ -17,7 +17,7 @@ from ...recon.camera import Cameras
 from ...recon.neighbours import nearest
 from ...recon.scan.between import returns_in_view
 from ...recon.scan.sight import Returns, sampled
-from ...recon.sweeps import Sweep
+from ...recon.sweeps import Sweep, world_returns
 
 __all__ = ["outline_contrast", "returns_of_photos"]
 
@@ -26,15 +26,16 @@ AROUND = 8  # neighbours in the picture that a step is looked for among
 STEP, FULL = 0.05, 0.35  # relative difference of depth where a step begins, and where it counts in full
 SPREAD, FADE = 4, 0.7  # an edge is felt so many pixels (of the given picture) away, each time weaker by this
 MOST = 4.0  # times the mean: one bold edge must not outvote the rest
+MOST_RETURNS, MOST_SEEN = 200_000, 30_000  # of a scan, and of what a photo sees of it, evenly taken: more outlines say no more
 LEAST = 100  # returns before a step, all photos together: fewer say nothing
 
 
-def outline_contrast(images: Sequence[Float[Tensor, "h w 3"]], cameras: Cameras, returns: Sequence[Float[Tensor, "N 3"]]) -> float | None:
+def outline_contrast(images: Iterable[Float[Tensor, "h w 3"]], cameras: Cameras, returns: Sequence[Float[Tensor, "N 3"]]) -> float | None:
     """How much stronger the photos' edges are under the scan's outlines than beside them, by 3 % of the picture's width to the four sides; about 1 where the
     scan lies elsewhere, None where it has too few outlines.
 
     Args:
-        images: of any size, each of its camera's shape.
+        images: of any size, each of its camera's shape; one is looked at after the other.
         returns: per photo, the world points to hold against it: of the scan of its moment, where things move.
     """
     here = count = 0.0
@@ -42,6 +43,7 @@ def outline_contrast(images: Sequence[Float[Tensor, "h w 3"]], cameras: Cameras,
     ways = SHIFT * cameras.width * torch.tensor([[1.0, 0.0], [-1.0, 0.0], [0.0, 1.0], [0.0, -1.0]])
     for i, (image, xyz) in enumerate(zip(images, returns, strict=True)):
         seen, _ = returns_in_view(cameras[i], xyz)
+        seen = seen.kept(torch.arange(0, len(seen), max(1, -(-len(seen) // MOST_SEEN))))
         if len(seen) <= AROUND:
             continue
         weight = _steps(seen)
@@ -55,11 +57,13 @@ def outline_contrast(images: Sequence[Float[Tensor, "h w 3"]], cameras: Cameras,
 
 
 def returns_of_photos(cameras: Cameras, sweeps: Sequence[Sweep]) -> list[Float[Tensor, "N 3"]]:
-    """For each photo the returns of the scan that was taken nearest to it, or of all together where nobody wrote down from where."""
+    """For each photo the returns (float64) of the scan that was taken nearest to it, or of all together where nobody wrote down from where."""
     if len(sweeps) == 1 or not all(s.origin_known for s in sweeps):
-        return [torch.cat([s.world_xyz for s in sweeps])] * len(cameras)
+        return [world_returns(sweeps, MOST_RETURNS)] * len(cameras)
     places = torch.stack([s.world_from_sensor[:3, 3].double() for s in sweeps])
-    return [sweeps[int((places - eye).norm(dim=-1).argmin())].world_xyz for eye in cameras.centers.double()]
+    nearest_to = [int((places - eye).norm(dim=-1).argmin()) for eye in cameras.centers.double()]
+    worlds = {k: world_returns([sweeps[k]], MOST_RETURNS) for k in set(nearest_to)}
+    return [worlds[k] for k in nearest_to]
 
 
 def _steps(seen: Returns) -> Float[Tensor, "n"]:

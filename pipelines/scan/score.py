@@ -16,11 +16,10 @@ from ...recon.capture import Capture
 from ...recon.errors import CaptureError
 from ...recon.points import PointCloud
 from ...recon.scan.between import depth_between, returns_in_view
-from ...recon.scan.sight import sampled
-from ...recon.sweeps import Sweep
+from ...recon.scan.sight import Returns, sampled
 from .outlines import outline_contrast, returns_of_photos
 
-__all__ = ["FitScore", "Verdict", "ScanScorer", "world_returns"]
+__all__ = ["FitScore", "Verdict", "ScanScorer"]
 
 Verdict = Literal["fits", "nearly fits", "does not fit", "cannot tell"]
 
@@ -39,7 +38,7 @@ CLEAR = 0.9  # the colours differ by so much less in place than beside it
 OPPOSED = 1.05  # or by so much more: then the scan lies elsewhere, whatever the points say
 TELLING = 0.05  # colours that differ about as much wherever the scan is tell nothing
 FLAT = 0.02  # nor do colours of a smaller standard deviation
-MOST = 200_000  # returns that are looked at, evenly taken
+MOST, MOST_POINTS = 200_000, 4000  # returns and points that are looked at, evenly taken
 PARTNERS = 2  # photos each photo's colours are compared with
 
 
@@ -48,7 +47,7 @@ class FitScore:
     """What was compared, and how it came out. Shares are in [0, 1]; None where there was too little to compare.
 
     Attributes:
-        points: that the photos triangulate. covered: share of these beside which the scan has returns.
+        points: that the photos triangulate; of many an even part is compared, and shares are of that. covered: share beside which the scan has returns.
         near: share of the covered ones within 2 % of the scan's depth (or a pixel of parallax, where that is more); wide: within 15 %.
         beside: the largest share that would be near with the scan moved by 4 or 8 % of its depth.
         apart: median relative difference of depth; offset: the same with its sign, positive where the scan is nearer than the photos say.
@@ -129,18 +128,19 @@ class ScanScorer:
         if points is None:
             points = torch.zeros(0, 3) if self.points is None else self.points.xyz
         returns = returns[:: -(-len(returns) // MOST)] if len(returns) > MOST else returns
-        points = points.detach().cpu().double()
-        relative, slack = depth_differences(cameras, returns, points)
-        covered = len(relative) / len(points) if len(points) else 0.0
+        some = points[:: max(1, -(-len(points) // MOST_POINTS))].detach().cpu().double()
+        views = _views(cameras, returns)
+        relative, slack = depth_differences(cameras, views, some)
+        covered = len(relative) / len(some) if len(some) else 0.0
         told = len(relative) >= LEAST_POINTS and covered >= LEAST_COVER
 
         def near(pushed: float) -> float:
             return float((((1 + relative) / (1 + pushed) - 1).abs() <= slack.clamp_min(NEAR)).double().mean())
 
-        colors, pairs = self._colors(cameras, returns)
+        colors, pairs = self._colors(cameras, views)
         moved: list[float] = []
         if colors is not None:
-            moved = [c for p in PROBES if (c := self._colors(cameras, _pushed(cameras, returns, p))[0]) is not None]
+            moved = [c for p in PROBES if (c := self._colors(cameras, _views(cameras, _pushed(cameras, returns, p)))[0]) is not None]
         telling = colors is not None and len(moved) == len(PROBES) and max(moved + [colors]) > (1 + TELLING) * min(moved + [colors])
         return FitScore(
             points=len(points), covered=covered,
@@ -158,16 +158,18 @@ class ScanScorer:
     def outlined(self, score: FitScore) -> FitScore:
         """The score with what the outlines of the capture's own scans say, where they stand."""
         cameras = self.cameras
-        return replace(score, outlines=outline_contrast(list(self.capture.images()), cameras, returns_of_photos(cameras, self.capture.sweeps)))
+        return replace(score, outlines=outline_contrast((view.image.load() for view in self.capture.views), cameras, returns_of_photos(cameras, self.capture.sweeps)))
 
-    def _colors(self, cameras: Cameras, returns: Float[Tensor, "N 3"]) -> tuple[float | None, int]:
+    def _colors(self, cameras: Cameras, views: Sequence[tuple[Returns, int]]) -> tuple[float | None, int]:
         """Mean difference of the colours two photos see at one return, each photo's brightness and contrast taken out; and how many were compared."""
-        seen = [returns_in_view(cameras[i], returns)[0] for i in range(len(cameras))]
+        seen = [found for found, _ in views]
+        sees = torch.zeros(len(seen), 1 + max((int(s.index.max()) for s in seen if len(s)), default=0), dtype=torch.bool)
+        for row, found in zip(sees, seen, strict=True):
+            row[found.index] = True
         near = cameras.distances.argsort(1)[:, 1 : PARTNERS + 1].tolist()
         total, weight = 0.0, 0
         for i, j in sorted({(min(i, j), max(i, j)) for i, row in enumerate(near) for j in row}):
-            both = torch.isin(seen[i].index, seen[j].index)
-            other = torch.isin(seen[j].index, seen[i].index)  # both ascending: the same returns in the same order
+            both, other = sees[j][seen[i].index], sees[i][seen[j].index]  # indices ascend: the same returns in the same order
             if int(both.sum()) < LEAST_POINTS:
                 continue
             a, b = sampled(self.images[i], seen[i].uv[both] / 2), sampled(self.images[j], seen[j].uv[other] / 2)
@@ -179,31 +181,30 @@ class ScanScorer:
         return (total / weight, weight) if weight >= LEAST_POINTS else (None, weight)
 
 
-def world_returns(sweeps: Sequence[Sweep]) -> Float[Tensor, "N 3"]:
-    """Every return of all scans, world frame, float64."""
-    return torch.cat([s.world_xyz.detach().cpu().double() for s in sweeps]) if sweeps else torch.zeros(0, 3, dtype=torch.float64)
-
-
 def depth_differences(
-    cameras: Cameras, returns: Float[Tensor, "N 3"], points: Float[Tensor, "P 3"]
+    cameras: Cameras, views: Sequence[tuple[Returns, int]], points: Float[Tensor, "P 3"]
 ) -> tuple[Float[Tensor, "C"], Float[Tensor, "C"]]:
     """Relative difference of depth, point against scan (the median over the cameras that see it), of every point beside which a camera sees returns and whose
-    depth the photos tell; and the relative depth that is one pixel of parallax there."""
+    depth the photos tell; and the relative depth that is one pixel of parallax there. `views`: as _views gives them."""
     values = torch.full((len(cameras), len(points)), torch.nan, dtype=torch.float64)
     shift = torch.zeros(len(points), dtype=torch.float64)  # pixels that a point moves in another picture when its depth grows by NEAR
-    for i in range(len(cameras)):
-        camera, eye = cameras[i], cameras[i].centers[0]
-        uv, z = cameras.project(points)
-        inside = (z > 0) & (uv >= 0).all(-1) & (uv[..., 0] < camera.width) & (uv[..., 1] < camera.height)
+    uv, z = cameras.project(points)
+    inside = (z > 0) & (uv >= 0).all(-1) & (uv[..., 0] < cameras.width) & (uv[..., 1] < cameras.height)
+    for i, eye in enumerate(cameras.centers):
         further, _ = cameras.project(eye + (points - eye) * (1 + NEAR))
         parallax = torch.where(inside & inside[i], (further - uv).norm(dim=-1), 0.0)
         shift = torch.maximum(shift, parallax.max(0).values)
         mine = inside[i].nonzero()[:, 0]
-        depth, known = depth_between(*returns_in_view(camera, returns), uv[i, mine].float())
+        depth, known = depth_between(*views[i], uv[i, mine].float())
         values[i, mine[known]] = z[i, mine[known]] / depth[known] - 1
     slack = PIXEL * NEAR / shift.clamp_min(1e-12)
     kept = ~values.isnan().all(0) & (slack < WIDE)
     return values.nanmedian(0).values[kept], slack[kept]
+
+
+def _views(cameras: Cameras, returns: Float[Tensor, "N 3"]) -> list[tuple[Returns, int]]:
+    """What each camera sees of the returns, as `returns_in_view` says it."""
+    return [returns_in_view(cameras[i], returns) for i in range(len(cameras))]
 
 
 def _pushed(cameras: Cameras, returns: Float[Tensor, "N 3"], share: float) -> Float[Tensor, "N 3"]:

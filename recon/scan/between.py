@@ -10,7 +10,7 @@ from torch import Tensor
 
 from ..camera import Cameras
 from ..neighbours import Neighbours
-from .sight import Returns, seen_returns
+from .sight import Returns, in_front, seen_returns
 
 __all__ = ["depth_between", "returns_in_view"]
 
@@ -35,7 +35,7 @@ def returns_in_view(camera: Cameras, xyz: Float[Tensor, "N 3"], margin: float = 
     wide = replace(wide, cam_from_world=around).to(dtype=torch.float32)
     inside = seen_returns(wide, xyz, near=0.0)
     cell = max(1, round((wide.width * wide.height * PER_CELL / max(len(inside), 1)) ** 0.5))
-    seen = seen_returns(wide, xyz, cell, near=0.0)
+    seen = inside.kept(in_front(inside, wide.width, wide.height, cell))
     return Returns(seen.index, seen.uv - torch.tensor([left, top]), seen.z), cell
 
 

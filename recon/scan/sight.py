@@ -11,7 +11,9 @@ from torch.nn.functional import max_pool2d
 
 from ..camera import Cameras
 
-__all__ = ["Returns", "sampled", "seen_returns"]
+__all__ = ["Returns", "in_front", "sampled", "seen_returns"]
+
+HIDDEN = 0.1  # of its depth: what lies so far behind its neighbours is hidden by them
 
 
 @dataclass(frozen=True)
@@ -43,7 +45,7 @@ class Returns:
         return torch.where(nearest.isinf(), 0.0, nearest).reshape(height, width)
 
 
-def seen_returns(camera: Cameras, xyz: Float[Tensor, "N 3"], cell: int = 0, tolerance: float = 0.1, near: float = 0.1) -> Returns:
+def seen_returns(camera: Cameras, xyz: Float[Tensor, "N 3"], cell: int = 0, tolerance: float = HIDDEN, near: float = 0.1) -> Returns:
     """World points in the picture of one camera.
 
     Args:
@@ -56,11 +58,11 @@ def seen_returns(camera: Cameras, xyz: Float[Tensor, "N 3"], cell: int = 0, tole
     inside = (z > near) & (uv >= 0).all(1) & (uv[:, 0] < camera.width) & (uv[:, 1] < camera.height)
     index = inside.nonzero()[:, 0]
     found = Returns(index, uv[index], z[index])
-    return found.kept(_in_front(found, camera.width, camera.height, cell, tolerance)) if cell > 0 and len(found) else found
+    return found.kept(in_front(found, camera.width, camera.height, cell, tolerance)) if cell > 0 and len(found) else found
 
 
-def _in_front(found: Returns, width: int, height: int, cell: int, tolerance: float) -> Bool[Tensor, "M"]:
-    """Coarse z-buffer: the nearest inverse depth of each cell and its neighbours."""
+def in_front(found: Returns, width: int, height: int, cell: int, tolerance: float = HIDDEN) -> Bool[Tensor, "M"]:
+    """Which returns nothing nearer hides (see seen_returns), by a coarse z-buffer: the nearest inverse depth of each cell and its neighbours."""
     columns, rows = -(-width // cell), -(-height // cell)
     at = (found.uv[:, 1] / cell).long().clamp_max(rows - 1) * columns + (found.uv[:, 0] / cell).long().clamp_max(columns - 1)
     inverse = torch.zeros(rows * columns, device=found.z.device).scatter_reduce_(0, at, 1 / found.z, "amax").reshape(1, 1, rows, columns)

@@ -136,10 +136,27 @@ def test_a_corridor_leaves_its_length_open() -> None:
 
 
 def test_a_ball_leaves_its_turns_open() -> None:
-    ball = torch.nn.functional.normalize(torch.randn(20_000, 3, dtype=torch.float64), dim=-1)
+    g = torch.Generator().manual_seed(0)
+    ball = torch.nn.functional.normalize(torch.randn(20_000, 3, generator=g, dtype=torch.float64), dim=-1)
     found = align_clouds(1.2 * ball[::4] + 0.2, ball, ball, with_scale=True)
     assert len(found.open) == 3 and float(found.open[:, :3].abs().max()) < 0.1 and float(found.open[:, 6].abs().max()) < 0.1
     assert found.scale == pytest.approx(1 / 1.2, rel=0.01)
+
+
+def test_normals_that_mean_nothing_do_not_count() -> None:
+    """A bush before the walls: its normals point anywhere, and what is off there must not pull."""
+    g = torch.Generator().manual_seed(5)
+    walls, bush = box(12_000), torch.rand(6_000, 3, generator=g, dtype=torch.float64) * 0.8 + 1
+    target = torch.cat([walls, bush])
+    source = torch.cat([box(3_000, 1), bush[::4] + torch.tensor([0.05, 0.02, 0.03])])  # blown aside
+    normals = torch.nn.functional.normalize(torch.randn(len(target), 3, generator=g, dtype=torch.float64), dim=-1)
+    normals[: len(walls)] = normals_of(walls)[0]
+    flat = torch.cat([torch.ones(len(walls)), torch.zeros(len(bush))])
+
+    def off(flatness: Tensor | None) -> float:
+        return errors(align_clouds(source, target, normals, flatness, reach=0.2), torch.eye(4, dtype=torch.float64))[2]
+
+    assert off(flat) < 0.002 and off(flat) < 0.5 * off(None)
 
 
 def test_clouds_that_never_meet_say_so() -> None:
@@ -176,7 +193,7 @@ def test_normals_of_a_box_and_of_a_line() -> None:
     p = box(20_000)
     n, flat = normals_of(p)
     assert float((n.abs().max(-1).values > 0.999).double().mean()) > 0.8 and float(flat.median()) == 1  # but for the edges
-    line = torch.rand(500, 1, dtype=torch.float64) * torch.tensor([[1.0, 2.0, 0.5]])
+    line = torch.rand(500, 1, generator=torch.Generator().manual_seed(0), dtype=torch.float64) * torch.tensor([[1.0, 2.0, 0.5]])
     assert float(normals_of(line)[1].max()) < 0.01
 
 
@@ -189,7 +206,8 @@ def test_thinned_keeps_one_of_each_cube() -> None:
 
 
 def test_a_tree_asked_twice_answers_as_the_function() -> None:
-    p, q = torch.rand(300, 3), torch.rand(50, 3)
+    g = torch.Generator().manual_seed(0)
+    p, q = torch.rand(300, 3, generator=g), torch.rand(50, 3, generator=g)
     tree = Neighbours(p)
     for query in (q, q + 0.5):
         for ours, theirs in zip(tree.nearest(query, 4), nearest(p, query, 4), strict=True):

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
+import threading
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,7 @@ from handful.recon.gaussians import Gaussians
 from handful.recon.raster.registry import get_rasterizer
 from handful.recon.sh import sh_dc_from_rgb
 from handful.recon.sweeps import Sweep
+from handful.viewer import scan_panel
 from handful.viewer.photos import Photo
 from handful.viewer.scan_panel import DISTANCE, ERROR, HEIGHT, INTENSITY, PHOTOS
 from handful.viewer.scans import ERROR_SCALE, UNSEEN, Cloud, depth_error, photo_colors, ramp
@@ -79,17 +81,22 @@ def test_at_most_so_many_evenly_and_what_all_have() -> None:
     assert len(cloud) == 1000 and cloud.rgb is None and cloud.intensity is not None
     torch.testing.assert_close(cloud.xyz[:750].float(), a.xyz[::4])
     torch.testing.assert_close(cloud.xyz[750:].float(), b.world_xyz[::4])
+    assert cloud.distance is not None
     torch.testing.assert_close(cloud.distance[750:].float(), (b.xyz[::4] - 0.5).norm(dim=-1))
+    nobody_knows = replace(b, origin_known=False)
+    assert Cloud.of([a, nobody_knows]).distance is None and Cloud.of([nobody_knows]).carried(Move(scale=2.0).similarity).distance is None
     assert len(Cloud.of([a, b])) == 4000
     moved = cloud.carried(Move(translation=(1.0, 2.0, 3.0), scale=2.0).similarity)
     torch.testing.assert_close(moved.distance, 2 * cloud.distance)
+    pose[:3, 3] = torch.tensor([3_451_000.0, 5_412_000.0, 0.0])  # of a map: float32 would lose half a metre
+    torch.testing.assert_close(Cloud.of([replace(a, world_from_sensor=pose)]).xyz - pose[:3, 3].double(), a.xyz.double(), atol=1e-8, rtol=0)
 
 
 def test_a_ramp_says_where_it_begins_and_ends() -> None:
     values = torch.linspace(0, 10, 1001)
     values[0] = math.nan
-    coloring = ramp(values, " m")
-    assert torch.equal(coloring.rgb[0], GREY) and coloring.legend.startswith("0.21 m ") and coloring.legend.endswith(" 9.8 m")
+    coloring = ramp(values)
+    assert torch.equal(coloring.rgb[0], GREY) and coloring.legend.startswith("0.21 ") and coloring.legend.endswith(" 9.8")
     torch.testing.assert_close(coloring.rgb[500], rainbow(torch.tensor(0.5)), atol=0.01, rtol=0)
     assert torch.equal(ramp(torch.full((3,), math.nan)).rgb, GREY.expand(3, 3))
 
@@ -166,6 +173,84 @@ def test_the_scan_follows_the_world(server: SceneServer, scene: Scene) -> None:
     np.testing.assert_allclose(server._scan._handle.points[: len(scene.sweep)], server.frame.apply(want).numpy(), atol=1e-3)
     server.set_scans(())
     wait_for(lambda: server._scan._handle is None, 20)
+
+
+def test_what_is_not_known_is_not_offered(server: SceneServer, scene: Scene) -> None:
+    server.set_scans([scene.sweep])
+    assert DISTANCE in server._scan._color.options
+    server.set_scans([scene.sweep, replace(scene.sweep, origin_known=False)])
+    assert DISTANCE not in server._scan._color.options and ERROR in server._scan._color.options
+
+
+def settled(server: SceneServer) -> None:
+    """Everything that was asked of the page's thread is done."""
+    done = threading.Event()
+    server.in_background(done.set)
+    assert done.wait(20)
+
+
+def test_a_scan_is_painted_once_however_often_it_is_asked(server: SceneServer, scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
+    settled(server)
+    panel, painted = server._scan, []
+    paint = panel._paint
+    monkeypatch.setattr(panel, "_paint", lambda: (painted.append(1), paint()))
+    server.set_scans([replace(scene.sweep, rgb=torch.rand(len(scene.sweep), 3))])  # another colour is chosen than before
+    settled(server)
+    assert len(painted) == 1 and panel._handle is not None
+    hold = threading.Event()
+    server.in_background(lambda: hold.wait(20))  # the page is busy; meanwhile a visitor plays with the choices
+    for color in (PHOTOS, HEIGHT, DISTANCE, PHOTOS, HEIGHT):
+        panel._color.value = color
+    hold.set()
+    settled(server)
+    assert len(painted) == 2
+
+
+def test_the_error_is_measured_when_the_scene_is_another(server: SceneServer, scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
+    panel, measured = server._scan, []
+    real = scan_panel.depth_error
+    monkeypatch.setattr(scan_panel, "depth_error", lambda *a: (measured.append(1), real(*a))[1])
+    server.set_scans([scene.sweep])
+    settled(server)
+    panel._color.value = ERROR
+    settled(server)
+    assert len(measured) == 1
+    server._send_splats()  # the same scene, sent again
+    settled(server)
+    assert len(measured) == 1
+    server.set_gaussians(scene.gaussians)
+    settled(server)
+    assert len(measured) == 2
+    for _ in range(3):  # one that is being optimised
+        server._take(scene.gaussians.clone())
+        server._send_splats(live=True)
+        settled(server)
+    assert len(measured) == 2
+    panel._when -= scan_panel.LIVE_INTERVAL
+    server._send_splats(live=True)
+    settled(server)
+    assert len(measured) == 3
+
+
+def test_measuring_ends_with_the_page(scene: Scene) -> None:
+    """Asked before each photo: after one the second is left out."""
+    answers = iter((False, True))
+    some, _ = depth_error(Cloud.of([scene.sweep]), scene.gaussians, scene.cameras, get_rasterizer("auto", "cpu"), lambda: next(answers))
+    whole, _ = depth_error(Cloud.of([scene.sweep]), scene.gaussians, scene.cameras, get_rasterizer("auto", "cpu"))
+    assert 0 < int(torch.isfinite(some).sum()) < int(torch.isfinite(whole).sum())
+    assert next(answers, None) is None
+
+
+def test_splats_come_back_when_the_scan_goes(server: SceneServer, scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
+    server.set_scans([scene.sweep])
+    shown: list[bool] = []
+    monkeypatch.setattr(server._splats, "show", shown.append)
+    server._scan._alone.value = True
+    assert shown[-1] is False
+    server.set_scans(())
+    assert shown[-1] is True
+    server.set_scans([scene.sweep])
+    assert shown[-1] is False
 
 
 def test_the_cloud_in_a_browser(server: SceneServer, scene: Scene, browser: Any, tmp_path: Path) -> None:

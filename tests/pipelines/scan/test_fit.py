@@ -2,82 +2,25 @@
 
 from __future__ import annotations
 
-import math
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import pytest
 import torch
-from handful.data.synthetic import demo_capture
-from handful.pipelines.init.registry import get_initializer
-from handful.pipelines.scan.fit import fit_scans, place_scans
-from handful.pipelines.scan.score import ScanScorer, world_returns
-from handful.recon.camera import Cameras
-from handful.recon.capture import ArrayImage, Capture
+from handful.pipelines.scan import fit as fit_module
+from handful.pipelines.scan import search
+from handful.pipelines.scan.fit import FitReport, fit_scans, place_scans
+from handful.pipelines.scan.score import ScanScorer
+from handful.recon.capture import ArrayImage
 from handful.recon.depth import DepthMap
 from handful.recon.errors import CaptureError
 from handful.recon.points import PointCloud
 from handful.recon.se3 import Similarity, so3_exp
-from handful.recon.sweeps import Sweep
+from handful.recon.sweeps import world_returns
 from torch import Tensor
 
+from .scenes import Scene, motion
 
-@dataclass(frozen=True)
-class Scene:
-    """Three photos with their true cameras, what the initialiser triangulates from them, and an exact scan from a fourth place."""
-
-    capture: Capture
-    points: PointCloud
-    depth: float  # median, of what the scan shows
-
-    @property
-    def returns(self) -> Tensor:
-        return world_returns(self.capture.sweeps)
-
-    def displaced(self, similarity: Similarity) -> Capture:
-        return replace(self.capture, sweeps=tuple(s.carried(similarity) for s in self.capture.sweeps))
-
-    def off(self, fitted: Capture) -> float:
-        """Largest distance of a return from its true place, in depths."""
-        return float((world_returns(fitted.sweeps) - self.returns).norm(dim=-1).max()) / self.depth
-
-
-def scan_of(camera: Cameras, depth: Tensor, step: int) -> Sweep:
-    """Every `step`-th pixel's exact depth, as a scanner at the camera would give it."""
-    camera = camera.to(dtype=torch.float64)
-    xyz = camera.unproject_depth(depth.double()[None])[0][depth > 0][::step]
-    local = (xyz - camera.centers[0]) @ camera.cam_from_world[0, :3, :3].T
-    return Sweep(local, camera.world_from_cam[0])
-
-
-def made(kind: str) -> Scene:
-    demo = demo_capture(3, 1, 320, 240, kind=kind, supersample=1)
-    depth = demo.held_out_truth.depth[0]
-    capture = replace(demo.photos, cameras=demo.photo_cameras, sweeps=(scan_of(demo.held_out.cameras[0], depth, 5),))
-    return Scene(capture, get_initializer("given").run(capture).points, float(depth[depth > 0].median()))
-
-
-@pytest.fixture(scope="module")
-def tabletop() -> Scene:
-    return made("tabletop")
-
-
-@pytest.fixture(scope="module")
-def room() -> Scene:
-    return made("room")
-
-
-@pytest.fixture(params=["tabletop", "room"])
-def scene(request: pytest.FixtureRequest) -> Scene:
-    return request.getfixturevalue(request.param)
-
-
-def motion(scene: Scene, degrees: float = 0.0, shift: float = 0.0, scale: float = 1.0) -> Similarity:
-    """Turned and scaled about the scan's middle, shifted by a share of the depth."""
-    axis = torch.tensor([0.5, -0.6, 0.62], dtype=torch.float64)
-    R = so3_exp(axis / axis.norm() * math.radians(degrees))
-    way = torch.tensor([0.3, 0.8, -0.4], dtype=torch.float64)
-    s, c = torch.tensor(scale, dtype=torch.float64), scene.returns.mean(0)
-    return Similarity(s, R, c - s * (R @ c) + shift * scene.depth * way / way.norm())
+MAP = torch.tensor([3_451_000.0, 5_412_000.0, 0.0])  # map coordinates
 
 
 def pushed(scene: Scene, share: float) -> Tensor:
@@ -123,9 +66,14 @@ def test_a_scan_of_elsewhere_covers_nothing(tabletop: Scene) -> None:
 
 
 @pytest.mark.parametrize(
-    ("degrees", "shift", "scale"), [(0.0, 0.0, 1.0), (0.3, 0.01, 1.0), (2.0, 0.05, 1.0), (2.0, 0.05, 1.05), (4.0, 0.08, 1.1), (0.0, 0.0, 0.8)]
-)
-def test_a_scan_that_is_off_is_brought_into_place(scene: Scene, degrees: float, shift: float, scale: float) -> None:
+    ("kind", "degrees", "shift", "scale"),
+    [
+        ("tabletop", 0.0, 0.0, 1.0), ("tabletop", 0.3, 0.01, 1.0), ("tabletop", 2.0, 0.05, 1.05), ("tabletop", 0.0, 0.0, 0.8), ("room", 2.0, 0.05, 1.0),
+        ("room", 4.0, 0.08, 1.1),
+    ],
+)  # fmt: skip
+def test_a_scan_that_is_off_is_brought_into_place(kind: str, degrees: float, shift: float, scale: float, request: pytest.FixtureRequest) -> None:
+    scene: Scene = request.getfixturevalue(kind)
     displaced = scene.displaced(motion(scene, degrees, shift, scale))
     fit = fit_scans(displaced, scene.points)
     assert fit.report.verdict == "fits" and scene.off(fit.capture) < 0.004
@@ -166,27 +114,110 @@ def test_nothing_is_moved_where_nothing_fits(tabletop: Scene, room: Scene) -> No
     assert left.report.sentences()[0].startswith("The scan nearly fits (") and "% of the depth" in left.report.sentences()[0]
 
 
-def test_cameras_in_a_frame_of_their_own_are_brought_to_the_scan(tabletop: Scene) -> None:
-    """As the initialiser leaves them: another place, other axes, another scale."""
+def of_their_own(scene: Scene) -> tuple[Similarity, Scene]:
+    """As the initialiser leaves cameras: another place, other axes, another scale."""
     own = Similarity(torch.tensor(7.3).double(), so3_exp(torch.tensor([1.0, -2.0, 0.5]).double()), torch.tensor([30.0, -4.0, 12.0]).double())
-    assert tabletop.capture.cameras is not None
-    cameras = own.apply_to_cameras(tabletop.capture.cameras.to(dtype=torch.float64)).to(dtype=torch.float32)
-    points = replace(tabletop.points, xyz=own.apply(tabletop.points.xyz.double()).float())
-    fit = place_scans(replace(tabletop.capture, cameras=cameras), points)
+    assert scene.capture.cameras is not None
+    cameras = own.apply_to_cameras(scene.capture.cameras.to(dtype=torch.float64)).to(dtype=torch.float32)
+    points = replace(scene.points, xyz=own.apply(scene.points.xyz.double()).float())
+    return own, replace(scene, capture=replace(scene.capture, cameras=cameras), points=points)
+
+
+def test_cameras_in_a_frame_of_their_own_are_brought_to_a_scan_of_a_map(tabletop: Scene) -> None:
+    """The scan has coordinates of millions, which cameras cannot: both come near the origin, by whole thousands, and nothing is lost."""
+    _, there = of_their_own(tabletop)
+    far = torch.eye(4)
+    far[:3, 3] = MAP
+    fit = place_scans(replace(there.capture, sweeps=tuple(s.moved(far) for s in there.capture.sweeps)), there.points)
     assert fit.report.verdict == "fits" and fit.report.moved == "cameras" and fit.capture.cameras is not None
+    assert fit.report.shift == tuple((-MAP).tolist())
     assert float(fit.report.similarity.scale) * 7.3 == pytest.approx(1.0, abs=0.005)
+    assert tabletop.capture.cameras is not None
     off = (fit.capture.cameras.centers - tabletop.capture.cameras.centers).norm(dim=-1)
     assert float(off.max()) < 0.006 * tabletop.depth
-    assert "The cameras were moved and scaled by 0.13" in fit.report.sentences()[1]
+    assert tabletop.off(fit.capture) < 1e-3  # a pose in float32 holds millions to a quarter of a unit
+    moved, shifted = fit.report.sentences()[1:]
+    assert "The cameras were moved and scaled by 0.13" in moved and "(-3451000, -5412000, 0) was added" in shifted
 
 
-def test_a_search_that_finds_nothing_says_so(tabletop: Scene, room: Scene) -> None:
+def test_a_scan_of_a_map_is_brought_to_the_cameras(tabletop: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What the report says maps the scan as it was given; the photos' frame needs no shift. The start is given, to be quick."""
+    own, there = of_their_own(tabletop)
+    far = torch.eye(4)
+    far[:3, 3] = MAP
+    away = replace(there.capture, sweeps=tuple(s.moved(far) for s in there.capture.sweeps))
+    near = motion(tabletop, 1.0, 0.02).matrix @ own.inverse().matrix
+
+    class Start:
+        transform = near
+
+    monkeypatch.setattr(fit_module, "rough_places", lambda points, returns, tell: [Start])
+    fit = place_scans(away, there.points, move="scan")
+    assert fit.report.verdict == "fits" and fit.report.moved == "scan" and not any(fit.report.shift)
+    now = world_returns(fit.capture.sweeps)
+    assert float((now - own.apply(tabletop.returns)).norm(dim=-1).max()) < 0.01 * 7.3 * tabletop.depth
+    torch.testing.assert_close(fit.report.similarity.apply(world_returns(away.sweeps)), now, atol=1e-2, rtol=0)
+
+
+def test_with_too_little_to_look_by_nothing_is_moved(tabletop: Scene) -> None:
+    _, there = of_their_own(tabletop)
+    for points, step in ((5, 1), (0, 1), (2000, 2000)):
+        few = PointCloud(there.points.xyz[:points])
+        thin = replace(there.capture, sweeps=tuple(s.kept(torch.arange(0, len(s), step)) for s in there.capture.sweeps))
+        fit = place_scans(thin, few)
+        assert fit.report.moved is None and fit.report.tried == 0 and fit.capture is thin
+        assert "too few points" in fit.report.sentences()[1]
+
+
+def test_what_lies_in_place_is_not_refined(tabletop: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[int] = []
+    monkeypatch.setattr(fit_module, "align_clouds", lambda *a, **k: asked.append(1))
+    told: list[float] = []
+    assert fit_scans(tabletop.capture, tabletop.points, progress=lambda what, done: told.append(done)).report.verdict == "fits" and not asked
+    assert told == sorted(told) and told[-1] == 1
+    with pytest.raises(AttributeError):  # and what does not is
+        fit_scans(tabletop.displaced(motion(tabletop, 0.0, 0.05)), tabletop.points)
+    assert asked
+
+
+def test_a_scan_to_aim_at_is_never_too_large(tabletop: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Thinned evenly in space first, and then by number; what no photo looks at is left out."""
+    assert tabletop.capture.cameras is not None
+    cameras = tabletop.capture.cameras.to(dtype=torch.float64)
+    behind = cameras.centers.mean(0) - 2 * tabletop.depth * cameras.world_from_cam[1, :3, 2]
+    both = torch.cat([tabletop.returns, behind.expand(500, 3)])
+    whole = fit_module._around(cameras, both)
+    assert 0 < len(whole) <= len(tabletop.returns)
+    monkeypatch.setattr(fit_module, "TARGET", 1000)
+    thin = fit_module._around(cameras, both)
+    assert 300 < len(thin) <= 1000
+    assert float((thin - behind).norm(dim=-1).min()) > 0.5 * tabletop.depth
+
+
+def test_a_search_that_finds_nothing_says_so(tabletop: Scene, room: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(search, "SCALES", (1.0,))  # quick: of one size
+    monkeypatch.setattr(search, "KEPT", 4)
     wrong = replace(tabletop.capture, sweeps=room.capture.sweeps)
     told: list[float] = []
     fit = place_scans(wrong, tabletop.points, progress=lambda what, done: told.append(done))
     assert fit.report.verdict != "fits" and fit.report.moved is None and fit.capture is wrong
     assert "none led to a place where it fits" in fit.report.sentences()[1]
     assert told == sorted(told) and told[-1] == 1
+
+
+def test_even_parts_of_very_many_returns() -> None:
+    """float32 cannot count them: the last would lie behind the end."""
+    many = torch.zeros(1, 3).expand(17_000_004, 3)
+    assert search._even(many, 5).shape == (5, 3) and search._even(many[:3], 5).shape == (3, 3)
+
+
+def test_what_is_said_of_open_motions_and_of_scatter(tabletop: Scene) -> None:
+    """A place that was searched for is a guess in them; and errors of both signs do not hide each other."""
+    score = replace(ScanScorer(tabletop.capture, tabletop.points).score(tabletop.returns), apart=0.034, offset=0.0)
+    same = fit_scans(tabletop.capture, tabletop.points, refine=False).report.similarity
+    placed, fitted = FitReport(None, score, "cameras", same, 2, 120), FitReport(score, score, "scan", same, 1)
+    assert placed.sentences()[-1].endswith("leave 2 motions open (along a wall or a corridor, round a ball); in that its place is a guess.")
+    assert fitted.sentences()[-1].endswith("in that nothing was moved.") and "off by 3.4 % of the depth" in fitted.sentences()[0]
 
 
 def test_what_cannot_be_judged_is_refused(tabletop: Scene) -> None:
