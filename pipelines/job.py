@@ -223,16 +223,11 @@ class Reconstruction:
 
     def _start(self, capture: Capture) -> Generator[Event, None, Start]:
         require_priors(self.job.settings, capture)
-        said: tuple[str, ...] = ()
         initializer = get_initializer("auto", self.job.settings.init, capture, self.device)
         init = yield from _with_progress(lambda progress: initializer.run(capture, self.job.seed, progress))
         given = capture.cameras is not None
-        if init.capture.sweeps and not self.job.settings.scan:
-            if not given:  # nobody asks where they stand, so they stand nowhere
-                init = replace(init, capture=replace(init.capture, sweeps=()))
-        elif init.capture.sweeps:
-            placed = init
-            init, said = yield from _with_progress(lambda progress: joined(placed, given, progress))
+        placed = init
+        init, said = yield from _with_progress(lambda progress: joined(placed, given, progress, self.job.settings.scan))
         yield StageProgress("measuring depth", 0.0)
         return replace(measure(init, self.job.settings, not given, self.job.seed, self.device), notes=said)
 
@@ -278,7 +273,7 @@ def train_capture(
     require_priors(config, capture)
     capture = capture.kept()
     init = get_initializer("auto", config.init, capture, device).run(capture, seed, None)
-    init, said = joined(init, given_cameras=capture.cameras is not None)
+    init, said = joined(init, capture.cameras is not None, wanted=config.scan)
     start = replace(measure(init, config, capture.cameras is None, seed, device or torch.device("cpu"), anew=True), notes=said)
     run = SplatMethod(config).start(start)
     for event in run.events():

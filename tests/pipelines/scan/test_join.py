@@ -68,7 +68,9 @@ def test_found_cameras_move_or_the_scan_is_left_out(tabletop: Scene, monkeypatch
 
     monkeypatch.setattr(join, "place_scans", answer(moved))
     init, said = joined(state(tabletop, away), given_cameras=False)
-    assert init.capture is moved.capture and init.points is moved.points and "The cameras were moved" in said[1]
+    assert init.capture.cameras is moved.capture.cameras and init.points is moved.points
+    assert len(init.capture.sweeps[0]) == len(away.sweeps[0]) > len(seen[-1].sweeps[0])  # all of the scan is kept; what judges had no say
+    assert "The cameras were moved" in said[1]
     score = moved.report.after
     open_ = FitReport(None, replace(score, near=None, wide=None, beside=None, apart=None, colors=None, covered=0.5), None, moved.report.similarity, 0, 120)
     assert open_.verdict == "cannot tell"
@@ -77,7 +79,7 @@ def test_found_cameras_move_or_the_scan_is_left_out(tabletop: Scene, monkeypatch
     assert init.capture.sweeps == () and "none led to a place where it fits" in said[1] and said[-1].startswith("The scan is left out;")
     heap = tuple(Sweep(s.xyz, torch.eye(4), f"{k}.bin") for k, s in enumerate(away.sweeps * 3))
     _, said = joined(state(tabletop, replace(away, sweeps=heap)), given_cameras=False)
-    assert seen[-1].sweeps == heap[:1] and "only 0.bin is used; `handful align --odometry`" in said[0]
+    assert [s.name for s in seen[-1].sweeps] == ["0.bin"] and "only 0.bin is used; `handful align --odometry`" in said[0]
 
 
 def test_scans_with_poses_are_of_one_frame() -> None:
@@ -88,22 +90,31 @@ def test_scans_with_poses_are_of_one_frame() -> None:
     assert of_one_frame((both[0], both[0]))[0] == both[:1]
 
 
-@pytest.mark.parametrize(("scan", "given", "kept"), [(True, True, 1), (False, True, 1), (False, False, 0)])
-def test_the_job_asks_for_the_fit_only_where_scans_count(scan: bool, given: bool, kept: int, tabletop: Scene, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Where they do not, nothing is computed; beside found cameras they then stand nowhere, and are dropped. The fit's progress is the job's."""
+@pytest.mark.parametrize(("given", "kept"), [(True, 1), (False, 0)])
+def test_scans_that_are_not_wanted(given: bool, kept: int, tabletop: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing is computed; beside found cameras they stand nowhere, and are dropped."""
+    monkeypatch.setattr(join, "fit_scans", None)
+    monkeypatch.setattr(join, "place_scans", None)
+    init, said = joined(state(tabletop, tabletop.capture), given, wanted=False)
+    assert said == () and len(init.capture.sweeps) == kept
+
+
+@pytest.mark.parametrize(("scan", "given"), [(True, True), (False, True), (False, False)])
+def test_the_job_hands_on_whether_scans_count_and_how_far_the_fit_is(scan: bool, given: bool, tabletop: Scene, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     work = job.Reconstruction(job.ReconstructJob(tmp_path, tmp_path / "out", config=SplatConfig(scan=scan)))
     loaded = tabletop.capture if given else replace(tabletop.capture, cameras=None)
-    asked: list[bool] = []
+    asked: list[tuple[bool, bool]] = []
 
     class Known:
         def run(self, capture: Capture, seed: int, progress: object) -> InitState:
             return state(tabletop, tabletop.capture)
 
-    def fit(init: InitState, given_cameras: bool, progress: Callable[[str, float], None]) -> tuple[InitState, tuple[str, ...]]:
-        asked.append(given_cameras)
+    def fit(init: InitState, given_cameras: bool, progress: Callable[[str, float], None], wanted: bool) -> tuple[InitState, tuple[str, ...]]:
+        asked.append((given_cameras, wanted))
         progress("looking for the scan", 0.5)
         return init, ("It was moved.",)
 
+    monkeypatch.setattr(job, "require_priors", lambda *a: None)
     monkeypatch.setattr(job, "get_initializer", lambda *a, **k: Known())
     monkeypatch.setattr(job, "joined", fit)
     monkeypatch.setattr(job, "measure", lambda init, *a: Start(init, ()))
@@ -115,5 +126,5 @@ def test_the_job_asks_for_the_fit_only_where_scans_count(scan: bool, given: bool
         except StopIteration as end:
             start: Start = end.value
             break
-    assert asked == ([True] if scan else []) and len(start.init.capture.sweeps) == kept
-    assert (StageProgress("looking for the scan", 0.5) in events) == scan == (start.notes == ("It was moved.",))
+    assert asked == [(given, scan)] and start.notes == ("It was moved.",)
+    assert StageProgress("looking for the scan", 0.5) in events
