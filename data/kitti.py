@@ -13,10 +13,11 @@ from pathlib import Path
 import numpy as np
 
 from ..recon.capture import Capture
-from ..recon.errors import CaptureError
+from ..recon.errors import BackendUnavailable, CaptureError
 from .assemble import GivenCamera, Shot, assemble, subset_indices
 from .axes import cam_from_world_of_projection, centers_at_half, rigid_inverse, rigid_of_scanner
 from .files import MASK_FOLDERS, find_mask, list_photos, load_npy, natural_key, read_json, read_text
+from .odometry_kiss import odometry
 from .protocol import LoadOptions
 from .scans.paired import PairedScan, read_paired
 from .scans.registry import is_scan
@@ -26,6 +27,7 @@ __all__ = ["Calibration", "Kitti", "read_calibration"]
 PHOTOS = ("image_02", "image_2")
 SCANS = ("velodyne_points", "velodyne")
 CALIBRATION = "calib.txt"
+MOST_FOLLOWED = 500  # scans: odometry over more takes minutes, which belong into `handful align --odometry`
 
 
 @dataclass(frozen=True)
@@ -64,7 +66,9 @@ class Kitti:
         photos = [photos[i] for i in subset_indices(len(photos), options.max_photos)]
         notes = [f"{lonely} scans in {path} have no photo and are left out."] if lonely else []
         if not poses:
-            notes.append(f"{path} has no poses (poses.txt or poses*.npy): the cameras are not known, and each scan stays in its own frame.")
+            poses, said = _followed(path, photos, scans)
+            notes.append(said)
+            photos = [p for p in photos if p.stem in poses] if poses else photos
         masks = [path / m for m in MASK_FOLDERS]
         shots = [Shot(p.name, p, calibration.camera(poses.get(p.stem, np.eye(4))), find_mask(masks, p.name)) for p in photos]
         capture = assemble(shots, replace(options, max_photos=None), self.name, warnings=notes)
@@ -72,6 +76,23 @@ class Kitti:
         focals = capture.cameras.K[:, 0, 0].tolist()
         views = tuple(replace(v, focal_prior_px=f) for v, f in zip(capture.views, focals, strict=True))  # known without poses, too
         return _with_sweeps(replace(capture, views=views, cameras=capture.cameras if poses else None), path, scans, poses)
+
+
+def _followed(path: Path, photos: list[Path], scans: dict[str, Path]) -> tuple[dict[str, np.ndarray], str]:
+    """Poses of the photos that have scans, by odometry over those, and what to tell; no poses where it cannot be had or loses its way."""
+    lacks = f"{path} has no poses (poses.txt or poses*.npy)"
+    unknown = "the cameras are not known, and each scan stays in its own frame."
+    paired = {p.stem: PairedScan(scans[p.stem], p.stem, np.eye(4)) for p in photos if p.stem in scans}
+    if not 2 <= len(paired) <= MOST_FOLLOWED:
+        return {}, f"{lacks}: {unknown}"
+    try:
+        followed = odometry(read_paired(list(paired.values()))[0])
+    except (BackendUnavailable, CaptureError) as e:
+        return {}, f"{lacks}: {unknown} {e}"
+    poses = {s.name: s.world_from_sensor.double().numpy() for s in followed}
+    left = len(photos) - len(poses)
+    note = f" {left} photo{'s' if left > 1 else ''} without a scan that can be read {'are' if left > 1 else 'is'} left out." if left else ""
+    return poses, f"{lacks}; they were found by odometry over {len(poses)} scans (KISS-ICP), in the frame of the first.{note}"
 
 
 def _with_sweeps(capture: Capture, path: Path, scans: dict[str, Path], poses: dict[str, np.ndarray]) -> Capture:

@@ -13,7 +13,7 @@ from handful.data.kitti import read_calibration
 from handful.data.protocol import LoadOptions
 from handful.data.registry import load_capture
 from handful.recon.capture import Capture
-from handful.recon.errors import CaptureError
+from handful.recon.errors import BackendUnavailable, CaptureError
 
 
 def seen(capture: Capture, i: int, world: torch.Tensor) -> tuple[np.ndarray, np.ndarray]:
@@ -64,12 +64,16 @@ def test_folders_of_the_raw_recordings(street):
     assert capture.sweeps[1].name == "velodyne_points/data/0000000003.bin"
 
 
-def test_without_poses(street):
+def test_without_poses(street, monkeypatch):
+    def missing(sweeps):
+        raise BackendUnavailable("Poses need kiss-icp.")
+
+    monkeypatch.setattr("handful.data.kitti.odometry", missing)
     made = street(3, poses="")
     capture = load_capture(made.root, LoadOptions(max_side=48))
     assert capture.cameras is None and len(capture.sweeps) == 3
     assert all(torch.equal(s.world_from_sensor, torch.eye(4)) for s in capture.sweeps)
-    assert len(capture.warnings) == 1 and "no poses" in capture.warnings[0]
+    assert len(capture.warnings) == 1 and "no poses" in capture.warnings[0] and capture.warnings[0].endswith("Poses need kiss-icp.")
     assert [v.focal_prior_px for v in capture.views] == [pytest.approx(40)] * 3
     camera = read_calibration(made.root).camera(made.poses[1])  # for who finds the poses later
     truth = made.pixels(1)
@@ -199,3 +203,19 @@ def test_single_frame(shared_data: Path, tmp_path: Path):
         (calibration / "000008.json").write_text(text)
         with pytest.raises(CaptureError, match="holds no calibration"):
             load_capture(calibration)
+
+
+def test_poses_are_found_where_there_are_none(shared_data: Path, tmp_path: Path) -> None:
+    pytest.importorskip("kiss_icp", reason="needs kiss-icp")
+    drive = shared_data / "lidar_kitti_seq"
+    for folder in ("image_02", "velodyne_points"):
+        (tmp_path / folder).mkdir()
+        for file in sorted((drive / folder).iterdir())[:4]:
+            (tmp_path / folder / file.name).symlink_to(file)
+    (tmp_path / "calib.txt").write_text((drive / "calib.txt").read_text())
+    (tmp_path / "velodyne_points" / "0000000009.npz").unlink()  # the last photo has no scan
+    found, given = load_capture(tmp_path, LoadOptions(max_side=320)), load_capture(drive, LoadOptions(max_side=320))
+    assert found.cameras is not None and given.cameras is not None and len(found) == 3 == len(found.sweeps)
+    assert "found by odometry over 3 scans" in found.warnings[0] and "1 photo without a scan" in found.warnings[0]
+    assert float((found.cameras.centers - given.cameras.centers[:3]).norm(dim=1).max()) < 0.6  # of 1.06 m; the first steps are vague
+    assert torch.equal(found.sweeps[0].world_from_sensor, torch.eye(4))
