@@ -41,6 +41,8 @@ class Args:
     """The capture."""
     keep: tuple[float, ...] = (0.25, 0.125)
     """Shares of the rings that starts see."""
+    starts: tuple[str, ...] = STARTS
+    """Ways from a scan to splats."""
     nets: tuple[Path, ...] = ()
     """Weights of further networks (.safetensors)."""
     json: Path | None = None
@@ -59,7 +61,7 @@ def run(args: Args) -> dict[str, Any]:
     rows: list[dict[str, Any]] = []
     for keep in args.keep:
         for shuffled in (False, True):
-            names = (*STARTS, *more) if not shuffled else STARTS
+            names = (*args.starts, *more) if not shuffled else args.starts
             for name, score in evaluate_lidar(capture, keep, names, optimise=not shuffled, shuffled=shuffled).items():
                 shown = Path(name.split(":", 1)[1]).stem.removeprefix("scan_") if ":" in name else name
                 rows.append({"keep": keep, "order": "none" if shuffled else "rings", "start": shown, **_rounded(asdict(score))})
