@@ -25,12 +25,10 @@ from ..data.atomic import write_json
 from ..data.protocol import LoadOptions
 from ..data.registry import load_capture
 from ..pipelines.results import commit, machine, versions
-from ..pipelines.scan.evaluate import MAX_SIDE, evaluate_lidar
+from ..pipelines.scan.evaluate import MAX_SIDE, STARTS, evaluate_lidar
 from ..recon.errors import ConfigError, HandfulError
 
 __all__ = ["Args", "main", "run", "table"]
-
-STARTS = ("knn", "pca", "ring", "learned")
 
 
 @dataclass(frozen=True)

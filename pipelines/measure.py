@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -47,7 +48,9 @@ def measure(
     """Asks the priors. With `anew` none answers from the cache: the time is then what a first run takes."""
     views, cameras = init.capture.views, init.capture.cameras
     depth = predict_depth(_depth_prior(config.depth_prior, config, device), views, cameras, init.points, anew)
-    scan = scan_depth(init.capture) if config.scan else None
+    # beside found cameras a depth sensor's metres mean nothing; scans have moved the cameras into theirs
+    capture = replace(init.capture, depth=()) if estimated_cameras else init.capture
+    scan = scan_depth(capture) if config.scan else None
     if scan is not None:
         depth = list(with_scan_depth(depth, scan))
     guide: list[DepthMap] = []

@@ -17,7 +17,7 @@ from torch.nn.functional import normalize
 from ..recon.gaussians import Gaussians
 from ..recon.neighbours import nearest
 from ..recon.scan.labels import LABELS
-from ..recon.se3 import quat_from_matrix
+from ..recon.se3 import quat_from_matrix, quat_multiply
 from ..recon.voxel.conv import Rulebooks
 from ..recon.voxel.registry import build_backbone, width_for
 from ..recon.voxel.tensors import SparseVoxels, voxelize
@@ -97,9 +97,9 @@ class ScanNet(nn.Module):
         at = polar[:, None] + torch.tanh(child[..., :3]) * torch.tensor(REACH, device=xyz.device) * pinned
         means = torch.cat([xyz[:, None], _cartesian(at[:, 1:])], 1)
         sigma = at[..., 2:].exp() * SIGMA * torch.exp(child[..., 3:6].clamp(-4, 3))
-        turn = _product(quat_from_matrix(frame)[:, None], normalize(child[..., 6:10], dim=-1))
+        turn = quat_multiply(quat_from_matrix(frame)[:, None], normalize(child[..., 6:10], dim=-1))
         R, t = world_from_sensor[:3, :3], world_from_sensor[:3, 3]
-        turn = _product(quat_from_matrix(R[None])[:, None], turn)
+        turn = quat_multiply(quat_from_matrix(R[None])[:, None], turn)
         gaussians = Gaussians((means @ R.T + t).reshape(-1, 3), turn.reshape(-1, 4), sigma.log().reshape(-1, 3), child[..., 10].reshape(-1),
                               xyz.new_zeros(len(xyz) * CHILDREN, 1, 3))  # fmt: skip
         return Splats(gaussians, classes)
@@ -149,12 +149,3 @@ def _features(xyz: Tensor, polar: Tensor) -> tuple[Tensor, Tensor]:
     ], 1)  # fmt: skip
     return feats, origin
 
-
-def _product(a: Float[Tensor, "*n 4"], b: Float[Tensor, "*n 4"]) -> Float[Tensor, "*n 4"]:
-    """Hamilton product of quaternions (wxyz)."""
-    aw, ax, ay, az = a.unbind(-1)
-    bw, bx, by, bz = b.unbind(-1)
-    return torch.stack([
-        aw * bw - ax * bx - ay * by - az * bz, aw * bx + ax * bw + ay * bz - az * by,
-        aw * by - ax * bz + ay * bw + az * bx, aw * bz + ax * by - ay * bx + az * bw,
-    ], -1)  # fmt: skip

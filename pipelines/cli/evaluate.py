@@ -20,7 +20,6 @@ if TYPE_CHECKING:
 __all__ = ["Evaluate"]
 
 PHOTO_OPTIONS = ("views", "every", "downscale", "poses", "method", "set", "seeds", "out", "device")  # what lidar does not listen to
-DEFAULT_STARTS = ("knn", "pca", "ring", "learned")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -108,7 +107,7 @@ class Evaluate(CommonOptions):
         from ...data.protocol import LoadOptions
         from ...data.registry import load_capture
         from ...recon.errors import ConfigError
-        from ..scan.evaluate import MAX_SIDE, evaluate_lidar
+        from ..scan.evaluate import MAX_SIDE, STARTS, evaluate_lidar
 
         keep = 0.25 if self.keep_rings is None else self.keep_rings
         if not 0 < keep <= 0.5 or abs(1 / keep - round(1 / keep)) > 0.01:
@@ -118,7 +117,7 @@ class Evaluate(CommonOptions):
         if given is not None:
             raise ConfigError(f"--{given.replace('_', '-')} says nothing to lidar, which has a protocol of its own; leave it out (--json FILE writes the scores).")
         capture = load_capture(self.directory, LoadOptions(max_side=MAX_SIDE))
-        scores = evaluate_lidar(capture, keep, self.starts or DEFAULT_STARTS, tell=self.console.say, shuffled=self.shuffled)
+        scores = evaluate_lidar(capture, keep, self.starts or STARTS, tell=self.console.say, shuffled=self.shuffled)
         return {name: asdict(score) for name, score in scores.items()}
 
     def place(self) -> Place:

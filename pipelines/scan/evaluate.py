@@ -38,8 +38,9 @@ from .beams import BeamScore, score_beams
 from .paint import painted
 from .starts import scan_start
 
-__all__ = ["MAX_SIDE", "OPTIMISATION", "Moment", "StartScore", "evaluate_lidar", "moments"]
+__all__ = ["MAX_SIDE", "OPTIMISATION", "STARTS", "Moment", "StartScore", "evaluate_lidar", "moments"]
 
+STARTS = ("knn", "pca", "ring", "learned")  # those that are compared unless others are named
 MAX_SIDE = 640
 LATER = 2  # moments between a scan and the photo that judges its splats
 WINDOW = 5

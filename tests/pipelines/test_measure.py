@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import pytest
 import torch
@@ -67,3 +67,11 @@ def test_a_prior_that_cannot_work_says_so_first():
     require_priors(method_config("handful"))
     with pytest.raises(BackendUnavailable, match="vouch|not on this machine|digest"):
         require_priors(override(method_config("coherentgs"), ["flow_prior=sea-raft"]))
+
+
+def test_a_sensors_metres_count_beside_given_cameras_only(small_start):
+    init = small_start.init
+    sensed = replace(init, capture=replace(init.capture, depth=small_start.depth))
+    given, found = (measure(sensed, method_config("handful"), estimated, 0, CPU).scan for estimated in (False, True))
+    assert given is not None and float((given > 0).float().mean()) > 0.5
+    assert found is None  # found cameras stand in a world of no known scale
