@@ -19,10 +19,13 @@ from ..recon.matches import FlowField, Matches
 from ..recon.mesh import Mesh
 from ..recon.srgb import srgb_from_linear
 from ._synth.cast import cast, meet_planes, one_thread_each
+from ._synth.kinds import KINDS
 from ._synth.light import Baked, bake
-from ._synth.scenes import KINDS, Stage
+from ._synth.scenes import Stage
 
-__all__ = ["Demo", "SyntheticScene", "Truth", "arc_cameras", "demo_capture", "look_at", "make_scene", "render_truth", "true_flow", "true_matches", "true_mesh"]
+__all__ = ["WHITE", "Demo", "SyntheticScene", "Truth", "arc_cameras", "capture_of", "demo_capture", "look_at", "make_scene", "render_truth", "true_flow", "true_matches", "true_mesh"]
+
+WHITE = ("object", "toys")  # kinds with nothing around them
 
 
 @dataclass(frozen=True)
@@ -74,7 +77,8 @@ class Demo:
 
 
 def make_scene(seed: int = 0, kind: str = "tabletop") -> SyntheticScene:
-    """A scene of `kind`: "tabletop" (the demo), "room", "object" (white background, masks), "plane" (a brick wall at y = 0) or "blank" (no
+    """A scene of `kind`: "tabletop" (the demo), "room", "object" (white background, masks), "still" and "toys"
+    (random things on a floor, or on white with masks), "plane" (a brick wall at y = 0) or "blank" (no
     texture). The seed moves, turns and recolours things. Raises ConfigError for another kind."""
     if kind not in KINDS:
         raise ConfigError(f"There is no synthetic scene {kind!r}; choose one of {', '.join(KINDS)}.")
@@ -211,7 +215,7 @@ def true_matches(scene: SyntheticScene, cameras: Cameras, depth: Float[Tensor, "
     return Matches(uv0, uv0 + flow.flow[pick[:, 0], pick[:, 1]], torch.ones(len(pick)))
 
 
-def _photos(truth: Truth, prefix: str, cameras: Cameras | None, white: bool) -> Capture:
+def capture_of(truth: Truth, prefix: str, cameras: Cameras | None, white: bool) -> Capture:
     """Rounded to 8 bit as a camera would; masks travel only where the scene leaves pixels empty."""
     masks = [m if (m < 1).any() else None for m in truth.mask]
     rounded = (truth.images * 255).round() / 255
@@ -232,5 +236,5 @@ def demo_capture(
     others = arc_cameras(scene, between, width, height, seed=2)
     truth = render_truth(scene, cameras, supersample)
     unseen = render_truth(scene, others, supersample)
-    white = kind == "object"
-    return Demo(scene, _photos(truth, "photo", None, white), cameras, _photos(unseen, "held_out", others, white), truth, unseen)
+    white = kind in WHITE
+    return Demo(scene, capture_of(truth, "photo", None, white), cameras, capture_of(unseen, "held_out", others, white), truth, unseen)

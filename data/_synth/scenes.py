@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -10,7 +9,7 @@ import numpy as np
 from . import textures as tx
 from .surfaces import Sheet, blob, box, rectangle, revolved, sphere, torus
 
-__all__ = ["KINDS", "Stage"]
+__all__ = ["Stage", "blank", "plane", "room", "single_object", "tabletop"]
 
 Array = np.ndarray
 
@@ -141,6 +140,3 @@ def plane(seed: int) -> Stage:
 def blank(seed: int) -> Stage:
     """A wall of one colour: nothing to match, for errors and confidences."""
     return _wall(tx.blank())
-
-
-KINDS: dict[str, Callable[[int], Stage]] = {"tabletop": tabletop, "room": room, "object": single_object, "plane": plane, "blank": blank}

@@ -22,6 +22,7 @@ from .evaluate import Evaluate
 from .export import Export
 from .mesh import MeshCommand
 from .reconstruct import Reconstruct
+from .refine import Refine
 from .render import RenderCommand
 from .view import ViewCommand
 
@@ -33,6 +34,7 @@ COMMANDS: dict[str, type] = {
     "render": RenderCommand,
     "export": Export,
     "mesh": MeshCommand,
+    "refine": Refine,
     "align": Align,
     "evaluate": Evaluate,
     "benchmark": Benchmark,
