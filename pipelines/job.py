@@ -229,7 +229,8 @@ class Reconstruction:
         placed = init
         init, said = yield from _with_progress(lambda progress: joined(placed, given, progress, self.job.settings.scan))
         yield StageProgress("measuring depth", 0.0)
-        return replace(measure(init, self.job.settings, not given, self.job.seed, self.device), notes=said)
+        start = measure(init, self.job.settings, not given, self.job.seed, self.device)
+        return replace(start, notes=(*said, *start.notes))
 
     def _save(self) -> None:
         assert self.run is not None
@@ -274,7 +275,8 @@ def train_capture(
     capture = capture.kept()
     init = get_initializer("auto", config.init, capture, device).run(capture, seed, None)
     init, said = joined(init, capture.cameras is not None, wanted=config.scan)
-    start = replace(measure(init, config, capture.cameras is None, seed, device or torch.device("cpu"), anew=True), notes=said)
+    start = measure(init, config, capture.cameras is None, seed, device or torch.device("cpu"), anew=True)
+    start = replace(start, notes=(*said, *start.notes))
     run = SplatMethod(config).start(start)
     for event in run.events():
         if on_event:

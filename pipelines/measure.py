@@ -19,6 +19,7 @@ from .init.protocol import InitState
 from .methods.config import SplatConfig
 from .protocol import Start
 from .scan.depth import scan_depth, with_scan_depth
+from .scan.moving import said_of_moving, without_moving
 
 __all__ = ["measure", "require_priors"]
 
@@ -50,9 +51,13 @@ def measure(
     depth = predict_depth(_depth_prior(config.depth_prior, config, device), views, cameras, init.points, anew)
     # beside found cameras a depth sensor's metres mean nothing; scans have moved the cameras into theirs
     capture = replace(init.capture, depth=()) if estimated_cameras else init.capture
-    scan = scan_depth(capture) if config.scan else None
+    scan = scan_depth(capture, find_moving=config.moving) if config.scan else None
+    moving = None if scan is None else scan.moving
     if scan is not None:
         depth = list(with_scan_depth(depth, scan))
+    if moving is not None:
+        depth = [replace(d, valid=d.valid & ~m, confidence=torch.where(m, 0.0, d.confidence)) for d, m in zip(depth, moving, strict=True)]
+        init = replace(init, capture=without_moving(init.capture, moving))
     guide: list[DepthMap] = []
     if config.guide_prior is not None:
         prior = _depth_prior(config.guide_prior, config, device)
@@ -60,7 +65,7 @@ def measure(
         alone = isinstance(prior, RelativeDepth)
         guide = predict_depth(prior, views, None if alone else cameras, None if alone else init.points, anew)
     flow = _flow(init, config.flow_prior, device) if config.terms.flow > 0 else {}
-    return Start(init, tuple(depth), estimated_cameras, seed, device, tuple(guide), flow, None if scan is None else scan.returns)
+    return Start(init, tuple(depth), estimated_cameras, seed, device, tuple(guide), flow, None if scan is None else scan.returns, moving, said_of_moving(moving))
 
 
 def _depth_prior(name: str, config: SplatConfig, device: torch.device) -> DepthPrior:

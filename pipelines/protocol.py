@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor
 
 from ..recon.depth import DepthMap
@@ -23,7 +23,8 @@ __all__ = ["Method", "Run", "Start"]
 @dataclass(frozen=True)
 class Start:
     """Everything a method starts from. `depth` is aligned with `init.capture.views`, and so is `guide`, where the method asks for a second depth (possibly up to
-    scale and shift). `scan` holds the z-depth of a range sensor's returns in each photo, 0 = none. `flow` holds the displacement from photo i to photo j, by (i, j), where the method asks for it.
+    scale and shift). `scan` holds the z-depth of a range sensor's returns in each photo, 0 = none; `moving` is where
+    a photo shows what moved between the scans, which `init.capture` leaves out already. `flow` holds the displacement from photo i to photo j, by (i, j), where the method asks for it.
 
     `notes` are sentences for the user. `estimated_cameras` says that the cameras were found from the photos, so that a method may refine them.
     """
@@ -36,6 +37,7 @@ class Start:
     guide: tuple[DepthMap, ...] = ()
     flow: Mapping[tuple[int, int], FlowField] = field(default_factory=dict)
     scan: Float[Tensor, "V H W"] | None = None
+    moving: Bool[Tensor, "V H W"] | None = None
     notes: tuple[str, ...] = ()
 
 

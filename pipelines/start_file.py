@@ -20,6 +20,7 @@ from .checkpoint import load_checkpoint, save_checkpoint
 from .config import from_jsonable, to_jsonable
 from .init.protocol import CameraReport, InitState
 from .protocol import Start
+from .scan.moving import without_moving
 
 __all__ = ["load_start", "save_start"]
 
@@ -37,6 +38,8 @@ def save_start(path: Path, start: Start, fingerprint: str) -> None:
         tensors |= {f"sweep.{k}": sweep.world_from_sensor, f"sweep_size.{k}": _size(sweep)}
     if start.scan is not None:
         tensors["scan"] = start.scan
+    if start.moving is not None:
+        tensors["moving"] = start.moving
     tensors |= _packed(start.depth, "") | _packed(start.guide, "guide.")
     meta = {
         "fingerprint": fingerprint,
@@ -66,8 +69,10 @@ def load_start(path: Path, capture: Capture) -> Start:
         report = from_jsonable(CameraReport, meta["report"], "the checkpoint's report")
     except KeyError as e:
         raise CheckpointError(f"{path} lacks {e}; delete it to start anew.") from e
-    init = InitState(replace(placed, cameras=cameras, sweeps=sweeps), points, report)
-    return Start(init, depth, meta["estimated_cameras"], guide=guide, flow=flow, scan=tensors.get("scan"), notes=tuple(meta["notes"]))
+    moving = tensors.get("moving")
+    init = InitState(without_moving(replace(placed, cameras=cameras, sweeps=sweeps), moving), points, report)
+    scan = tensors.get("scan")
+    return Start(init, depth, meta["estimated_cameras"], guide=guide, flow=flow, scan=scan, moving=moving, notes=tuple(meta["notes"]))
 
 
 def _size(sweep: Sweep) -> Tensor:

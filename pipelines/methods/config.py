@@ -198,6 +198,7 @@ class SplatConfig:
         depth_prior, flow_prior: by name (`priors/registry.py`); flow is measured only where a part asks for it.
         fields: sets of Gaussians that learn from the same photos, one watching the other; the first becomes the scene.
         scan: take depth from scans and depth sensors where the capture has them.
+        moving: leave out of the photos what moved between scans of at least three moments.
         surfels: draw flat discs that the rays meet instead of ellipsoids (2D Gaussians).
         guide_prior: depth that ranking, continuity and correlation compare with, possibly only up to scale and shift; None = that of depth_prior.
     """
@@ -215,6 +216,7 @@ class SplatConfig:
     fields: int = 1
     surfels: bool = False
     scan: bool = True
+    moving: bool = True
     init: InitConfig = field(default_factory=InitConfig)
 
 

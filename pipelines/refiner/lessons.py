@@ -25,12 +25,13 @@ from torch import Tensor
 from ...data.atomic import write_bytes
 from ...data.synthetic import WHITE, SyntheticScene, arc_cameras, capture_of, look_at, make_scene, render_truth
 from ...recon.camera import Cameras
+from ...recon.capture import Capture
 from ...recon.gaussians import Gaussians
 from ..job import train_capture
 from ..methods import method_config
 from ..methods.config import SplatConfig
 
-__all__ = ["GROUPS", "Lesson", "lesson", "load_lesson", "make_lessons", "photographed", "quick_config", "save_lesson", "views_of"]
+__all__ = ["GROUPS", "Lesson", "Shoot", "lesson", "load_lesson", "make_lessons", "quick_config", "save_lesson", "shoot"]
 
 GROUPS = ("high", "aside", "near")  # above 70 degrees; beyond the photos' arc; between the photos
 KINDS = {"still": 0.65, "toys": 0.35}  # learned from; the other kinds are for measuring
@@ -57,23 +58,39 @@ class Lesson:
     group: tuple[int, ...]
 
 
-def lesson(seed: int, kind: str | None = None, photos: int | None = None) -> Lesson:
-    """The same for the same seed. Kinds and numbers of photos are drawn where none is given."""
+@dataclass(frozen=True)
+class Shoot:
+    """A made-up capture, and what it was made of: the exact depth of its photos, and the steps of a short reconstruction."""
+
+    scene: SyntheticScene
+    capture: Capture
+    cameras: Cameras
+    depth: Float[Tensor, "P H W"]
+    steps: int
+
+
+def shoot(seed: int, kind: str | None = None, photos: int | None = None) -> tuple[Shoot, np.random.Generator]:
+    """The capture of a lesson, and the numbers that its views are drawn by. Kinds and numbers of photos are drawn where none is given."""
     rng = np.random.default_rng([21, seed])
     drawn, count = str(rng.choice(list(KINDS), p=list(KINDS.values()))), int(rng.choice([2, 3, 4], p=[0.2, 0.6, 0.2]))
     kind, count = kind or drawn, photos or count
     width = 16 * int(rng.integers(14, 19))
     scene = make_scene(seed, kind)
-    cameras = photographed(scene, rng, count, width)
+    cameras = _photographed(scene, rng, count, width)
     truth = render_truth(scene, cameras)
     white = kind in WHITE
     if not white:
         truth = replace(truth, mask=torch.ones_like(truth.mask))  # an even background is part of the photo
-    capture = capture_of(truth, "photo", cameras, white)
-    made, _ = train_capture(capture, quick_config(truth.mask.numel(), int(rng.integers(300, 601))), seed, torch.device("cpu"))
-    views, group = views_of(scene, cameras, truth.depth, rng, (4, 4, 2))
-    seen = render_truth(scene, views).images
-    return Lesson(kind, made.gaussians, made.background, cameras, _bytes(truth.images), views, _bytes(seen), group)
+    return Shoot(scene, capture_of(truth, "photo", cameras, white), cameras, truth.depth, int(rng.integers(300, 601))), rng
+
+
+def lesson(seed: int, kind: str | None = None, photos: int | None = None) -> Lesson:
+    """The same for the same seed."""
+    made, rng = shoot(seed, kind, photos)
+    scene, _ = train_capture(made.capture, quick_config(made.depth.numel(), made.steps), seed, torch.device("cpu"))
+    views, group = _views_of(made.scene, made.cameras, made.depth, rng, (4, 4, 2))
+    seen = render_truth(made.scene, views).images
+    return Lesson(made.scene.kind, scene.gaussians, scene.background, made.cameras, _bytes(made.capture.images()), views, _bytes(seen), group)
 
 
 def quick_config(pixels: int, steps: int) -> SplatConfig:
@@ -83,7 +100,7 @@ def quick_config(pixels: int, steps: int) -> SplatConfig:
     return replace(config, optim=replace(config.optim, steps=steps), seed=replace(config.seed, budget=budget, extra=budget // 4))
 
 
-def photographed(scene: SyntheticScene, rng: np.random.Generator, count: int, width: int) -> Cameras:
+def _photographed(scene: SyntheticScene, rng: np.random.Generator, count: int, width: int) -> Cameras:
     """Photos along an arc, 5 to 20 degrees apart; before walls from their open side."""
     first = rng.uniform(-180, 180) if scene.kind in WHITE else rng.uniform(-12, 12)
     step = rng.uniform(5, 20)
@@ -93,7 +110,7 @@ def photographed(scene: SyntheticScene, rng: np.random.Generator, count: int, wi
     return arc_cameras(scene, azimuths, width, height, focal, seed=int(rng.integers(2**31)))
 
 
-def views_of(
+def _views_of(
     scene: SyntheticScene, photos: Cameras, depth: Float[Tensor, "P H W"], rng: np.random.Generator, counts: tuple[int, int, int]
 ) -> tuple[Cameras, tuple[int, ...]]:
     """So many cameras of each group from which at least SEEN of the surface is in some photo. Fewer where there is hardly such a place."""

@@ -49,7 +49,7 @@ class RefinerTraining:
     """About so many."""
     steps: int = 2500
     """One lesson each."""
-    lr: float = 2e-3
+    lr: float = 1e-3
     """Highest learning rate."""
     seed: int = 0
     """Of first weights and order."""

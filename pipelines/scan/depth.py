@@ -21,6 +21,7 @@ from ...recon.scan.moments import own_sweep
 from ...recon.scan.rings import tells_rings, with_rings
 from ...recon.scan.sight import seen_returns
 from ...recon.sweeps import Sweep
+from .moving import moved_by_scan, moving_masks, without_moving
 
 __all__ = ["ScanDepth", "judging", "scan_depth", "withheld", "with_scan_depth"]
 
@@ -33,10 +34,12 @@ TRUSTED = 0.5  # confidence from which a sensor's depth holds the render
 
 @dataclass(frozen=True)
 class ScanDepth:
-    """Per photo. returns: z-depth of what the sensor measured, 0 = none. dense: between the returns, too."""
+    """Per photo. returns: z-depth of what the sensor measured, 0 = none. dense: between the returns, too. moving: where it shows something that moved between
+    the scans; None where that cannot be told."""
 
     returns: Float[Tensor, "V H W"]
     dense: tuple[DepthMap, ...]
+    moving: Bool[Tensor, "V H W"] | None = None
 
 
 def judging(sweep: Sweep) -> Bool[Tensor, "N"]:
@@ -53,11 +56,14 @@ def withheld(sweep: Sweep) -> tuple[Sweep, Sweep]:
     return sweep.kept(~judges), sweep.kept(judges)
 
 
-def scan_depth(capture: Capture, most_sweeps: int = 3) -> ScanDepth | None:
+def scan_depth(capture: Capture, most_sweeps: int = 3, find_moving: bool = True) -> ScanDepth | None:
     """None where the capture has neither scans nor sensor depth. Withheld beams are left out.
 
-    Each photo is told by its own scan and the nearest others, `most_sweeps` in all; of the others, things that can move and what its own scan contradicts
-    are left out.
+    Each photo is told by its own scan and the nearest others, `most_sweeps` in all; of the others, things that moved (or could, where that cannot be told) and
+    what its own scan contradicts are left out.
+
+    Args:
+        find_moving: tell what moved from the scans of at least three moments.
     """
     assert capture.cameras is not None, "depth follows the cameras"
     sensor = _sensor(capture) if any(d is not None for d in capture.depth) else None
@@ -66,13 +72,16 @@ def scan_depth(capture: Capture, most_sweeps: int = 3) -> ScanDepth | None:
     sweeps, net = [withheld(s)[0] for s in capture.sweeps], ScanSplats()
     eyes = [_eye(s, capture.cameras) for s in sweeps]
     made = [net.predict(s, None if s.origin_known else eye) for s, eye in zip(sweeps, eyes, strict=True)]
+    moved = moved_by_scan(capture, sweeps, made) if find_moving else None
+    stays = [~m for m in moved] if moved is not None else [p.label != LABELS.index("movable") for p in made]
     returns, dense = [], []
     for i, view in enumerate(capture.views):
         camera, own = capture.cameras[i], own_sweep(view.name, sweeps)
-        seen, depth = _of_photo(camera, own, _nearest(camera, eyes, own, most_sweeps), sweeps, made)
+        seen, depth = _of_photo(camera, own, _nearest(camera, eyes, own, most_sweeps), sweeps, made, stays)
         returns.append(seen)
         dense.append(depth)
-    return _where_photos_count(ScanDepth(torch.stack(returns), tuple(dense)), capture)
+    moving = None if moved is None else moving_masks(capture, sweeps, made, moved)
+    return _where_photos_count(ScanDepth(torch.stack(returns), tuple(dense), moving), without_moving(capture, moving))
 
 
 def with_scan_depth(measured: Sequence[DepthMap], scan: ScanDepth) -> tuple[DepthMap, ...]:
@@ -106,7 +115,7 @@ def _where_photos_count(scan: ScanDepth, capture: Capture) -> ScanDepth:
         return scan
     counts = masks > 0.5
     dense = tuple(replace(d, valid=d.valid & c, confidence=torch.where(c, d.confidence, 0.0)) for d, c in zip(scan.dense, counts, strict=True))
-    return ScanDepth(torch.where(counts, scan.returns, 0.0), dense)
+    return replace(scan, returns=torch.where(counts, scan.returns, 0.0), dense=dense)
 
 
 def _eye(sweep: Sweep, cameras: Cameras) -> Float[Tensor, "3"]:
@@ -126,10 +135,8 @@ def _nearest(camera: Cameras, eyes: Sequence[Float[Tensor, "3"]], own: int | Non
 
 
 def _of_photo(
-    camera: Cameras, own: int | None, others: list[int], sweeps: Sequence[Sweep], made: Sequence[ScanPrediction]
+    camera: Cameras, own: int | None, others: list[int], sweeps: Sequence[Sweep], made: Sequence[ScanPrediction], stays: Sequence[Bool[Tensor, "N"]]
 ) -> tuple[Float[Tensor, "H W"], DepthMap]:
-    movable = LABELS.index("movable")
-    stays = {k: made[k].label != movable for k in others}
     splats = [made[own].gaussians] if own is not None else []
     splats += [made[k].gaussians[stays[k][made[k].source]] for k in others]
     first = _drawn(splats[0], camera) if own is not None else None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import torch
+from handful.data._synth.solids import BOX, Solids, solid
 from handful.data.synthetic_scans import PATTERNS, Pattern, make_place, scan, see
 from handful.recon.camera import Cameras
 from handful.recon.capture import ArrayImage, Capture, View
@@ -22,9 +23,13 @@ def moment(x: float, width: int = 160, height: int = 60) -> tuple[Tensor, Tensor
     return cam, stand
 
 
-def street_capture(moments: int = 5, seed: int = 4, beams: int = 32, width: int = 160, height: int = 60) -> tuple[Capture, Tensor]:
-    """The capture (photos 000.png, .., scans scans/000.npz, ..) and the true depth of each photo."""
+def street_capture(
+    moments: int = 5, seed: int = 4, beams: int = 32, width: int = 160, height: int = 60, passing: float | None = None
+) -> tuple[Capture, Tensor]:
+    """The capture (photos 000.png, .., scans scans/000.npz, ..) and the true depth of each photo. `passing`: a red box of 1 x 1 x 1.4 m before us on
+    the right goes so many metres further than we do from moment to moment."""
     place, rng = make_place(seed), np.random.default_rng(seed)
+    still = place
     whole = PATTERNS["spinning64"](rng, (-0.8, 0.8))
     some = whole.ring % (64 // beams) == 0
     pattern = Pattern(whole.directions[some], whole.ring[some] // (64 // beams))
@@ -32,6 +37,8 @@ def street_capture(moments: int = 5, seed: int = 4, beams: int = 32, width: int 
     K = torch.tensor([[0.7 * width, 0, width / 2], [0, 0.7 * width, height / 2], [0, 0, 1]])
     for k in range(moments):
         cam, stand = moment(0.5 * k)
+        if passing is not None:
+            place = Solids.together([still, solid(BOX, (4.5 + (0.5 + passing) * k, -2.1, 0.9), (0.5, 0.5, 0.7), "movable", (0.9, 0.1, 0.1))])
         seen = see(place, Cameras(cam[None], K[None], width, height), seed=k)
         made = scan(place, pattern, stand, rng, noise=0.005, stray=0.0).sweep
         views.append(View(f"{k:03}.png", ArrayImage(seen.image)))
