@@ -5,7 +5,7 @@
 
 The voxels are a wavy sheet, occupied as a scanned surface is. Backends are timed on one submanifold convolution 3^3 of 32 channels to 32, and on the way to the
 next stride, rulebooks apart; backbones at equally many parameters on 8 features, with the backend that "auto" takes: the first pass makes rulebooks and groups,
-forward and backward find them made. Milliseconds, the least of the repeats; with one thread the processor's time of this process, since other programs then do
+forward and backward find them made, and `kept` is what a forward pass holds for the backward pass. Milliseconds, the least of the repeats; with one thread the processor's time of this process, since other programs then do
 not count, with more the clock's.
 
 Prints JSON: {"machine", "clock": "processor" | "wall", "parameters", "rows": [{"voxels", "what": "backend" | "backbone", "name", ...}]}.
@@ -85,7 +85,25 @@ def time_backbone(name: str, x: SparseVoxels, count: int, repeats: int) -> dict[
     books = Rulebooks(x)
     with torch.no_grad():
         first = _ms(lambda: net(x), repeats)
-    return {"parameters": parameters(net), "first_ms": first, **_both_ways("", lambda: net(x, books).feats, repeats)}
+    return {"parameters": parameters(net), "first_ms": first, **_both_ways("", lambda: net(x, books).feats, repeats), "kept_mb": _kept(net, lambda: net(x, books).feats)}
+
+
+def _kept(net: torch.nn.Module, forward: Callable[[], torch.Tensor]) -> float:
+    """Megabytes that a forward pass keeps for the backward pass, weights apart."""
+    weights = {p.untyped_storage().data_ptr() for p in net.parameters()}
+    sizes: dict[int, int] = {}
+    held: list[torch.Tensor] = []  # none is freed, and its place given to the next, while they are counted
+
+    def pack(t: torch.Tensor) -> torch.Tensor:
+        place = t.untyped_storage().data_ptr()
+        if place not in weights:
+            sizes[place] = t.untyped_storage().nbytes()
+            held.append(t)
+        return t
+
+    with torch.autograd.graph.saved_tensors_hooks(pack, lambda t: t):
+        forward()
+    return round(sum(sizes.values()) / 1e6, 1)
 
 
 def _both_ways(prefix: str, forward: Callable[[], torch.Tensor], repeats: int) -> dict[str, float]:
@@ -152,11 +170,11 @@ def table(result: dict[str, Any]) -> str:
     """Two tables in Markdown: backends, then backbones."""
     columns = {
         "backend": ("rulebook_ms", "forward_ms", "backward_ms", "down_rulebook_ms", "down_forward_ms", "down_backward_ms"),
-        "backbone": ("parameters", "first_ms", "forward_ms", "backward_ms"),
+        "backbone": ("parameters", "first_ms", "forward_ms", "backward_ms", "kept_mb"),
     }
     parts: list[str] = []
     for what, keys in columns.items():
-        lines = [_line(["voxels", what, *(k.replace("_ms", ", ms").replace("_", " ") for k in keys)]), _line(["---"] * (len(keys) + 2))]
+        lines = [_line(["voxels", what, *(k.replace("_ms", ", ms").replace("_mb", ", MB").replace("_", " ") for k in keys)]), _line(["---"] * (len(keys) + 2))]
         for row in result["rows"]:
             if row["what"] == what and "missing" not in row:
                 lines.append(_line([f"{row['voxels']:,}", row["name"], *(_cell(row[k]) for k in keys)]))

@@ -73,7 +73,10 @@ def refine_folder(
         about = {"strength": verdict.strength, "left_out": {p.name: {"before": p.before, "after": list(p.after)} for p in verdict.photos}}
         write_json(staging / "metrics.json", {**folder.metrics, "train_psnr": after, "refined": about})
         write_preview(staging / "preview.png", scene, capture.images())
-        write_gaussians(staging / "scene.ply", scene.gaussians.to("cpu"))
+        if scene is folder.scene:
+            shutil.copyfile(source / "scene.ply", staging / "scene.ply")
+        else:
+            write_gaussians(staging / "scene.ply", scene.gaussians.to("cpu"))
     return RefinedFolder(out, verdict, len(scene.gaussians), before, after)
 
 
