@@ -9,7 +9,7 @@ from .config import MotionConfig, OptimConfig, RefineConfig, SeedConfig, SplatCo
 
 __all__ = ["METHODS", "method_config"]
 
-PLAIN_TERMS = TermsConfig(ssim=0.2, smooth=0.0, depth=0.0, depth_final=0.2, opaque=0.0, virtual=0.0, scan=0.0)
+PLAIN_TERMS = TermsConfig(ssim=0.2, smooth=0.0, depth=0.0, depth_final=0.2, opaque=0.0, silhouette=0.0, virtual=0.0, scan=0.0)
 
 BASELINE = SplatConfig(
     seed=replace(SeedConfig(), guesses=False, surround=0.0, behind=0.0, opacity=0.1, thickness=1.0, tilt=1.0),

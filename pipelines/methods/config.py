@@ -123,7 +123,7 @@ class TermsConfig:
     scan: float = 0.3
     scan_trim: float = 0.05
     opaque: float = 0.01
-    silhouette: float = 0.0
+    silhouette: float = 0.3
     virtual: float = 0.0
     virtual_every: int = 2
     virtual_from: float = 0.3
