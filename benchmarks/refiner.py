@@ -3,7 +3,7 @@
     python -m handful.benchmarks.refiner --data DIR --json benchmarks/results/refiner.json
     python -m handful.benchmarks.refiner --table benchmarks/results/refiner.json        the tables of docs/refine.md from a stored result
 
-Made-up: three photos of each of --count tabletops, rooms and objects; views above 70 degrees, aside of the photos, and between them. Real: --real names of protocols
+Made-up: three photos of each of --count tabletops, rooms and objects, reconstructed by the default method; views above 70 degrees, aside of the photos, and between them. Real: --real names of protocols
 (llff-3/llff_fern: the test photos of that protocol; holdout-8-9/fox: every 8th photo tests, 9 of the others train). Each scene before, after all of the change,
 and after as much of it as the photos agreed to when left out (pipelines/refiner/judge.py): none of the test views has a say.
 
@@ -32,7 +32,7 @@ from ..pipelines.evaluate import evaluate_scene, training_capture
 from ..pipelines.methods import method_config
 from ..pipelines.protocols import load_benchmark, load_holdout
 from ..pipelines.refiner.judge import judge, refined
-from ..pipelines.refiner.lessons import GROUPS, Lesson, load_lesson, make_lessons, quick_config, shoot
+from ..pipelines.refiner.lessons import GROUPS, Lesson, load_lesson, make_lessons, shoot
 from ..pipelines.results import commit, machine, versions
 from ..pipelines.trial import train_trial
 from ..priors.splat_refiner import WEIGHTS, SplatRefiner
@@ -91,11 +91,11 @@ def run(args: Args) -> dict[str, Any]:
 def _made_up(count: int, folder: Path, refiner: SplatRefiner, say: Callable[[dict[str, Any]], None]) -> list[dict[str, Any]]:
     rows = []
     for kind in KINDS:
-        for k, file in enumerate(sorted(make_lessons(folder, range(FIRST, FIRST + count), 1, kind, 3))):
+        for k, file in enumerate(sorted(make_lessons(folder, range(FIRST, FIRST + count), 2, kind, 3, whole=True))):
             seed = FIRST + k
             lesson, (made, _) = load_lesson(file), shoot(seed, kind, 3)
             scene = SplatScene(lesson.gaussians, lesson.photos, made.capture.names, get_rasterizer("auto", CPU), lesson.background)
-            strength = judge(made.capture, quick_config(made.depth.numel(), made.steps), refiner, seed, CPU).strength
+            strength = judge(made.capture, method_config("handful"), refiner, seed, CPU).strength
             versions = [scene, refined(scene, made.capture, refiner, 1.0), refined(scene, made.capture, refiner, strength)]
             rows.append({"kind": kind, "seed": seed, "strength": strength, **_scores(lesson, versions)})
             say(rows[-1])

@@ -76,7 +76,7 @@ class FileImage:
         for file in (self.mask_file, self.extent_file):
             if file is not None:
                 given = self._mask_of(file)
-                mask = given if mask is None else mask * given
+                mask = given if mask is None else np.minimum(mask, given)  # no product: the files may tell the same border twice
         return self._placed(mask)
 
     def _mask_of(self, file: Path) -> np.ndarray:

@@ -58,6 +58,7 @@ def measure(
     if moving is not None:
         depth = [replace(d, valid=d.valid & ~m, confidence=torch.where(m, 0.0, d.confidence)) for d, m in zip(depth, moving, strict=True)]
         init = replace(init, capture=without_moving(init.capture, moving))
+        views = init.capture.views
     guide: list[DepthMap] = []
     if config.guide_prior is not None:
         prior = _depth_prior(config.guide_prior, config, device)

@@ -16,7 +16,7 @@ from ..recon.camera import Cameras
 from ..recon.gaussians import Gaussians
 from ..recon.raster.protocol import Rasterizer, RasterOptions
 from ..recon.se3 import matrix_from_quat, quat_multiply
-from ..recon.sh import rgb_from_sh_dc, sh_dc_from_rgb
+from ..recon.sh import SH_C0, rgb_from_sh_dc, sh_basis, sh_dc_from_rgb
 from ..recon.voxel.conv import Rulebooks
 from ..recon.voxel.registry import build_backbone, width_for
 from ..recon.voxel.tensors import voxelize
@@ -27,6 +27,7 @@ OWN, TOLD, OUT = 22, 12, 13  # numbers of a splat itself, of what one photo says
 CELL = 1 / 40  # edge of a voxel, contracted units
 GRID = (163, 163, 163)  # voxels from -2 to 2, and one more on either side
 REACH = 0.05  # how far a splat moves for a change of one, in distances from the nearest photo
+AGREED = 0.3  # length of the mean of the photos' directions from which they look one way
 OPACITY, COLOR = 4.0, 0.3  # logits, and colour, for a change of one
 
 
@@ -85,8 +86,7 @@ class RefinerNet(nn.Module):
     def forward(self, gaussians: Gaussians, around: Surroundings, heard: Testimony) -> Float[Tensor, "N 13"]:
         """The changes, to be made by `changed`."""
         own, place = _own(gaussians, around, heard)
-        words = self.witness(heard.told) * heard.inside[..., None]
-        said = torch.cat([words.sum(0) / heard.inside.sum(0).clamp_min(1)[:, None], words.amax(0)], 1)
+        said = self._said(heard)
         known = torch.cat([own, said], 1)
         point = self.enter(known)
         voxels, index = voxelize(place, point, CELL, place.new_full((3,), -2.0 - CELL), GRID)
@@ -94,6 +94,16 @@ class RefinerNet(nn.Module):
         voxels = voxels.with_feats(torch.cat([voxels.feats, count.log()[:, None] / 4], 1))
         deep = self.backbone(voxels, Rulebooks(voxels)).feats[index]
         return self.head(torch.cat([point, known, deep], 1))
+
+    def _said(self, heard: Testimony) -> Float[Tensor, "N h"]:
+        """Mean and largest of what the photos say, one after the other: thirty photos need no more memory than one."""
+        total, largest = torch.zeros(()), None
+        for told, inside in zip(heard.told, heard.inside, strict=True):
+            words = self.witness(told) * inside[:, None]
+            total = total.to(words) + words
+            largest = words if largest is None else torch.maximum(largest, words)
+        assert largest is not None, "a scene has photos"
+        return torch.cat([total / heard.inside.sum(0).clamp_min(1)[:, None], largest], 1)
 
 
 def changed(gaussians: Gaussians, change: Float[Tensor, "N 13"], around: Surroundings, heard: Testimony) -> Gaussians:
@@ -112,9 +122,12 @@ def changed(gaussians: Gaussians, change: Float[Tensor, "N 13"], around: Surroun
 def surroundings(cameras: Cameras, depth: Float[Tensor, "P H W"]) -> Surroundings:
     """From the photos' cameras and the scene's depth in each (0 where it is empty)."""
     forward, down = cameras.cam_from_world[:, 2, :3].mean(0), cameras.cam_from_world[:, 1, :3].mean(0)
-    ahead = torch.nn.functional.normalize(forward, dim=0)
-    right = torch.nn.functional.normalize(torch.linalg.cross(down, ahead), dim=0)
-    rotation = torch.stack([right, torch.linalg.cross(ahead, right), ahead])
+    across = torch.linalg.cross(down, forward)
+    if float(forward.norm()) > AGREED and float(across.norm()) > AGREED * float(forward.norm()):
+        ahead, right = (torch.nn.functional.normalize(x, dim=0) for x in (forward, across))
+        rotation = torch.stack([right, torch.linalg.cross(ahead, right), ahead])
+    else:  # photos all around look nowhere on the mean
+        rotation = cameras.cam_from_world[0, :3, :3]
     medians = torch.stack([d[d > 0].median() if bool((d > 0).any()) else d.new_ones(()) for d in depth])
     looked_at = cameras.centers + cameras.cam_from_world[:, 2, :3] * medians[:, None]
     center = looked_at.mean(0)
@@ -122,10 +135,18 @@ def surroundings(cameras: Cameras, depth: Float[Tensor, "P H W"]) -> Surrounding
 
 
 def ask_photos(
-    gaussians: Gaussians, cameras: Cameras, images: Float[Tensor, "P H W 3"], rasterizer: Rasterizer, background: tuple[float, float, float]
+    gaussians: Gaussians,
+    cameras: Cameras,
+    images: Float[Tensor, "P H W 3"],
+    rasterizer: Rasterizer,
+    background: tuple[float, float, float],
+    counts: Float[Tensor, "P H W"] | None = None,
 ) -> tuple[Testimony, Surroundings]:
-    """Asks every photo about every splat: is it in the frame, before or behind what is drawn there, how much of the picture is it, does its colour fit."""
-    rgb = rgb_from_sh_dc(gaussians.sh[:, 0])
+    """Asks every photo about every splat: is it in the frame, before or behind what is drawn there, how much of the picture is it, does its colour fit.
+
+    Args:
+        counts: above 0.5 where a photo counts; elsewhere it says nothing. None = everywhere.
+    """
     axes, thin = matrix_from_quat(gaussians.quats_wxyz), gaussians.log_scales.argmin(1)
     normal = axes[torch.arange(len(thin), device=thin.device), :, thin]
     told, inside, far, depths = [], [], [], []
@@ -134,8 +155,8 @@ def ask_photos(
         with torch.enable_grad():
             base = replace(gaussians.detach(), sh=gaussians.sh.detach().clone().requires_grad_(True))
             out = rasterizer.render(base, camera, RasterOptions(background=background, camera_grads=False))
-            (grad,) = torch.autograd.grad(out.color[..., 1].sum(), base.sh)
-        share = grad[:, 0, 1].clamp_min(0) / 0.28209479  # sum of the splat's weights over the picture, pixels
+            (grad,) = torch.autograd.grad(out.color.sum(), base.sh)
+        share = grad[:, 0].amax(1).clamp_min(0) / SH_C0  # sum of the splat's weights over the picture, pixels (a channel that is clamped at 0 has no gradient)
         uv, z = camera.project(gaussians.means)
         u, v = uv[0].nan_to_num(-1).clamp(-1, 1e6).floor().long().unbind(-1)
         w, h = camera.width, camera.height
@@ -143,15 +164,18 @@ def ask_photos(
         u, v = u.clamp(0, w - 1), v.clamp(0, h - 1)
         surface, alpha = out.depth[0].detach()[v, u], out.alpha[0].detach()[v, u]
         behind = torch.where(surface > 0, (z[0].clamp_min(1e-6) / surface.clamp_min(1e-6)).log(), -1.0).clamp(-1, 1)
-        off = image[v, u] - rgb
-        error = (image - out.color[0].detach()).abs().mean(-1)[v, u]
         way = torch.nn.functional.normalize(gaussians.means - camera.centers[0], dim=1)
+        basis = sh_basis(way, gaussians.sh_degree)
+        off = image[v, u] - (0.5 + (basis[..., None] * gaussians.sh).sum(1))
+        error = (image - out.color[0].detach()).abs().mean(-1)[v, u]
         facing = (way * normal).sum(1).abs()
         told.append(torch.stack([
             behind, (10 * behind).clamp(-1, 1), alpha, *off.unbind(1), off.abs().mean(1), error, facing, torch.log1p(share), torch.log1p(share * 20) / 3,
             torch.ones_like(alpha),
         ], 1))  # fmt: skip
-        inside.append(here.to(rgb))
+        if counts is not None:
+            here = here & (counts[i][v, u] > 0.5)
+        inside.append(here.to(alpha))
         far.append(torch.where(here, z[0], (gaussians.means - camera.centers[0]).norm(dim=1) * 1e3))
         depths.append(out.depth[0].detach())
     nearest, which = torch.stack(far).min(0)

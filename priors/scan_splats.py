@@ -6,7 +6,6 @@ Looks around from where the scan was taken, so a scan must say where that is (or
 from __future__ import annotations
 
 import hashlib
-import json
 from copy import deepcopy
 from dataclasses import dataclass
 from functools import lru_cache
@@ -16,12 +15,12 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from ..recon.errors import BackendUnavailable
 from ..recon.gaussians import Gaussians
 from ..recon.sweeps import Sweep
+from .net_files import unpacked
 from .scan_net import CHILDREN, ScanNet, ScanNetConfig
 
-__all__ = ["ScanPrediction", "ScanSplats", "load_scan_net", "save_scan_net", "weights_digest"]
+__all__ = ["ScanPrediction", "ScanSplats", "load_scan_net", "weights_digest"]
 
 WEIGHTS = Path(__file__).parent / "weights"
 MOST_RETURNS = 60_000  # at a time; denser scans are thinned, evenly
@@ -92,29 +91,12 @@ def _file(backbone: str) -> Path:
     return WEIGHTS / f"scan_{backbone}.safetensors"
 
 
-def save_scan_net(net: ScanNet, path: Path) -> None:
-    """Half precision: the weights are small beside what they are added to."""
-    from safetensors.torch import save_file
-
-    config = json.dumps({k: getattr(net.config, k) for k in ScanNetConfig.__dataclass_fields__})
-    save_file({k: v.detach().half().contiguous() for k, v in net.state_dict().items()}, str(path), {"config": config})
-
-
 @lru_cache(maxsize=4)
 def load_scan_net(backbone: str = "unet", path: Path | None = None) -> ScanNet:
     """The trained network, ready to use. Raises BackendUnavailable where its weights are missing or of another shape."""
-    from safetensors import SafetensorError, safe_open
-
     path = path or (Path(backbone) if backbone.endswith(".safetensors") else _file(backbone))
-    try:
-        with safe_open(str(path), framework="pt") as f:
-            net = ScanNet(ScanNetConfig(**json.loads((f.metadata() or {})["config"])))
-            net.load_state_dict({k: f.get_tensor(k).float() for k in f.keys()})  # noqa: SIM118 (not a dict)
-    except (OSError, SafetensorError, KeyError, TypeError, RuntimeError, json.JSONDecodeError) as e:
-        raise BackendUnavailable(
-            f"{path} holds no weights for the scan network {backbone!r} ({str(e).splitlines()[0]}); make them with `python -m handful.pipelines.scan.train`."
-        ) from e
-    return net.eval()
+    build = lambda **config: ScanNet(ScanNetConfig(**config))  # noqa: E731
+    return unpacked(path, build, f"the scan network {backbone!r}", "python -m handful.pipelines.scan.train")
 
 
 def weights_digest(backbone: str = "unet") -> str:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 from typing import Protocol
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor
 
 from .camera import Cameras
@@ -43,6 +43,9 @@ class ImageSource(Protocol):
     def digest(self) -> str:
         """sha256 over content and every option that changes the pixels; the key of caches."""
         ...
+
+
+CUT_SIDE = 0.25  # share of a side of a photo from which its mask leaves that side out
 
 
 @dataclass(frozen=True)
@@ -176,9 +179,14 @@ class Capture:
         return self._stack([v.image.load_extent() for v in self.views])
 
     def is_cut_out(self) -> bool:
-        """Whether masks leave out what a photo does show: then the scene is an object, and what surrounds it is not wanted."""
+        """Whether masks cut an object out of its surroundings: then those are not wanted, and nothing should be drawn there. Told by the photos' borders: most
+        photos' masks leave out CUT_SIDE or more of at least three of their sides. A mask over a passer-by, or over the car that the camera sits on, only says
+        that a part does not count."""
         masks, extents = self.masks(), self.extents()
-        return masks is not None and bool(((masks <= 0.5) & ((extents if extents is not None else torch.ones_like(masks)) > 0.5)).any())
+        if masks is None:
+            return False
+        cut = [_sides_cut(m > 0.5, None if extents is None else extents[i] > 0.5) >= 3 for i, m in enumerate(masks)]
+        return sum(cut) * 2 >= len(cut)
 
     def _stack(self, maps: list[Float[Tensor, "H W"] | None]) -> Float[Tensor, "V H W"] | None:
         if all(m is None for m in maps):
@@ -211,3 +219,19 @@ class Capture:
             points=None,
             sweeps=tuple(s for s in self.sweeps if not s.origin_known or (s.moment or moment_of(s.name)) not in left_out),
         )
+
+
+def _sides_cut(counts: Bool[Tensor, "H W"], shown: Bool[Tensor, "H W"] | None) -> int:
+    """How many sides of a photo its mask leaves out; of a photo that does not fill its picture, the sides of the box around it."""
+    left_out = ~counts
+    if shown is not None:
+        rows, columns = shown.any(1).nonzero(), shown.any(0).nonzero()
+        if not len(rows):
+            return 0
+        box = (slice(int(rows[0]), int(rows[-1]) + 1), slice(int(columns[0]), int(columns[-1]) + 1))
+        left_out, shown = (left_out & shown)[box], shown[box]
+    else:
+        shown = torch.ones_like(left_out)
+    strip = max(1, min(left_out.shape) // 50)  # a circle touches the sides of its box in a few pixels
+    sides = [(m[:strip], m[-strip:], m[:, :strip], m[:, -strip:]) for m in (left_out, shown)]
+    return sum(float(out.sum()) >= CUT_SIDE * max(1.0, float(all_of.sum())) for out, all_of in zip(*sides, strict=True))

@@ -204,14 +204,16 @@ class SplatRun:
         return out, total.detach()
 
     def _shown(self, out: RenderOutput, i: int) -> Bool[Tensor, "N"]:
-        """Gaussians that photo i shows, and so may fade. What lies in its padding is beyond its border, which other photos end at without padding."""
+        """Gaussians that photo i shows, and so may fade. What lies in its padding is beyond its border, which other photos end at without padding; what a mask
+        hides, unless it cuts an object out, is not for this photo to say."""
         visible = out.aux.visible[0]
-        if self.photos.extents is None:
+        shows = self.photos.extents if self.photos.cut_out else self.photos.masks  # masks cover the extents
+        if shows is None:
             return visible
         x, y = out.aux.means2d[0].detach().nan_to_num(-1.0).unbind(-1)
-        h, w = self.photos.extents.shape[1:]
+        h, w = shows.shape[1:]
         beside = (x < 0) | (y < 0) | (x >= w) | (y >= h)
-        there = self.photos.extents[i][y.clamp(0, h - 1).long(), x.clamp(0, w - 1).long()] > 0.5
+        there = shows[i][y.clamp(0, h - 1).long(), x.clamp(0, w - 1).long()] > 0.5
         return visible & (there | beside)
 
     def _kept(self, n: int, drop: float) -> Float[Tensor, "N"]:

@@ -84,10 +84,11 @@ def shoot(seed: int, kind: str | None = None, photos: int | None = None) -> tupl
     return Shoot(scene, capture_of(truth, "photo", cameras, white), cameras, truth.depth, int(rng.integers(300, 601))), rng
 
 
-def lesson(seed: int, kind: str | None = None, photos: int | None = None) -> Lesson:
-    """The same for the same seed."""
+def lesson(seed: int, kind: str | None = None, photos: int | None = None, whole: bool = False) -> Lesson:
+    """The same for the same seed. `whole`: reconstructed by the default method as it is, not shortened."""
     made, rng = shoot(seed, kind, photos)
-    scene, _ = train_capture(made.capture, quick_config(made.depth.numel(), made.steps), seed, torch.device("cpu"))
+    config = method_config("handful") if whole else quick_config(made.depth.numel(), made.steps)
+    scene, _ = train_capture(made.capture, config, seed, torch.device("cpu"))
     views, group = _views_of(made.scene, made.cameras, made.depth, rng, (4, 4, 2))
     seen = render_truth(made.scene, views).images
     return Lesson(made.scene.kind, scene.gaussians, scene.background, made.cameras, _bytes(made.capture.images()), views, _bytes(seen), group)
@@ -201,10 +202,10 @@ def load_lesson(path: Path) -> Lesson:
     )  # fmt: skip
 
 
-def make_lessons(folder: Path, seeds: range, workers: int, kind: str | None = None, photos: int | None = None) -> Iterator[Path]:
-    """Files of the lessons as they are done, by several processes of one thread each."""
+def make_lessons(folder: Path, seeds: range, workers: int, kind: str | None = None, photos: int | None = None, whole: bool = False) -> Iterator[Path]:
+    """Files of the lessons as they are done, by several processes of one thread each. Arguments as of `lesson`."""
     folder.mkdir(parents=True, exist_ok=True)
-    jobs = [(folder / f"{kind or 'lesson'}_{seed:06d}.safetensors", seed, kind, photos) for seed in seeds]
+    jobs = [(folder / f"{kind or 'lesson'}_{seed:06d}.safetensors", seed, kind, photos, whole) for seed in seeds]
     yield from (j[0] for j in jobs if j[0].exists())
     todo = [j for j in jobs if not j[0].exists()]
     if not todo:
@@ -213,9 +214,9 @@ def make_lessons(folder: Path, seeds: range, workers: int, kind: str | None = No
         yield from pool.imap_unordered(_make, todo)
 
 
-def _make(job: tuple[Path, int, str | None, int | None]) -> Path:
-    path, seed, kind, photos = job
-    save_lesson(lesson(seed, kind, photos), path)
+def _make(job: tuple[Path, int, str | None, int | None, bool]) -> Path:
+    path, *asked = job
+    save_lesson(lesson(*asked), path)
     return path
 
 

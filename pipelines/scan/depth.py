@@ -77,7 +77,7 @@ def scan_depth(capture: Capture, most_sweeps: int = 3, find_moving: bool = True)
     returns, dense = [], []
     for i, view in enumerate(capture.views):
         camera, own = capture.cameras[i], own_sweep(view.name, sweeps)
-        seen, depth = _of_photo(camera, own, _nearest(camera, eyes, own, most_sweeps), sweeps, made, stays)
+        seen, depth = _of_photo(camera, own, _nearest(camera, eyes, own, most_sweeps), sweeps, made, stays, None if moved is None or own is None else moved[own])
         returns.append(seen)
         dense.append(depth)
     moving = None if moved is None else moving_masks(capture, sweeps, made, moved)
@@ -135,8 +135,15 @@ def _nearest(camera: Cameras, eyes: Sequence[Float[Tensor, "3"]], own: int | Non
 
 
 def _of_photo(
-    camera: Cameras, own: int | None, others: list[int], sweeps: Sequence[Sweep], made: Sequence[ScanPrediction], stays: Sequence[Bool[Tensor, "N"]]
+    camera: Cameras,
+    own: int | None,
+    others: list[int],
+    sweeps: Sequence[Sweep],
+    made: Sequence[ScanPrediction],
+    stays: Sequence[Bool[Tensor, "N"]],
+    went: Bool[Tensor, "N"] | None,
 ) -> tuple[Float[Tensor, "H W"], DepthMap]:
+    """stays: what of each scan tells photos of other moments. went: what of the own scan had moved."""
     splats = [made[own].gaussians] if own is not None else []
     splats += [made[k].gaussians[stays[k][made[k].source]] for k in others]
     first = _drawn(splats[0], camera) if own is not None else None
@@ -146,6 +153,9 @@ def _of_photo(
         clouds.append(sweeps[k].world_xyz[stays[k]])
     xyz = torch.cat(clouds)
     found = seen_returns(camera, xyz, cell=CELL)
+    if went is not None:  # what moved hides what lies behind it, and then says nothing
+        gone = torch.cat([went, torch.zeros(len(xyz) - len(went), dtype=torch.bool)])
+        found = found.kept(~gone[found.index])
     if own is not None and first is not None:
         at = found.pixels(w)
         there, known = first.depth.reshape(-1)[at], first.valid.reshape(-1)[at]

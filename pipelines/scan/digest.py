@@ -11,7 +11,7 @@ from ...recon.capture import Capture
 
 __all__ = ["measured_digest"]
 
-PARTS = ("xyz", "world_from_sensor", "origins", "confidence", "ring")
+PARTS = ("xyz", "world_from_sensor", "origins", "confidence", "ring", "empty")
 
 
 def measured_digest(capture: Capture) -> str:
@@ -26,7 +26,7 @@ def measured_digest(capture: Capture) -> str:
     if capture.sweeps:
         h.update(weights_digest().encode())
     for sweep in capture.sweeps:
-        h.update(f"{sweep.name} {len(sweep)} {sweep.origin_known}".encode())
+        h.update(f"{sweep.name} {sweep.moment} {len(sweep)} {sweep.origin_known}".encode())
         for name in PARTS:
             take(getattr(sweep, name))
     for depth in capture.depth:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 from torch.nn.functional import max_pool2d
 
@@ -17,8 +17,8 @@ from ...recon.capture import Capture, ImageSource
 from ...recon.raster.protocol import RasterOptions
 from ...recon.raster.registry import get_rasterizer
 from ...recon.scan.labels import LABELS
-from ...recon.scan.moments import own_sweep
-from ...recon.scan.moved import moved_returns
+from ...recon.scan.moments import moment_of, own_sweep
+from ...recon.scan.moved import beams_of, moved_returns
 from ...recon.scan.sight import seen_returns
 from ...recon.sh import sh_dc_from_rgb
 from ...recon.sweeps import Sweep
@@ -27,45 +27,66 @@ __all__ = ["moved_by_scan", "moving_masks", "said_of_moving", "without_moving"]
 
 ENOUGH = 3  # scans of moments from which it can be told what moved
 ASKED = 8  # other scans that are asked, the nearest in place
+MOST_ASKED = 60_000  # returns of a scan, evenly
+LEAST_LEFT = 0.05  # share of a photo that must be left
 BORDER = 0.008  # of the photo's longer side: so far around what moved a photo does not count
 SEEN = 0.3  # opacity from which the scan's splats show something
 
 
 def moved_by_scan(capture: Capture, sweeps: Sequence[Sweep], made: Sequence[ScanPrediction]) -> tuple[Bool[Tensor, "N"], ...] | None:
-    """Of each scan the returns that moved, as far as some photo sees them. None where too few scans are of one moment each.
+    """Of each scan the returns that moved, as far as some photo sees them. None where fewer than ENOUGH moments have a scan and a photo.
 
     Args:
         made: what the scan network says of each scan: which returns are ground.
     """
     assert capture.cameras is not None, "what moved is told in the cameras' world"
-    if sum(own_sweep(v.name, sweeps) is not None for v in capture.views) < ENOUGH:
+    moments = {k: moment_of(v.name) for v in capture.views if (k := own_sweep(v.name, sweeps)) is not None}
+    if len(moments) < ENOUGH:
         return None
-    eyes = torch.stack([s.world_origins.contiguous().median(0).values if len(s) else s.world_from_sensor[:3, 3] for s in sweeps])
+    beams = {k: b for k in moments if (b := beams_of(sweeps[k])) is not None}
     out = []
     for k, (sweep, said) in enumerate(zip(sweeps, made, strict=True)):
         moved = torch.zeros(len(sweep), dtype=torch.bool)
-        if sweep.origin_known and len(sweep):
-            seen = moved.clone()
-            for i in range(len(capture)):
-                seen[seen_returns(capture.cameras[i], sweep.world_xyz).index] = True
-            near = (eyes - eyes[k]).norm(dim=1).argsort(stable=True).tolist()
-            others = [sweeps[j] for j in near if j != k][:ASKED]
-            moved[seen] = moved_returns(sweep.kept(seen), others, said.label[seen] == LABELS.index("ground"))
+        seen = _seen(capture.cameras, sweep.world_xyz)
+        if len(seen):
+            here = _place(sweep)
+            near = sorted((j for j in beams if j != k), key=lambda j: float((beams[j].eye - here).norm()))
+            some = seen[:: max(1, -(-len(seen) // MOST_ASKED))]
+            said_some = moved_returns(sweep.kept(some), [beams[j] for j in near[:ASKED]], said.label[some] == LABELS.index("ground"))
+            moved[seen] = said_some[torch.bucketize(seen, some).clamp_max(len(some) - 1)]  # one that was not asked is what its neighbour in the list is
         out.append(moved)
     return tuple(out)
+
+
+def _seen(cameras: Cameras, xyz: Float[Tensor, "N 3"]) -> Int[Tensor, "M"]:
+    """Points in the frame of some photo, in ascending order."""
+    seen = torch.zeros(len(xyz), dtype=torch.bool)
+    for i in range(len(cameras)):
+        seen[seen_returns(cameras[i], xyz).index] = True
+    return seen.nonzero()[:, 0]
+
+
+def _place(sweep: Sweep) -> Float[Tensor, "3"]:
+    exact = sweep.exact()
+    return (exact.world_origins if sweep.origin_known else exact.world_xyz).contiguous().median(0).values
 
 
 def moving_masks(
     capture: Capture, sweeps: Sequence[Sweep], made: Sequence[ScanPrediction], moved: Sequence[Bool[Tensor, "N"]]
 ) -> Bool[Tensor, "V H W"]:
-    """Where each photo shows what moved, by the splats of the scan of its own moment; nowhere in a photo that has none."""
+    """Where each photo shows what moved, by the splats of the scan of its own moment; nowhere in a photo that has none, nor in one of which hardly anything
+    would be left: then the scan is rather wrong, or the photo shows nothing else."""
     assert capture.cameras is not None, "what moved is told in the cameras' world"
     w, h = capture.cameras.width, capture.cameras.height
+    counts = capture.masks()
     masks = torch.zeros(len(capture), h, w, dtype=torch.bool)
     for i, view in enumerate(capture.views):
         own = own_sweep(view.name, sweeps)
         if own is not None and bool(moved[own].any()):
-            masks[i] = _drawn(capture.cameras[i], made[own], moved[own])
+            mask = _drawn(capture.cameras[i], made[own], moved[own])
+            left = ~mask if counts is None else ~mask & (counts[i] > 0.5)
+            if int(left.sum()) >= LEAST_LEFT * left.numel():
+                masks[i] = mask
     return masks
 
 
@@ -120,5 +141,5 @@ def said_of_moving(moving: Bool[Tensor, "V H W"] | None) -> tuple[str, ...]:
     """A sentence for the user where something moved."""
     if moving is None or not bool(moving.any()):
         return ()
-    photos, share = int(moving.flatten(1).any(1).sum()), float(moving.float().mean())
+    photos, share = int(moving.flatten(1).any(1).sum()), int(moving.count_nonzero()) / moving.numel()
     return (f"Something moved while the scans were taken: {share:.0%} of the pixels, in {photos} of {len(moving)} photos, are left out (--set moving=false keeps them).",)

@@ -201,7 +201,11 @@ def test_what_was_photographed_and_what_counts(tmp_path, make_texture, photo_fol
     hole[10:30, 10:30] = 0
     Image.fromarray(hole).save(root / "masks" / "p0.png")
     cut = load_capture(root)
-    assert cut.is_cut_out() and torch.equal(cut.extents(), extents) and not torch.equal(cut.masks(), masks)
+    assert torch.equal(cut.extents(), extents) and not torch.equal(cut.masks(), masks) and not cut.is_cut_out(), "a hole only does not count"
+    hole[:], hole[16:48, 24:72] = 0, 255
+    for name in ("p0", "p1"):
+        Image.fromarray(hole).save(root / "masks" / f"{name}.png")
+    assert load_capture(root).is_cut_out(), "an object"
     alone = load_capture(photo_folder(2, folder="same"))
     assert alone.extents() is None and alone.masks() is None and not alone.is_cut_out()
 
