@@ -43,9 +43,13 @@ class Refine(CommonOptions):
         from ...recon.errors import ConfigError
         from ..job import torch_device
         from ..refiner.folder import refine_folder
+        from .reconstruct import check_device
 
         if self.strength is not None and not 0 <= self.strength <= 1:
             raise ConfigError(f"--strength must be from 0 to 1, got {self.strength:g}.")
+        if not 0 <= self.seed < 2**31:
+            raise ConfigError(f"--seed must be from 0 to 2147483647, got {self.seed}.")
+        check_device(self.device)
         ensure_place(self.out, folder=True)  # what cannot work is told before the work
         refuse_filled(self.out)
         began, console = time.monotonic(), self.console
@@ -59,6 +63,8 @@ class Refine(CommonOptions):
         seconds = time.monotonic() - began
         if self.strength is None:
             console.say(done.verdict.sentence())
+        for name in done.verdict.unasked if done.verdict.photos else ():
+            console.say(f"{name} was not asked: without it no scene can be made of the others.")
         console.say(f"{self.out}: {done.splats:,} splats, own photos {done.before:.2f} -> {done.after:.2f} dB, {duration(seconds)}")
         gains = done.verdict.gains(done.verdict.strength)
         return {

@@ -20,13 +20,14 @@ from ...recon.errors import ConfigError
 from ..config import from_jsonable
 from ..job import train_psnr
 from ..methods.config import SplatConfig
+from ..path_file import PATH
 from ..preview import write_preview
 from ..scene_folder import SceneFolder, image_names, load_scene
 from .judge import Verdict, judge, refined
 
 __all__ = ["RefinedFolder", "refine_folder"]
 
-COPIED = ("images", "masks", "extents", "sparse", "scans", "transforms.json", "config.json", EDITS)  # what a change of the splats leaves as it was
+COPIED = ("images", "masks", "extents", "sparse", "scans", "transforms.json", "config.json", EDITS, PATH)  # what a change of the splats leaves as it was
 
 
 @dataclass(frozen=True)
@@ -58,20 +59,23 @@ def refine_folder(
     folder = load_scene(source, device=device or torch.device("cpu"))
     if folder.scene.surfels:
         raise ConfigError(f"{source} is made of surfels (--method matcha), which the refiner does not know; make the scene with the default method.")
+    _refuse_twice(folder)
     capture = _capture(folder)
-    folder = replace(folder, scene=replace(folder.scene, names=capture.names))
     refiner = SplatRefiner(device=device or torch.device("cpu"))
+    verdict = Verdict(strength, ()) if strength is not None else judge(capture, _settings(source), refiner, seed, device, say)
+    scene = refined(folder.scene, capture, refiner, verdict.strength)
+    before, after = (train_psnr(s, capture) for s in (folder.scene, scene))
+    about = {
+        "strength": verdict.strength, "left_out": {p.name: {"before": p.before, "after": list(p.after)} for p in verdict.photos}, "unasked": list(verdict.unasked),
+    }  # fmt: skip
+    kept = {k: v for k, v in folder.metrics.items() if k != "beams"} if scene is not folder.scene else folder.metrics
     with new_folder(out) as staging:
-        verdict = Verdict(strength, ()) if strength is not None else judge(capture, _settings(source), refiner, seed, device, say)
-        scene = refined(folder.scene, capture, refiner, verdict.strength)
         for name in COPIED:
             if (source / name).is_dir():
                 shutil.copytree(source / name, staging / name)
             elif (source / name).exists():
                 shutil.copyfile(source / name, staging / name)
-        before, after = train_psnr(folder.scene, capture), train_psnr(scene, capture)
-        about = {"strength": verdict.strength, "left_out": {p.name: {"before": p.before, "after": list(p.after)} for p in verdict.photos}}
-        write_json(staging / "metrics.json", {**folder.metrics, "train_psnr": after, "refined": about})
+        write_json(staging / "metrics.json", {**kept, "gaussians": len(scene.gaussians), "train_psnr": after, "refined": about})
         write_preview(staging / "preview.png", scene, capture.images())
         if scene is folder.scene:
             shutil.copyfile(source / "scene.ply", staging / "scene.ply")
@@ -80,11 +84,20 @@ def refine_folder(
     return RefinedFolder(out, verdict, len(scene.gaussians), before, after)
 
 
+def _refuse_twice(folder: SceneFolder) -> None:
+    """What photos say when left out is about one change, not about a change of what was changed."""
+    before = folder.metrics.get("refined")
+    strength = before.get("strength") if isinstance(before, dict) else None
+    if isinstance(strength, (int, float)) and strength > 0:
+        raise ConfigError(f"{folder.path} has been refined already; refine the scene that it was made from.")
+
+
 def _capture(folder: SceneFolder) -> Capture:
-    """The photos as the scene used them, in its order, with its cameras."""
-    names = [Path(n).name for n in image_names(folder.names)]
-    capture = load_capture(folder.path).select(names)
-    return replace(capture, cameras=folder.cameras.to("cpu"), white_background=folder.scene.background == (1.0, 1.0, 1.0))
+    """The photos as the scene used them, in its order, under their own names (which tell whose scans are whose), with its cameras."""
+    files = [Path(n).name for n in image_names(folder.names)]
+    capture = load_capture(folder.path).select(files)
+    views = tuple(replace(v, name=n) for v, n in zip(capture.views, folder.names, strict=True))
+    return replace(capture, views=views, cameras=folder.cameras.to("cpu"), white_background=folder.scene.background == (1.0, 1.0, 1.0))
 
 
 def _settings(path: Path) -> SplatConfig:

@@ -7,8 +7,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 import torch
-from jaxtyping import Float
-from torch import Tensor
 
 from ...priors.splat_refiner import SplatRefiner
 from ...recon.capture import Capture
@@ -16,8 +14,10 @@ from ...recon.errors import CaptureError
 from ...recon.gaussians import Gaussians
 from ...recon.metrics import psnr
 from ...recon.scene import SplatScene
+from ..evaluate import PSNR_CAP
 from ..job import train_capture
 from ..methods.config import SplatConfig
+from ..protocols import spaced
 
 __all__ = ["STRENGTHS", "LeftOut", "Verdict", "judge", "refined"]
 
@@ -37,10 +37,11 @@ class LeftOut:
 
 @dataclass(frozen=True)
 class Verdict:
-    """`strength`: the largest mean gain among those at which no photo loses; 0 = the scene stays as it is."""
+    """`strength`: the largest mean gain among those at which no photo loses; 0 = the scene stays as it is. `unasked`: photos without which no scene could be made."""
 
     strength: float
     photos: tuple[LeftOut, ...]
+    unasked: tuple[str, ...] = ()
 
     def gains(self, strength: float) -> list[float]:
         """Decibels for each photo left out; zeros for no change."""
@@ -49,11 +50,14 @@ class Verdict:
         return [p.after[STRENGTHS.index(strength)] - p.before for p in self.photos]
 
     def sentence(self) -> str:
+        stays = "the scene stays as it is"
+        if not self.photos and self.unasked:
+            return f"Without {self.unasked[0]} no scene can be made of the others, nor without any other photo, so none can judge a change: {stays}."
         if not self.photos:
-            return "Two photos cannot judge a change (with one left out nothing can be measured): the scene stays as it is."
-        full = self.gains(STRENGTHS[-1])
+            return f"Two photos cannot judge a change (with one left out nothing can be measured): {stays}."
         if not self.strength:
-            return f"Left-out photos would look worse ({min(full):+.2f} dB the worst, {sum(full) / len(full):+.2f} on the mean): the scene stays as it is."
+            full = self.gains(STRENGTHS[-1])
+            return f"Left-out photos do not all gain ({min(full):+.2f} dB the worst, {sum(full) / len(full):+.2f} on the mean, by all of the change): {stays}."
         mine = self.gains(self.strength)
         return f"Left-out photos look better by {sum(mine) / len(mine):.2f} dB ({min(mine):+.2f} the least): refined at {self.strength:.0%}."
 
@@ -79,23 +83,22 @@ def judge(
         raise CaptureError("Refining needs the cameras of the photos; reconstruct first.")
     if len(capture.views) < 3:
         return Verdict(0.0, ())
-    quick = replace(config, optim=replace(config.optim, steps=min(STEPS, config.optim.steps or STEPS)))
-    picks = spaced(len(capture.views), MOST)
+    # the left-out photo's camera stays where it is, so the others' must, too
+    quick = replace(config, optim=replace(config.optim, steps=min(STEPS, config.optim.steps or STEPS), move_given_cameras=False))
+    picks = spaced(len(capture.views), min(len(capture.views), MOST))
     rows: list[LeftOut] = []
+    unasked: list[str] = []
     for number, i in enumerate(picks):
         name = capture.names[i]
         say(f"without {name}", number / len(picks))
         rest = capture.select([n for n in capture.names if n != name])
-        scene, _ = train_capture(rest, quick, seed, device)
+        try:
+            scene, _ = train_capture(rest, quick, seed, device)
+        except CaptureError:  # it joins the others: without it nothing can be measured
+            unasked.append(name)
+            continue
         rows.append(_row(scene, rest, capture.select([name]), refiner))
-    return Verdict(strongest(rows), tuple(rows))
-
-
-def spaced(count: int, most: int) -> list[int]:
-    """At most so many of `count`, evenly spaced, ends included."""
-    if count <= most:
-        return list(range(count))
-    return [round(k * (count - 1) / (most - 1)) for k in range(most)]
+    return Verdict(strongest(rows), tuple(rows), tuple(unasked))
 
 
 def strongest(rows: Sequence[LeftOut]) -> float:
@@ -112,20 +115,25 @@ def refined(scene: SplatScene, capture: Capture, refiner: SplatRefiner, strength
     """The scene after so much of the change; itself for none. `capture` holds its photos."""
     if not strength:
         return scene
-    return replace(scene, gaussians=refiner.refine(scene, _images(scene, capture), (strength,))[0].to(scene.gaussians.device))
+    return replace(scene, gaussians=_versions(scene, capture, refiner, (strength,))[0].to(scene.gaussians.device))
 
 
 def _row(scene: SplatScene, rest: Capture, left_out: Capture, refiner: SplatRefiner) -> LeftOut:
     assert left_out.cameras is not None
-    image, mask = left_out.images(), left_out.masks()
+    camera, image, mask = left_out.cameras, left_out.images(), left_out.masks()
+    if mask is not None and left_out.is_cut_out():  # nothing should be drawn beside an object
+        image = torch.lerp(image.new_tensor(scene.background).expand_as(image), image, mask[..., None])
+        mask = left_out.extents()
 
     def score(gaussians: Gaussians) -> float:
-        out = replace(scene, gaussians=gaussians.to(scene.gaussians.device)).render(left_out.cameras).color.cpu().clamp(0, 1)  # pyright: ignore[reportArgumentType]
-        return float(psnr(out, image, mask)[0])
+        out = replace(scene, gaussians=gaussians.to(scene.gaussians.device)).render(camera).color.cpu().nan_to_num(0.0, 0.0, 0.0).clamp(0, 1)
+        return min(float(psnr(out, image, mask)[0]), PSNR_CAP)
 
-    versions = refiner.refine(scene, _images(scene, rest), STRENGTHS)
+    versions = _versions(scene, rest, refiner, STRENGTHS)
     return LeftOut(left_out.names[0], score(scene.gaussians), tuple(score(g) for g in versions))
 
 
-def _images(scene: SplatScene, capture: Capture) -> Float[Tensor, "P H W 3"]:
-    return capture.select(scene.names).images()
+def _versions(scene: SplatScene, capture: Capture, refiner: SplatRefiner, strengths: tuple[float, ...]) -> list[Gaussians]:
+    mine = capture.select(scene.names)
+    counts = None if capture.white_background else mine.masks()  # what is white around an object is seen, and tells
+    return refiner.refine(scene, mine.images(), strengths, counts)

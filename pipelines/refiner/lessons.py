@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import math
 import multiprocessing
+import sys
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -22,10 +23,12 @@ import tyro
 from jaxtyping import Float, UInt8
 from torch import Tensor
 
+from ...data._synth.kinds import KINDS as ALL_KINDS
 from ...data.atomic import write_bytes
 from ...data.synthetic import WHITE, SyntheticScene, arc_cameras, capture_of, look_at, make_scene, render_truth
 from ...recon.camera import Cameras
 from ...recon.capture import Capture
+from ...recon.errors import CaptureError, ConfigError, HandfulError
 from ...recon.gaussians import Gaussians
 from ..job import train_capture
 from ..methods import method_config
@@ -114,7 +117,8 @@ def _photographed(scene: SyntheticScene, rng: np.random.Generator, count: int, w
 def _views_of(
     scene: SyntheticScene, photos: Cameras, depth: Float[Tensor, "P H W"], rng: np.random.Generator, counts: tuple[int, int, int]
 ) -> tuple[Cameras, tuple[int, ...]]:
-    """So many cameras of each group from which at least SEEN of the surface is in some photo. Fewer where there is hardly such a place."""
+    """So many cameras of each group from which at least SEEN of the surface is in some photo. Fewer where there is hardly such a place; raises CaptureError
+    where there is none."""
     found: list[Cameras] = []
     group: list[int] = []
     for number, wanted in enumerate(counts):
@@ -126,6 +130,8 @@ def _views_of(
                 found.append(camera)
                 group.append(number)
                 wanted -= 1
+    if not found:
+        raise CaptureError("What the photos show is hardly seen from anywhere else.")
     poses = torch.cat([c.cam_from_world for c in found])
     return replace(photos, cam_from_world=poses, K=photos.K[:1].expand(len(poses), 3, 3).clone()), tuple(group)
 
@@ -205,18 +211,24 @@ def load_lesson(path: Path) -> Lesson:
 def make_lessons(folder: Path, seeds: range, workers: int, kind: str | None = None, photos: int | None = None, whole: bool = False) -> Iterator[Path]:
     """Files of the lessons as they are done, by several processes of one thread each. Arguments as of `lesson`."""
     folder.mkdir(parents=True, exist_ok=True)
-    jobs = [(folder / f"{kind or 'lesson'}_{seed:06d}.safetensors", seed, kind, photos, whole) for seed in seeds]
+    name = "_".join([kind or "lesson", *([f"{photos}photos"] if photos is not None else []), *(["whole"] if whole else [])])
+    jobs = [(folder / f"{name}_{seed:06d}.safetensors", seed, kind, photos, whole) for seed in seeds]
     yield from (j[0] for j in jobs if j[0].exists())
     todo = [j for j in jobs if not j[0].exists()]
     if not todo:
         return
     with multiprocessing.get_context("spawn").Pool(workers, initializer=torch.set_num_threads, initargs=(1,)) as pool:
-        yield from pool.imap_unordered(_make, todo)
+        yield from (path for path in pool.imap_unordered(_make, todo) if path is not None)
 
 
-def _make(job: tuple[Path, int, str | None, int | None, bool]) -> Path:
-    path, *asked = job
-    save_lesson(lesson(*asked), path)
+def _make(job: tuple[Path, int, str | None, int | None, bool]) -> Path | None:
+    """None for a scene of which no lesson can be made (nothing in it can be matched, or nothing is seen from elsewhere)."""
+    path, seed, kind, photos, whole = job
+    try:
+        save_lesson(lesson(seed, kind, photos, whole), path)
+    except CaptureError as e:
+        print(f"{path.name} is left out: {e}", flush=True)
+        return None
     return path
 
 
@@ -238,14 +250,25 @@ class LessonsConfig:
     """Processes at a time."""
 
 
-def main() -> None:
+def main() -> int:
     config = tyro.cli(LessonsConfig)
+    try:
+        return _run(config)
+    except HandfulError as e:
+        print(f"error: {e}", file=sys.stderr)
+        return 2
+
+
+def _run(config: LessonsConfig) -> int:
+    if config.kind is not None and config.kind not in ALL_KINDS:
+        raise ConfigError(f"There is no synthetic scene {config.kind!r}; choose one of {', '.join(ALL_KINDS)}.")
     began, done = time.monotonic(), 0
     for path in make_lessons(config.out, range(config.first, config.first + config.count), config.workers, config.kind, config.photos):
         done += 1
         left = (time.monotonic() - began) / done * (config.count - done)
         print(f"{path.name}: {done} of {config.count}, {left:.0f} s left", flush=True)
+    return 0
 
 
 if __name__ == "__main__":
-    main()
+    raise SystemExit(main())

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import math
+import sys
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
@@ -19,10 +20,10 @@ import torch
 import tyro
 from torch import Tensor
 
-from ...data.atomic import write_json
+from ...data.atomic import ensure_place, write_bytes, write_json
+from ...priors.net_files import packed
 from ...priors.refiner_net import RefinerConfig, RefinerNet, ask_photos, changed
-from ...priors.splat_refiner import save_refiner
-from ...recon.errors import ConfigError
+from ...recon.errors import ConfigError, HandfulError
 from ...recon.losses.fused import fused_l1_dssim
 from ...recon.metrics import psnr
 from ...recon.raster.protocol import RasterOptions
@@ -39,6 +40,8 @@ HELD = 8  # every so many lessons are not learned from, but tell how well it goe
 
 @dataclass(frozen=True)
 class RefinerTraining:
+    """Trains the refiner on a folder of lessons."""
+
     lessons: tyro.conf.Positional[Path]
     """Folder that `handful.pipelines.refiner.lessons` wrote."""
     out: Annotated[Path, tyro.conf.arg(aliases=["-o"])]
@@ -62,7 +65,7 @@ def train(config: RefinerTraining, say: Callable[[str], None] = print) -> tuple[
     files = sorted(config.lessons.glob("*.safetensors"))
     held, taught = files[::HELD], [f for i, f in enumerate(files) if i % HELD]
     if not taught:
-        raise ConfigError(f"{config.lessons} holds no lessons; make some with `python -m handful.pipelines.refiner.lessons -o {config.lessons}`.")
+        raise ConfigError(f"{config.lessons} holds fewer than two lessons; make some with `python -m handful.pipelines.refiner.lessons -o {config.lessons}`.")
     torch.manual_seed(config.seed)
     net = RefinerNet(RefinerConfig(config.backbone, config.parameters))
     optimizer = torch.optim.AdamW(net.parameters(), lr=config.lr, weight_decay=1e-4)
@@ -133,14 +136,20 @@ def gains(net: RefinerNet, files: Sequence[Path], strength: float = 1.0) -> dict
     return {f"{name}_{when}": round(float(np.mean([r[k] for r in both])), 3) for name, both in rows.items() if both for k, when in enumerate(("before", "after"))}
 
 
-def main() -> None:
+def main() -> int:
     config = tyro.cli(RefinerTraining)
-    net, figures = train(config)
-    save_refiner(net, config.out)
-    print(json.dumps(figures))
-    if config.json is not None:
-        write_json(config.json, {**{k: str(v) if isinstance(v, Path) else v for k, v in asdict(config).items()}, **figures})
+    try:
+        ensure_place(config.out)  # before the hour of work
+        net, figures = train(config)
+        write_bytes(config.out, packed(net, net.config))
+        print(json.dumps(figures))
+        if config.json is not None:
+            write_json(config.json, {**{k: str(v) if isinstance(v, Path) else v for k, v in asdict(config).items()}, **figures})
+    except HandfulError as e:
+        print(f"error: {e}", file=sys.stderr)
+        return 2
+    return 0
 
 
 if __name__ == "__main__":
-    main()
+    raise SystemExit(main())

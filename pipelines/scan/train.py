@@ -21,8 +21,9 @@ import tyro
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from ...data.atomic import write_bytes
+from ...priors.net_files import packed
 from ...priors.scan_net import ScanNet, ScanNetConfig, Splats
-from ...priors.scan_splats import save_scan_net
 from ...recon.gaussians import Gaussians
 from ...recon.raster.protocol import RasterOptions
 from ...recon.raster.registry import get_rasterizer
@@ -198,8 +199,7 @@ def _thinned(lesson: Lesson, rng: np.random.Generator) -> tuple[Sweep, Int[Tenso
 def main() -> None:
     config = tyro.cli(TrainConfig)
     net, figures = train(config)
-    config.out.parent.mkdir(parents=True, exist_ok=True)
-    save_scan_net(net, config.out)
+    write_bytes(config.out, packed(net, net.config))
     shown = {**{k: str(v) if isinstance(v, Path) else v for k, v in asdict(config).items()}, **figures}
     print(json.dumps(figures))
     if config.json is not None:

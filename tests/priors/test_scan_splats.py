@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
+from handful.priors.net_files import packed
 from handful.priors.scan_net import CHILDREN, ScanNet, ScanNetConfig
-from handful.priors.scan_splats import ScanSplats, load_scan_net, save_scan_net, weights_digest
+from handful.priors.scan_splats import ScanSplats, load_scan_net, weights_digest
 from handful.recon.errors import BackendUnavailable
 from handful.recon.se3 import matrix_from_quat
 from handful.recon.sweeps import Sweep
@@ -112,7 +114,7 @@ def test_every_backbone_learns_to_see(backbone: str) -> None:
 def test_weights_survive_the_file(tmp_path) -> None:
     torch.manual_seed(0)
     net = ScanNet(ScanNetConfig("unet", 120_000)).eval()
-    save_scan_net(net, tmp_path / "w.safetensors")
+    Path(tmp_path / "w.safetensors").write_bytes(packed(net, net.config))
     back = load_scan_net("unet", tmp_path / "w.safetensors")
     assert back.config == net.config
     a, b = net(cloud(50), torch.eye(4)), back(cloud(50), torch.eye(4))

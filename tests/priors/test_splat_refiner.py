@@ -1,4 +1,4 @@
-"""The refiner's network: what must hold whatever it has learned, and that its weights are there and earn something."""
+"""The refiner's network: what must hold whatever it has learned, and that its weights are there. What they earn: benchmarks/refiner.py."""
 
 from __future__ import annotations
 
@@ -7,8 +7,9 @@ from pathlib import Path
 
 import pytest
 import torch
-from handful.priors.refiner_net import RefinerConfig, RefinerNet, ask_photos, changed
-from handful.priors.splat_refiner import SplatRefiner, load_refiner, save_refiner
+from handful.priors.net_files import packed
+from handful.priors.refiner_net import RefinerConfig, RefinerNet, ask_photos, changed, surroundings
+from handful.priors.splat_refiner import SplatRefiner, load_refiner
 from handful.recon.camera import Cameras
 from handful.recon.errors import BackendUnavailable, ShapeError
 from handful.recon.framing import look_at
@@ -89,6 +90,46 @@ def test_what_a_photo_says() -> None:
     assert torch.allclose(heard.footprint, heard.distance / 60)
 
 
+def test_a_dark_splat_is_part_of_the_picture_too() -> None:
+    """Its green is clamped at 0, so green does not depend on it; red does."""
+    g, cameras = wall(rgb=(0.6, -0.2, -0.1)), photos()
+    heard, _ = ask_photos(g, cameras, torch.zeros(3, 48, 64, 3), RASTER, BLACK)
+    assert torch.isclose((heard.told[0, :, 9].exp() - 1).sum(), RASTER.render(g, cameras[0]).alpha.sum(), rtol=1e-3)
+
+
+def test_where_a_photo_does_not_count_it_says_nothing() -> None:
+    g, cameras = wall(), photos()
+    counts = torch.ones(3, 48, 64)
+    counts[:, :, :32] = 0
+    heard, _ = ask_photos(g, cameras, torch.zeros(3, 48, 64, 3), RASTER, BLACK, counts)
+    whole, _ = ask_photos(g, cameras, torch.zeros(3, 48, 64, 3), RASTER, BLACK)
+    uv, _ = cameras.project(g.means)
+    left = uv[..., 0] < 32
+    assert not heard.inside[left].any() and torch.equal(heard.inside[~left], whole.inside[~left])
+
+
+def test_colours_that_depend_on_the_direction_fit_their_photos() -> None:
+    torch.manual_seed(3)
+    g, cameras = wall(), photos()
+    g = replace(g, sh=torch.cat([g.sh, torch.zeros(len(g), 3, 3)], 1))
+    g.sh[:, 3, 0] = 0.5  # redder from the left than from the right
+    images = RASTER.render(g, cameras).color
+    heard, _ = ask_photos(g, cameras, images, RASTER, BLACK)
+    middle = g.means[:, :2].norm(dim=1) < 0.5
+    assert (images[0, 24, 32, 0] - images[2, 24, 32, 0]).abs() > 0.1 and heard.told[:, middle, 3:6].abs().max() < 0.04
+
+
+def test_photos_all_around() -> None:
+    """An orbit looks nowhere on the mean; the frame is a frame all the same."""
+    for count in (2, 4, 7):
+        a = torch.arange(count) * 2 * torch.pi / count
+        eye = torch.stack([3 * a.cos(), torch.full_like(a, -0.5), 3 * a.sin()], 1)
+        K = photos().K[:1].expand(count, 3, 3)
+        cameras = Cameras(look_at(eye, torch.zeros(count, 3), torch.tensor([0.0, -1, 0])), K, 64, 48)
+        around = surroundings(cameras, torch.full((count, 48, 64), 3.0))
+        assert torch.allclose(around.rotation @ around.rotation.T, torch.eye(3), atol=1e-5) and torch.linalg.det(around.rotation) > 0.99
+
+
 def test_the_slow_rasterizer_says_the_same() -> None:
     g, cameras = wall(10), photos()
     images = torch.rand(3, 48, 64, 3, generator=torch.Generator().manual_seed(0))
@@ -147,7 +188,7 @@ def test_each_number_of_a_change() -> None:
 
 def test_weights_travel(tmp_path: Path) -> None:
     net = awake()
-    save_refiner(net, tmp_path / "w.safetensors")
+    Path(tmp_path / "w.safetensors").write_bytes(packed(net, net.config))
     back = load_refiner(tmp_path / "w.safetensors")
     for a, b in zip(net.parameters(), back.parameters(), strict=True):
         assert torch.allclose(a, b, atol=1e-3)

@@ -8,7 +8,7 @@ import pytest
 import torch
 from handful.pipelines.job import train_capture
 from handful.pipelines.methods import method_config
-from handful.pipelines.refiner.judge import STRENGTHS, LeftOut, Verdict, judge, refined, spaced, strongest
+from handful.pipelines.refiner.judge import STRENGTHS, LeftOut, Verdict, judge, refined, strongest
 from handful.recon.capture import Capture
 from handful.recon.errors import CaptureError
 from handful.recon.gaussians import Gaussians
@@ -26,8 +26,16 @@ def capture(small_demo) -> Capture:
 class Spoils:
     """Makes everything redder, the more the stronger."""
 
-    def refine(self, scene: SplatScene, images: torch.Tensor, strengths: tuple[float, ...] = (1.0,)) -> list[Gaussians]:
+    def __init__(self) -> None:
+        self.asked: list[tuple[str, ...]] = []
+        self.counts: list[torch.Tensor | None] = []
+
+    def refine(
+        self, scene: SplatScene, images: torch.Tensor, strengths: tuple[float, ...] = (1.0,), counts: torch.Tensor | None = None
+    ) -> list[Gaussians]:
+        self.counts.append(counts)
         assert images.shape[0] == len(scene.cameras), "of the photos it was made from, no other"
+        self.asked.append(scene.names)
         return [replace(scene.gaussians, sh=scene.gaussians.sh + s * torch.tensor([2.0, 0, 0])) for s in strengths]
 
 
@@ -37,13 +45,17 @@ class Knows:
     def __init__(self, better: Gaussians) -> None:
         self.better = better
 
-    def refine(self, scene: SplatScene, images: torch.Tensor, strengths: tuple[float, ...] = (1.0,)) -> list[Gaussians]:
+    def refine(
+        self, scene: SplatScene, images: torch.Tensor, strengths: tuple[float, ...] = (1.0,), counts: torch.Tensor | None = None
+    ) -> list[Gaussians]:
         return [self.better if s == 1.0 else scene.gaussians for s in strengths]
 
 
 def test_what_spoils_is_not_kept(capture: Capture) -> None:
     said: list[tuple[str, float]] = []
-    verdict = judge(capture, QUICK, Spoils(), say=lambda what, share: said.append((what, share)))  # pyright: ignore
+    spoils = Spoils()
+    verdict = judge(capture, QUICK, spoils, say=lambda what, share: said.append((what, share)))  # pyright: ignore
+    assert [set(capture.names) - set(names) for names in spoils.asked] == [{n} for n in capture.names], "each scene is made without the photo that judges it"
     assert verdict.strength == 0 and [p.name for p in verdict.photos] == list(capture.names)
     assert all(a < p.before for p in verdict.photos for a in p.after)
     assert all(list(p.after) == sorted(p.after, reverse=True) for p in verdict.photos)
@@ -68,6 +80,40 @@ def test_two_photos_cannot_judge(capture: Capture) -> None:
         judge(replace(capture, cameras=None), QUICK, Spoils())  # pyright: ignore
 
 
+def test_a_photo_that_joins_the_others_is_not_asked(capture: Capture, monkeypatch: pytest.MonkeyPatch) -> None:
+    def without_the_middle(rest: Capture, *args: object) -> object:
+        if capture.names[1] not in rest.names:
+            raise CaptureError("nothing fits")
+        return train_capture(rest, *args)  # pyright: ignore
+
+    monkeypatch.setattr("handful.pipelines.refiner.judge.train_capture", without_the_middle)
+    verdict = judge(capture, QUICK, Spoils())  # pyright: ignore
+    assert verdict.unasked == (capture.names[1],) and [p.name for p in verdict.photos] == [capture.names[0], capture.names[2]]
+    assert "nor without any other" in Verdict(0.0, (), ("a", "b")).sentence()
+
+
+def test_haze_beside_an_object_is_seen(small_demo) -> None:
+    """Inside the mask nothing changes; beside it, where nothing should be, a cloud appears."""
+    masks = torch.zeros(3, 90, 120)
+    masks[:, 30:60, 40:80] = 1
+    views = tuple(replace(v, image=replace(v.image, mask=m)) for v, m in zip(small_demo.photos.views, masks, strict=True))
+    cut = Capture(views, small_demo.photo_cameras.to(dtype=torch.float32))
+    assert cut.is_cut_out()
+    scene, _ = train_capture(cut, QUICK)
+    camera = scene.cameras[0]
+    corner = camera.unproject(torch.tensor([[[10.0, 10.0]]]), torch.tensor([[float(scene.render(camera).depth[0, 45, 60]) * 0.9]]))[0]
+    g = scene.gaussians
+    cloud = replace(g[:1], means=corner, log_scales=torch.full((1, 3), -2.0), logit_opacities=torch.tensor([5.0]), sh=g.sh[:1] * 0 + 2.0)
+
+    class Clouds(Spoils):
+        def refine(self, scene, images, strengths=(1.0,), counts=None):  # noqa: ANN001, ANN202
+            assert counts is not None and counts.mean() < 0.3, "photos say nothing where they do not count"
+            return [Gaussians.concatenate([scene.gaussians, cloud]) for _ in strengths]
+
+    verdict = judge(cut, QUICK, Clouds())  # pyright: ignore
+    assert verdict.strength == 0 and min(p.after[0] - p.before for p in verdict.photos) < -0.5
+
+
 def left_out(before: float, *after: float) -> LeftOut:
     return LeftOut("x", before, after)
 
@@ -80,10 +126,3 @@ def test_the_strongest_that_hurts_no_photo() -> None:
     assert strongest([left_out(20, 20, 20, 20, 20)]) == 0, "nothing to gain"
     assert strongest([left_out(20, 21, float("nan"), 22, float("inf"))]) == 0.75
     assert strongest([]) == 0
-
-
-def test_which_photos_are_left_out() -> None:
-    assert spaced(3, 4) == [0, 1, 2] and spaced(4, 4) == [0, 1, 2, 3] and spaced(10, 4) == [0, 3, 6, 9]
-    for n in range(5, 40):
-        picks = spaced(n, 4)
-        assert len(set(picks)) == 4 and picks[0] == 0 and picks[-1] == n - 1

@@ -54,8 +54,8 @@ def test_what_a_view_sees_is_in_some_photo(toys: Lesson) -> None:
 
 
 def test_files(toys: Lesson, tmp_path: Path) -> None:
-    save_lesson(toys, tmp_path / "toys_000003.safetensors")
-    back = load_lesson(tmp_path / "toys_000003.safetensors")
+    save_lesson(toys, tmp_path / "toys_2photos_000003.safetensors")
+    back = load_lesson(tmp_path / "toys_2photos_000003.safetensors")
     for f in fields(Lesson):
         a, b = getattr(toys, f.name), getattr(back, f.name)
         if isinstance(a, Gaussians):
@@ -64,9 +64,9 @@ def test_files(toys: Lesson, tmp_path: Path) -> None:
             assert torch.equal(a, b)
         elif f.name in ("kind", "background", "group"):
             assert a == b
-    when = (tmp_path / "toys_000003.safetensors").stat().st_mtime_ns
-    assert list(make_lessons(tmp_path, range(3, 4), 1, "toys", 2)) == [tmp_path / "toys_000003.safetensors"]
-    assert (tmp_path / "toys_000003.safetensors").stat().st_mtime_ns == when, "what is there is kept"
+    when = (tmp_path / "toys_2photos_000003.safetensors").stat().st_mtime_ns
+    assert list(make_lessons(tmp_path, range(3, 4), 1, "toys", 2)) == [tmp_path / "toys_2photos_000003.safetensors"]
+    assert (tmp_path / "toys_2photos_000003.safetensors").stat().st_mtime_ns == when, "what is there is kept"
 
 
 @pytest.mark.parametrize("kind", ["still", "toys"])

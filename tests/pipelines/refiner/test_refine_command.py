@@ -53,9 +53,11 @@ def test_all_of_it_without_asking(out: Path, tmp_path: Path) -> None:
     assert new.names == old.names and torch.equal(new.cameras.cam_from_world, old.cameras.cam_from_world)
     assert len(new.gaussians) == summary["gaussians"] and not torch.equal(new.gaussians.means, old.gaussians.means)
     assert torch.equal(new.images(), old.images()) and read_edits(tmp_path / "r" / "edits.json") == (DropFaint(0.05),)
-    assert new.metrics["refined"] == {"strength": 1.0, "left_out": {}} and new.metrics["train_psnr"] == summary["train_psnr"]
+    assert new.metrics["refined"] == {"strength": 1.0, "left_out": {}, "unasked": []} and new.metrics["train_psnr"] == summary["train_psnr"]
     assert (tmp_path / "r" / "preview.png").stat().st_size > 1000 and not (tmp_path / "r" / "checkpoint").exists()
     (out / "edits.json").unlink()
+    with pytest.raises(ConfigError, match="refined already"):
+        Refine(scene=tmp_path / "r", out=tmp_path / "twice", strength=0.5, quiet=True).run()
 
 
 def test_none_of_it_is_the_same_scene(out: Path, tmp_path: Path) -> None:
@@ -70,7 +72,7 @@ def test_the_photos_are_asked(out: Path, tmp_path: Path, capsys: pytest.CaptureF
     summary, printed = json.loads((tmp_path / "s.json").read_text()), capsys.readouterr().out
     assert summary["photos_asked"] == 3 and 0 <= summary["strength"] <= 1 and "eft-out photos" in printed
     metrics = json.loads((tmp_path / "r" / "metrics.json").read_text())
-    assert len(metrics["refined"]["left_out"]) == 3 and metrics["refined"]["strength"] == summary["strength"]
+    assert list(metrics["refined"]["left_out"]) == list(load_scene(out).names) and metrics["refined"]["strength"] == summary["strength"]
     same = digests(tmp_path / "r")["scene.ply"] == digests(out)["scene.ply"]
     assert same == (summary["strength"] == 0)
 
@@ -83,6 +85,8 @@ def test_what_cannot_work_is_said(out: Path, tmp_path: Path, capsys: pytest.Capt
     for argv, word in (
         ([str(out), "-o", str(tmp_path / "r"), "--strength", "1.5"], "from 0 to 1"),
         ([str(tmp_path), "-o", str(tmp_path / "r")], "scene.ply"),
+        ([str(out), "-o", str(tmp_path / "r"), "--device", "gpu"], "no device"),
+        ([str(out), "-o", str(tmp_path / "r"), "--seed", "-1"], "--seed"),
     ):
         with pytest.raises(SystemExit) as e:
             main(["refine", *argv])
