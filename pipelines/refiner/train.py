@@ -50,9 +50,9 @@ class RefinerTraining:
     """One of recon/voxel/registry.py."""
     parameters: int = 1_000_000
     """About so many."""
-    steps: int = 2500
+    steps: int = 2800
     """One lesson each."""
-    lr: float = 1e-3
+    lr: float = 2e-3
     """Highest learning rate."""
     seed: int = 0
     """Of first weights and order."""
