@@ -180,7 +180,7 @@ def test_a_blank_wall_shows_nothing_to_match():
 
 
 def test_an_unknown_scene_is_named_with_the_known_ones():
-    with pytest.raises(ConfigError, match="no synthetic scene 'kitchen'; choose one of tabletop, room, object, plane, blank"):
+    with pytest.raises(ConfigError, match="no synthetic scene 'kitchen'; choose one of tabletop, room, object, still, toys, plane, blank"):
         make_scene(0, "kitchen")
     with pytest.raises(ConfigError, match="at least 2 photos"):
         demo_capture(1)

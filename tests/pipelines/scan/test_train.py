@@ -45,7 +45,7 @@ def test_training_runs_and_its_weights_can_be_used(tmp_path) -> None:
     said: list[str] = []
     config = TrainConfig(tmp_path / "w.safetensors", parameters=60_000, steps=4, places=3, workers=1)
     net, figures = train(config, said.append, held_places=2)
-    Path(config.out).write_bytes(packed(net, net.config))
+    config.out.write_bytes(packed(net, net.config))
     assert load_scan_net("unet", config.out).config.parameters == 60_000
     assert {"parameters", "places_seconds", "training_seconds", "learned_4", "learned_8"} <= set(figures) and json.dumps(figures)
     again, _ = train(config, said.append, held_places=1)
