@@ -13,7 +13,6 @@ Prints JSON: {"machine", "rows": [{"keep", "order", "start", "acc", "acc_spread"
 from __future__ import annotations
 
 import json
-import sys
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -21,12 +20,12 @@ from typing import Any
 
 import tyro
 
-from ..data.atomic import write_json
 from ..data.protocol import LoadOptions
 from ..data.registry import load_capture
 from ..pipelines.results import commit, machine, versions
 from ..pipelines.scan.evaluate import MAX_SIDE, STARTS, evaluate_lidar
-from ..recon.errors import ConfigError, HandfulError
+from ..recon.errors import ConfigError
+from .command import run_command
 
 __all__ = ["Args", "main", "run", "table"]
 
@@ -98,20 +97,7 @@ def _line(cells: Sequence[str]) -> str:
 
 
 def main(argv: list[str] | None = None) -> int:
-    args = tyro.cli(Args, args=argv, description=__doc__)
-    try:
-        if args.table is not None:
-            print(table(json.loads(args.table.read_text(encoding="utf-8"))))
-            return 0
-        result = run(args)
-        if args.json is not None:
-            write_json(args.json, result)
-    except (HandfulError, OSError, ValueError) as e:
-        print(f"error: {e}", file=sys.stderr)
-        return 2
-    if not args.quiet:
-        print(json.dumps(result, indent=1))
-    return 0
+    return run_command(tyro.cli(Args, args=argv, description=__doc__), run, table)
 
 
 if __name__ == "__main__":

@@ -26,7 +26,6 @@ from typing import Any
 import torch
 import tyro
 
-from ..data.atomic import write_json
 from ..data.protocol import LoadOptions
 from ..pipelines.evaluate import evaluate_scene, training_capture
 from ..pipelines.methods import method_config
@@ -37,10 +36,11 @@ from ..pipelines.results import commit, machine, versions
 from ..pipelines.trial import train_trial
 from ..priors.splat_refiner import WEIGHTS, SplatRefiner
 from ..recon.capture import Capture
-from ..recon.errors import ConfigError, HandfulError
+from ..recon.errors import ConfigError
 from ..recon.metrics import psnr
 from ..recon.raster.registry import get_rasterizer
 from ..recon.scene import SplatScene
+from .command import run_command
 
 __all__ = ["Args", "main", "run", "table"]
 
@@ -73,6 +73,8 @@ class Args:
 
 
 def run(args: Args) -> dict[str, Any]:
+    if args.count < 1:
+        raise ConfigError(f"--count must be 1 or more, got {args.count}.")
     refiner = SplatRefiner(args.weights)
 
     def say(row: dict[str, Any]) -> None:
@@ -176,22 +178,7 @@ def _line(cells: Sequence[str]) -> str:
 
 
 def main(argv: list[str] | None = None) -> int:
-    args = tyro.cli(Args, args=argv, description=__doc__)
-    try:
-        if args.table is not None:
-            print(table(json.loads(args.table.read_text(encoding="utf-8"))))
-            return 0
-        if args.count < 1:
-            raise ConfigError(f"--count must be 1 or more, got {args.count}.")
-        result = run(args)
-        if args.json is not None:
-            write_json(args.json, result)
-    except (HandfulError, OSError, ValueError) as e:
-        print(f"error: {e}", file=sys.stderr)
-        return 2
-    if not args.quiet:
-        print(json.dumps(result, indent=1))
-    return 0
+    return run_command(tyro.cli(Args, args=argv, description=__doc__), run, table)
 
 
 if __name__ == "__main__":

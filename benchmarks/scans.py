@@ -21,7 +21,6 @@ from typing import Any
 import torch
 import tyro
 
-from ..data.atomic import write_json
 from ..data.protocol import LoadOptions
 from ..pipelines.config import override
 from ..pipelines.evaluate import Pictures, evaluate_scene, held_out, training_capture
@@ -34,8 +33,9 @@ from ..pipelines.scan.moving import without_moving
 from ..pipelines.scan.report import beam_report
 from ..pipelines.trial import train_trial
 from ..recon.capture import Capture
-from ..recon.errors import ConfigError, HandfulError
+from ..recon.errors import ConfigError
 from ..recon.losses.photometric import ssim_map
+from .command import run_command
 
 __all__ = ["ROWS", "Args", "main", "run", "table"]
 
@@ -120,20 +120,7 @@ def _line(cells: Sequence[str]) -> str:
 
 
 def main(argv: list[str] | None = None) -> int:
-    args = tyro.cli(Args, args=argv, description=__doc__)
-    try:
-        if args.table is not None:
-            print(table(json.loads(args.table.read_text(encoding="utf-8"))))
-            return 0
-        result = run(args)
-        if args.json is not None:
-            write_json(args.json, result)
-    except (HandfulError, OSError, ValueError) as e:
-        print(f"error: {e}", file=sys.stderr)
-        return 2
-    if not args.quiet:
-        print(json.dumps(result, indent=1))
-    return 0
+    return run_command(tyro.cli(Args, args=argv, description=__doc__), run, table)
 
 
 if __name__ == "__main__":

@@ -13,7 +13,6 @@ Prints JSON: {"machine", "clock": "processor" | "wall", "parameters", "rows": [{
 
 from __future__ import annotations
 
-import json
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -24,12 +23,12 @@ from typing import Any
 import torch
 import tyro
 
-from ..data.atomic import write_json
 from ..pipelines.results import commit, machine, versions
-from ..recon.errors import BackendUnavailable, ConfigError, HandfulError
+from ..recon.errors import BackendUnavailable, ConfigError
 from ..recon.voxel import SPARSE_BACKENDS, DownConv, Rulebooks, SparseVoxels, SubMConv, build_backbone, get_backend, voxelize, width_for
 from ..recon.voxel.protocol import SparseBackend
 from ..recon.voxel.registry import BACKBONES, parameters
+from .command import run_command
 
 __all__ = ["Args", "main", "run", "surface_voxels", "table"]
 
@@ -191,20 +190,7 @@ def _line(cells: Sequence[str]) -> str:
 
 
 def main(argv: list[str] | None = None) -> int:
-    args = tyro.cli(Args, args=argv, description=__doc__)
-    try:
-        if args.table is not None:
-            print(table(json.loads(args.table.read_text(encoding="utf-8"))))
-            return 0
-        result = run(args)
-        if args.json is not None:
-            write_json(args.json, result)
-    except (HandfulError, OSError, ValueError) as e:
-        print(f"error: {e}", file=sys.stderr)
-        return 2
-    if not args.quiet:
-        print(json.dumps(result, indent=1))
-    return 0
+    return run_command(tyro.cli(Args, args=argv, description=__doc__), run, table)
 
 
 if __name__ == "__main__":

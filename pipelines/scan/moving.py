@@ -17,7 +17,7 @@ from ...recon.capture import Capture, ImageSource
 from ...recon.raster.protocol import RasterOptions
 from ...recon.raster.registry import get_rasterizer
 from ...recon.scan.labels import LABELS
-from ...recon.scan.moments import moment_of, own_sweep
+from ...recon.scan.moments import own_sweep
 from ...recon.scan.moved import beams_of, moved_returns
 from ...recon.scan.sight import seen_returns
 from ...recon.sh import sh_dc_from_rgb
@@ -40,10 +40,10 @@ def moved_by_scan(capture: Capture, sweeps: Sequence[Sweep], made: Sequence[Scan
         made: what the scan network says of each scan: which returns are ground.
     """
     assert capture.cameras is not None, "what moved is told in the cameras' world"
-    moments = {k: moment_of(v.name) for v in capture.views if (k := own_sweep(v.name, sweeps)) is not None}
+    moments = {k for v in capture.views if (k := own_sweep(v.name, sweeps)) is not None}
     if len(moments) < ENOUGH:
         return None
-    beams = {k: b for k in moments if (b := beams_of(sweeps[k])) is not None}
+    beams = {k: b for k in sorted(moments) if (b := beams_of(sweeps[k])) is not None}
     out = []
     for k, (sweep, said) in enumerate(zip(sweeps, made, strict=True)):
         moved = torch.zeros(len(sweep), dtype=torch.bool)
