@@ -294,12 +294,13 @@ class Mp4Sink(_FfmpegSink):
         self._folder: Path | None = None
         self._segments: list[Path] = []
         self._count = 0  # frames of the segment under way
+        self._unsure = False  # whether ffmpeg may hold a frame more or less than that
 
     def __enter__(self) -> Mp4Sink:
         self._folder = self._prepare()
         if self._folder is not None:
             by_start = {int(m[1]): (p, int(m[2])) for p in self._folder.iterdir() if (m := re.fullmatch(r"(\d{6})-(\d{6})\.mp4", p.name))}
-            while self.done in by_start:
+            while self.done in by_start and by_start[self.done][1] > self.done:
                 segment, self.done = by_start[self.done]
                 self._segments.append(segment)
         return self
@@ -307,8 +308,10 @@ class Mp4Sink(_FfmpegSink):
     def add(self, frame: Float[Tensor, "H W 3"]) -> None:
         if self._ffmpeg is None:
             self._ffmpeg = _Ffmpeg(self.out, self._partial, self.width, self.height, self.fps, list(self.options))
+        self._unsure = True
         self._ffmpeg.write(frame)
         self._count += 1
+        self._unsure = False
         if self._folder is not None and self._count == SEGMENT:
             self._close_segment(self._folder)
 
@@ -337,6 +340,9 @@ class Mp4Sink(_FfmpegSink):
     def _close_segment(self, folder: Path) -> None:
         """What was added since the last one becomes a segment of its own, named by its first frame and the one after its last."""
         if self._ffmpeg is None:
+            return
+        if self._unsure or self._count == 0:  # Ctrl-C came while a frame was on its way
+            self._ffmpeg.kill()
             return
         self._ffmpeg.finish()
         self._ffmpeg = None

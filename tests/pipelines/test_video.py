@@ -163,6 +163,30 @@ def test_what_was_interrupted_goes_on_where_it_stopped(scene: SplatScene, tmp_pa
         assert "12 fps" in info and "12 fps" in info2 and re.search("Duration: (.*?),", info)[1] == re.search("Duration: (.*?),", info2)[1]
 
 
+@pytest.mark.parametrize(("at", "kept"), [(1, 0), (4, 3), (6, 3)])
+def test_ctrl_c_while_a_frame_is_on_its_way_to_ffmpeg(scene: SplatScene, tmp_path: Path, at: int, kept: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nobody knows then how many frames the segment holds, so it is not kept; one of no frames would be found again without end."""
+    monkeypatch.setattr(frame_sinks, "SEGMENT", 3)
+    cameras, out = make_path("spiral", scene.cameras, 7, scene.gaussians.means), tmp_path / "new" / "a.mp4"
+    calls, write = [], frame_sinks._Ffmpeg.write
+
+    def interrupted(self: object, frame: torch.Tensor) -> None:
+        calls.append(1)
+        if len(calls) == at:
+            raise KeyboardInterrupt
+        write(self, frame)  # type: ignore[arg-type]
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(frame_sinks._Ffmpeg, "write", interrupted)
+        render_path(scene, cameras, out)
+    segments = sorted(p.name for p in out.parent.glob(".*.frames/*.mp4"))
+    assert segments == (["000000-000003.mp4"] if kept else []) and (kept or not list(out.parent.iterdir()))
+    if kept:
+        (next(out.parent.glob(".*.frames")) / "000003-000003.mp4").write_bytes(b"of no frames, as an older version left it")
+    assert render_path(scene, cameras, out).drawn == 7 - kept
+    assert [p.name for p in out.parent.iterdir()] == ["a.mp4"] and len(decode(out)[0]) == 7
+
+
 def test_a_gif_whose_making_was_cut_short_needs_no_frame_again(scene: SplatScene, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Ctrl-C while ffmpeg puts it together, and a run that was killed half way: frames that are on the disk are not drawn again."""
     cameras, out = make_path("spiral", scene.cameras, 5, scene.gaussians.means), tmp_path / "50%d" / "a.gif"
