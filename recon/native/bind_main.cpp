@@ -7,6 +7,7 @@ void bind_raster(nb::module_ &m);
 void bind_image(nb::module_ &m);
 void bind_stereo(nb::module_ &m);
 void bind_fill(nb::module_ &m);
+void bind_field(nb::module_ &m);
 
 NB_MODULE(_native, m) {
     m.doc() = "Handful's compiled kernels (see recon/kernels.py).";
@@ -14,4 +15,5 @@ NB_MODULE(_native, m) {
     bind_image(m);
     bind_stereo(m);
     bind_fill(m);
+    bind_field(m);
 }

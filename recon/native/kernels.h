@@ -1,5 +1,6 @@
 // The table of kernels of one instruction set; isa.cpp picks one at run time.
 #pragma once
+#include "field_types.h"
 #include "image_types.h"
 #include "raster_types.h"
 
@@ -18,6 +19,14 @@ struct Kernels {
     void (*loss_strip)(const LossJob &, int strip, float *scratch, double *sums, float *grad);
     void (*adam_rows)(const AdamJob &, int64_t begin, int64_t end);
     void (*decay_rows)(float *logits, const uint8_t *visible, float factor, float log_factor, int64_t begin, int64_t end);
+    size_t (*field_scratch)(const VmField &);  // floats of scratch for the vm_* below
+    void (*vm_points)(const VmField &, const float *xyz, int64_t begin, int64_t end, float *scratch, float *out);
+    void (*vm_rays)(const VmField &, const RayBatch &, int64_t begin, int64_t end, float *scratch, float *value, float *out);
+    void (*vm_grad)(const VmField &, const RayBatch &, const float *value, int64_t begin, int64_t end, const float *v_out, float *dvalue, float *scratch, VmGrads);
+    void (*composite_rays)(const RayBatch &, const float *value, int64_t begin, int64_t end, float *out);
+    void (*composite_grad)(const RayBatch &, const float *value, int64_t begin, int64_t end, const float *v_out, float *dvalue);
+    int64_t (*march_ray)(const float *start, const float *span, float steps, float jitter, float length, const uint8_t *grid, int side, float *xyz, float *delta,
+                         float *s);
 };
 
 // null where the compiler's target has no such variant

@@ -1,0 +1,1 @@
+"""Radiance fields: rays, samples, factorised grids, the network that reads them, compositing (docs/field.md)."""

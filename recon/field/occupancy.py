@@ -1,0 +1,85 @@
+"""Which cells of the cube may hold anything, and samples along rays in those alone (the occupancy grid of Mueller et al. 2022, Instant NGP, appendix E.2)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+from ..kernels import native_or_none
+from .samples import Samples, Segments
+
+__all__ = ["OccupancyGrid", "march", "march_torch"]
+
+DensityFn = Callable[[Float[Tensor, "N 3"]], Float[Tensor, "N"]]
+
+
+class OccupancyGrid:
+    """`side`^3 cells. Each remembers the highest density lately seen in it, fading by `fade` a round; those above `threshold` may hold something.
+
+    `allowed` are cells that may be sampled at all (space carving by masks, say).
+    """
+
+    def __init__(self, side: int = 96, fade: float = 0.9, threshold: float = 1.0, device: torch.device | str = "cpu") -> None:
+        self.side, self.fade, self.threshold = side, fade, threshold
+        self.density = torch.full((side,) * 3, float("inf"), device=device)
+        self.allowed = torch.ones(side, side, side, dtype=torch.bool, device=device)
+
+    @property
+    def cells(self) -> Bool[Tensor, "G G G"]:
+        return (self.density > self.threshold) & self.allowed
+
+    def centers(self) -> Float[Tensor, "G3 3"]:
+        axis = (torch.arange(self.side, device=self.density.device) + 0.5) / self.side
+        return torch.stack(torch.meshgrid(axis, axis, axis, indexing="ij"), -1).reshape(-1, 3)
+
+    @torch.no_grad()
+    def update(self, density: DensityFn, rng: torch.Generator, share: float = 1.0) -> None:
+        """Looks at one random place in each cell, or in a random share of them: those that hold something first, then any."""
+        n = self.side**3
+        flat = self.density.view(-1)
+        cells = torch.arange(n)
+        if share < 1:
+            count = max(1, int(n * share))
+            held = self.cells.view(-1).nonzero()[:, 0].cpu()
+            held = held[torch.randperm(len(held), generator=rng)[: count // 2]]
+            cells = torch.cat([held, torch.randint(n, (count - len(held),), generator=rng)]).unique()
+        at = self.centers().cpu()[cells] + (torch.rand(len(cells), 3, generator=rng) - 0.5) / self.side
+        cells = cells.to(flat.device)
+        old = torch.where(torch.isfinite(flat), flat * self.fade, torch.zeros_like(flat))
+        seen = torch.isfinite(flat)
+        new = old.clone()
+        new[cells] = torch.maximum(old[cells], density(at.to(flat.device)))
+        seen[cells] = True
+        flat.copy_(torch.where(seen, new, flat))
+
+
+def march(
+    segments: Segments, cells: Bool[Tensor, "G G G"], steps: float, jitter: Float[Tensor, "R"] | None = None
+) -> Samples:
+    """Samples at even distances, `steps` of them to the cube's edge, in cells that may hold something. `jitter` in [0, 1): where in the first step each ray begins;
+    None = in its middle. Natively on the CPU, else `march_torch`."""
+    jitter = torch.full_like(segments.length, 0.5) if jitter is None else jitter
+    kernels = native_or_none()
+    tensors = (segments.start, segments.span, segments.length, jitter)
+    if kernels is None or any(t.device.type != "cpu" or t.dtype != torch.float32 for t in tensors):
+        return march_torch(segments, cells, steps, jitter)
+    args = (t.detach().contiguous() for t in tensors)
+    return Samples(*kernels.field_march(*args, cells.contiguous(), steps, torch.get_num_threads()))
+
+
+def march_torch(segments: Segments, cells: Bool[Tensor, "G G G"], steps: float, jitter: Float[Tensor, "R"]) -> Samples:
+    """The slow twin: all steps of all rays, then those that count."""
+    size = torch.linalg.vector_norm(segments.span, dim=1)
+    hit = (segments.length > 0) & (size > 0)
+    dt = 1 / (torch.where(hit, size, torch.ones_like(size)) * steps)
+    most = int(torch.ceil(1 / dt[hit].min())) + 1 if bool(hit.any()) else 0
+    t = (torch.arange(most, device=dt.device, dtype=dt.dtype) + jitter[:, None]) * dt[:, None]
+    xyz = (segments.start[:, None] + t[..., None] * segments.span[:, None]).clamp(0, 1)
+    i = (xyz * cells.shape[0]).long().clamp_max(cells.shape[0] - 1)
+    there = (t < 1) & hit[:, None] & cells[i[..., 0], i[..., 1], i[..., 2]]
+    starts = torch.cat([there.new_zeros(1, dtype=torch.int64), there.sum(1).cumsum(0)])
+    delta = (dt * segments.length)[:, None].expand_as(t)
+    return Samples(xyz[there], delta[there], t[there], starts)

@@ -1,0 +1,238 @@
+// Radiance fields for Python: marching, the VM field along rays, compositing. What the numbers mean: recon/field.
+#include <nanobind/nanobind.h>
+#include <nanobind/ndarray.h>
+
+#include <algorithm>
+#include <cstring>
+#include <vector>
+
+#include "kernels.h"
+#include "memory.h"
+#include "parallel.h"
+#include "tensors.h"
+
+namespace nb = nanobind;
+using namespace handful;
+
+using InLong = nb::ndarray<const int64_t, nb::ndim<1>, nb::c_contig, nb::device::cpu>;
+using Grid = nb::ndarray<const bool, nb::ndim<3>, nb::c_contig, nb::device::cpu>;
+using Tensors = nb::ndarray<nb::pytorch, float>;
+
+namespace {
+
+constexpr int64_t CHUNK = 32;  // rays, or blocks of points, that a thread takes at once
+
+std::vector<float> transposed(const float *a, int rows, int columns) {
+    std::vector<float> out((size_t)rows * (size_t)columns);
+    for (int r = 0; r < rows; ++r)
+        for (int c = 0; c < columns; ++c) out[(size_t)c * (size_t)rows + (size_t)r] = a[(size_t)r * (size_t)columns + (size_t)c];
+    return out;
+}
+
+// The field's arrays, checked, with outputs padded to whole vectors.
+struct Held {
+    VmField f{};
+    int kept = 0;
+    std::vector<float> w2, b2, w1t, w2t;
+
+    Held(const In &planes, const In &lines, const In &w1, const In &b1, const In &w2_in, const In &b2_in, int bands) {
+        want(planes.ndim() == 4 && planes.shape(0) == 3 && planes.shape(1) == planes.shape(2) && planes.shape(1) >= 2, "planes must be (3, S, S, C)");
+        f.side = (int)planes.shape(1), f.channels = (int)planes.shape(3), f.bands = bands, kept = 1 + 3 * bands;
+        want(f.channels > 0 && f.channels % kFieldPad == 0, "channels must be a multiple of 16");
+        want(lines.ndim() == 3 && lines.shape(0) == 3 && lines.shape(1) == planes.shape(1) && lines.shape(2) == planes.shape(3), "lines must be (3, S, C)");
+        want(w1.ndim() == 2 && (int)w1.shape(0) == f.features() && w1.shape(1) % kFieldPad == 0 && w1.shape(1) > 0, "w1 must be (3 C, H), H a multiple of 16");
+        f.hidden = (int)w1.shape(1);
+        want(b1.ndim() == 1 && (int)b1.shape(0) == f.hidden, "b1 must be (H)");
+        want(bands >= 1 && w2_in.ndim() == 2 && (int)w2_in.shape(0) == f.hidden && (int)w2_in.shape(1) == kept, "w2 must be (H, 1 + 3 bands)");
+        want(b2_in.ndim() == 1 && (int)b2_in.shape(0) == kept, "b2 must be (1 + 3 bands)");
+        f.outputs = (kept + kFieldPad - 1) / kFieldPad * kFieldPad;
+        w2.assign((size_t)f.hidden * (size_t)f.outputs, 0.0f), b2.assign((size_t)f.outputs, 0.0f);
+        for (int h = 0; h < f.hidden; ++h) std::copy_n(w2_in.data() + h * kept, kept, w2.data() + h * f.outputs);
+        std::copy_n(b2_in.data(), kept, b2.data());
+        w1t = transposed(w1.data(), f.features(), f.hidden), w2t = transposed(w2.data(), f.hidden, f.outputs);
+        f.planes = planes.data(), f.lines = lines.data(), f.w1 = w1.data(), f.b1 = b1.data();
+        f.w2 = w2.data(), f.b2 = b2.data(), f.w1t = w1t.data(), f.w2t = w2t.data();
+    }
+};
+
+// The rays' arrays, checked. basis none: colours are given.
+RayBatch batch(const In *xyz, const In &delta, const In &s, const In *basis, const InLong &starts, int bands) {
+    const size_t n = delta.size(), rays = starts.size() - 1;
+    want(starts.size() >= 1 && starts.data()[0] == 0 && starts.data()[rays] == (int64_t)n, "starts must run from 0 to the number of samples");
+    for (size_t r = 0; r < rays; ++r) want(starts.data()[r] <= starts.data()[r + 1], "starts must not fall");
+    want(s.size() == n && delta.ndim() == 1 && s.ndim() == 1, "delta and s must be (N)");
+    want(!xyz || (xyz->ndim() == 2 && xyz->shape(0) == n && xyz->shape(1) == 3), "xyz must be (N, 3)");
+    want(!basis || (basis->ndim() == 2 && basis->shape(0) == rays && (int)basis->shape(1) == bands), "basis must be (R, bands)");
+    return {xyz ? xyz->data() : nullptr, delta.data(), s.data(), basis ? basis->data() : nullptr, starts.data()};
+}
+
+// First rays of `slots` parts with about as many samples each.
+std::vector<int64_t> even_parts(const int64_t *starts, int64_t rays, int slots) {
+    std::vector<int64_t> first((size_t)slots + 1, rays);
+    for (int k = 0; k < slots; ++k) first[(size_t)k] = std::lower_bound(starts, starts + rays, starts[rays] * k / slots) - starts;
+    first[0] = 0;
+    return first;
+}
+
+template <class F> void in_chunks(int threads, int64_t count, const F &body) {
+    parallel_for(threads, (count + CHUNK - 1) / CHUNK, [&](int64_t i, int worker) { body(i * CHUNK, std::min(count, (i + 1) * CHUNK), worker); });
+}
+
+}  // namespace
+
+// start, span: R,3 in the unit cube; length, jitter: R; grid: G,G,G. Samples (xyz N,3; delta N; s N) and where each ray's begin (R + 1).
+static nb::tuple field_march(In start, In span, In length, In jitter, Grid grid, float steps, int threads) {
+    const size_t rays = start.shape(0);
+    want(start.ndim() == 2 && start.shape(1) == 3 && span.ndim() == 2 && span.shape(0) == rays && span.shape(1) == 3, "start and span must be (R, 3)");
+    want(length.size() == rays && jitter.size() == rays, "length and jitter must be (R)");
+    want(grid.shape(0) == grid.shape(1) && grid.shape(1) == grid.shape(2) && grid.shape(0) >= 1, "grid must be (G, G, G)");
+    want(steps > 0, "steps must be more than 0");
+    const int side = (int)grid.shape(0);
+    const uint8_t *cells = reinterpret_cast<const uint8_t *>(grid.data());
+    Array<int64_t> starts(rays + 1);
+    Array<float> xyz, delta, s;
+    size_t total = 0;
+    {
+        nb::gil_scoped_release release;
+        const Kernels &k = kernels();
+        auto one = [&](int64_t r, float *p, float *d, float *t) {
+            return k.march_ray(start.data() + 3 * r, span.data() + 3 * r, steps, jitter.data()[r], length.data()[r], cells, side, p, d, t);
+        };
+        in_chunks(threads, (int64_t)rays, [&](int64_t b, int64_t e, int) {
+            for (int64_t r = b; r < e; ++r) starts[(size_t)r + 1] = one(r, nullptr, nullptr, nullptr);
+        });
+        starts[0] = 0;
+        for (size_t r = 0; r < rays; ++r) starts[r + 1] += starts[r];
+        total = (size_t)starts[rays];
+        xyz = Array<float>(3 * total), delta = Array<float>(total), s = Array<float>(total);
+        in_chunks(threads, (int64_t)rays, [&](int64_t b, int64_t e, int) {
+            for (int64_t r = b; r < e; ++r) {
+                const int64_t at = starts[(size_t)r];
+                one(r, xyz.data + 3 * at, delta.data + at, s.data + at);
+            }
+        });
+    }
+    return nb::make_tuple(to_tensor(xyz, {total, 3}), to_tensor(delta, {total}), to_tensor(s, {total}), to_tensor(starts, {rays + 1}));
+}
+
+// Raw outputs N, 1 + 3 bands at the points.
+static Tensors vm_points(In planes, In lines, In w1, In b1, In w2, In b2, In xyz, int bands, int threads) {
+    want(xyz.ndim() == 2 && xyz.shape(1) == 3, "xyz must be (N, 3)");
+    const Held held(planes, lines, w1, b1, w2, b2, bands);
+    const size_t n = xyz.shape(0);
+    Array<float> out(n * (size_t)held.kept);
+    {
+        nb::gil_scoped_release release;
+        const Kernels &k = kernels();
+        const size_t size = k.field_scratch(held.f);
+        Array<float> scratch(size * (size_t)threads);
+        const int64_t block = CHUNK * kFieldBlock;
+        parallel_for(threads, ((int64_t)n + block - 1) / block, [&](int64_t i, int worker) {
+            k.vm_points(held.f, xyz.data(), i * block, std::min((int64_t)n, (i + 1) * block), scratch.data + size * (size_t)worker, out.data);
+        });
+    }
+    return to_tensor(out, {n, (size_t)held.kept});
+}
+
+// Per ray r, g, b, alpha, sum of w s, distortion (R,6), and per sample density and colour (N,4; of those that light reaches).
+static nb::tuple vm_rays(In planes, In lines, In w1, In b1, In w2, In b2, In xyz, In delta, In s, In basis, InLong starts, int threads) {
+    const int bands = (int)basis.shape(1);
+    const Held held(planes, lines, w1, b1, w2, b2, bands);
+    const RayBatch rays = batch(&xyz, delta, s, &basis, starts, bands);
+    const size_t count = starts.size() - 1;
+    Array<float> value(4 * delta.size()), out(count * kRayOutputs);
+    {
+        nb::gil_scoped_release release;
+        const Kernels &k = kernels();
+        const size_t size = k.field_scratch(held.f);
+        Array<float> scratch(size * (size_t)threads);
+        in_chunks(threads, (int64_t)count, [&](int64_t b, int64_t e, int worker) {
+            k.vm_rays(held.f, rays, b, e, scratch.data + size * (size_t)worker, value.data, out.data);
+        });
+    }
+    return nb::make_tuple(to_tensor(out, {count, (size_t)kRayOutputs}), to_tensor(value, {delta.size(), 4}));
+}
+
+// Gradients to planes, lines, w1, b1, w2, b2. Sums go part by part, one part a thread, so they are the same for the same number of threads.
+static nb::tuple vm_grad(In planes, In lines, In w1, In b1, In w2, In b2, In xyz, In delta, In s, In basis, InLong starts, In value, In v_out, int threads) {
+    const int bands = (int)basis.shape(1);
+    const Held held(planes, lines, w1, b1, w2, b2, bands);
+    const VmField &f = held.f;
+    const RayBatch rays = batch(&xyz, delta, s, &basis, starts, bands);
+    const int64_t count = (int64_t)starts.size() - 1;
+    want(value.size() == 4 * delta.size() && (int64_t)v_out.size() == count * kRayOutputs, "value must be (N, 4), v_out (R, 6)");
+    const int slots = std::max(1, std::min(threads, 64));
+    const size_t sizes[6] = {planes.size(), lines.size(), w1.size(), b1.size(), held.w2.size(), held.b2.size()};
+    size_t each = 0;
+    for (size_t n : sizes) each += n;
+    Array<float> sums(each * (size_t)slots), dvalue(4 * delta.size());
+    {
+        nb::gil_scoped_release release;
+        const Kernels &k = kernels();
+        const size_t size = k.field_scratch(f);
+        Array<float> scratch(size * (size_t)slots);
+        const std::vector<int64_t> first = even_parts(starts.data(), count, slots);
+        parallel_for(threads, slots, [&](int64_t i, int) {
+            float *p = sums.data + each * (size_t)i, *part[6];
+            std::memset(p, 0, each * sizeof(float));
+            for (int a = 0; a < 6; p += sizes[a++]) part[a] = p;
+            k.vm_grad(f, rays, value.data(), first[(size_t)i], first[(size_t)i + 1], v_out.data(), dvalue.data, scratch.data + size * (size_t)i,
+                      {part[0], part[1], part[2], part[3], part[4], part[5]});
+        });
+        const int64_t block = 1 << 14;
+        parallel_for(threads, ((int64_t)each + block - 1) / block, [&](int64_t i, int) {
+            const size_t b = (size_t)(i * block), e = std::min(each, b + (size_t)block);
+            for (int t = 1; t < slots; ++t)
+                for (size_t j = b; j < e; ++j) sums[j] += sums[each * (size_t)t + j];
+        });
+    }
+    size_t at = 0;
+    auto taken = [&](int a, std::vector<size_t> shape) {
+        Array<float> part(sizes[a]);
+        std::copy_n(sums.data + at, sizes[a], part.data);
+        at += sizes[a];
+        return to_tensor(part, shape);
+    };
+    const size_t S = (size_t)f.side, C = (size_t)f.channels, F = (size_t)f.features(), H = (size_t)f.hidden, O = (size_t)f.outputs;
+    auto a = taken(0, {3, S, S, C}), b = taken(1, {3, S, C}), c = taken(2, {F, H}), d = taken(3, {H}), e = taken(4, {H, O}), g = taken(5, {O});
+    return nb::make_tuple(a, b, c, d, e, g);
+}
+
+// value: N,4, density and colour. R,6 as vm_rays gives.
+static Tensors composite_rays(In value, In delta, In s, InLong starts, int threads) {
+    const RayBatch rays = batch(nullptr, delta, s, nullptr, starts, 0);
+    want(value.size() == 4 * delta.size(), "value must be (N, 4)");
+    const size_t count = starts.size() - 1;
+    Array<float> out(count * kRayOutputs);
+    {
+        nb::gil_scoped_release release;
+        const Kernels &k = kernels();
+        in_chunks(threads, (int64_t)count, [&](int64_t b, int64_t e, int) { k.composite_rays(rays, value.data(), b, e, out.data); });
+    }
+    return to_tensor(out, {count, (size_t)kRayOutputs});
+}
+
+static Tensors composite_grad(In value, In delta, In s, InLong starts, In v_out, int threads) {
+    const RayBatch rays = batch(nullptr, delta, s, nullptr, starts, 0);
+    const size_t count = starts.size() - 1;
+    want(value.size() == 4 * delta.size() && v_out.size() == count * kRayOutputs, "value must be (N, 4), v_out (R, 6)");
+    Array<float> grad(4 * delta.size());
+    {
+        nb::gil_scoped_release release;
+        const Kernels &k = kernels();
+        in_chunks(threads, (int64_t)count, [&](int64_t b, int64_t e, int) { k.composite_grad(rays, value.data(), b, e, v_out.data(), grad.data); });
+    }
+    return to_tensor(grad, {delta.size(), 4});
+}
+
+void bind_field(nb::module_ &m) {
+    auto A = [](const char *name) { return nb::arg(name).noconvert(); };
+    m.def("field_march", &field_march, A("start"), A("span"), A("length"), A("jitter"), A("grid"), nb::arg("steps"), nb::arg("threads"));
+    m.def("vm_points", &vm_points, A("planes"), A("lines"), A("w1"), A("b1"), A("w2"), A("b2"), A("xyz"), nb::arg("bands"), nb::arg("threads"));
+    m.def("vm_rays", &vm_rays, A("planes"), A("lines"), A("w1"), A("b1"), A("w2"), A("b2"), A("xyz"), A("delta"), A("s"), A("basis"), A("starts"),
+          nb::arg("threads"));
+    m.def("vm_grad", &vm_grad, A("planes"), A("lines"), A("w1"), A("b1"), A("w2"), A("b2"), A("xyz"), A("delta"), A("s"), A("basis"), A("starts"), A("value"),
+          A("v_out"), nb::arg("threads"));
+    m.def("composite_rays", &composite_rays, A("value"), A("delta"), A("s"), A("starts"), nb::arg("threads"));
+    m.def("composite_grad", &composite_grad, A("value"), A("delta"), A("s"), A("starts"), A("v_out"), nb::arg("threads"));
+}

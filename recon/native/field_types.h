@@ -1,0 +1,36 @@
+// What the field's kernels pass to each other: see recon/field/radiance.py for what the numbers mean.
+#pragma once
+#include <stdint.h>
+
+namespace handful {
+
+constexpr float kLeastTransmittance = 1e-4f;  // samples behind less light than this are left out (recon/field/volume.py has the same number)
+constexpr float kMostLogDensity = 15.0f;      // density = exp(min(raw, this))
+constexpr int kFieldBlock = 32;               // samples that go backward together
+constexpr int kFieldGroup = 8;                // samples of a ray that go forward together
+constexpr int kFieldPad = 16;                 // hidden units and padded outputs come in multiples of it, so do a plane's channels
+
+// A VM-factorised grid (three planes times three lines) and the small network that reads it.
+struct VmField {
+    const float *planes, *lines;       // 3,S,S,C and 3,S,C
+    const float *w1, *b1, *w2, *b2;    // F,H; H; H,O; O with F = 3 C, O padded with zeros
+    const float *w1t, *w2t;            // H,F and O,H: the same, transposed
+    int side, channels, hidden, outputs;
+    int bands;                         // of spherical harmonics: of the outputs, 1 + 3 bands count
+    int features() const { return 3 * channels; }
+};
+
+struct VmGrads {
+    float *planes, *lines, *w1, *b1, *w2, *b2;
+};
+
+// Samples of rays, one ray after the other: those of ray r are starts[r] .. starts[r + 1] - 1.
+struct RayBatch {
+    const float *xyz, *delta, *s;  // N,3 in [0, 1]; N; N
+    const float *basis;            // R,bands: spherical harmonics of the rays' directions
+    const int64_t *starts;
+};
+
+constexpr int kRayOutputs = 6;  // r, g, b, alpha, sum of w s, distortion
+
+}  // namespace handful
