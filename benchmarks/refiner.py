@@ -125,6 +125,7 @@ def _real(data: Path | None, name: str, refiner: SplatRefiner) -> dict[str, Any]
         capture, protocol = load_benchmark(kind, data / folder, int(numbers[0]))
     config = method_config("handful")
     scene = train_trial(capture, protocol, config, 0, CPU).scene
+    assert isinstance(scene, SplatScene), "what splats are made of"
     train: Capture = training_capture(capture, protocol).select(scene.names)
     train = replace(train, cameras=scene.cameras)
     began = time.monotonic()

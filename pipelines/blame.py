@@ -10,7 +10,7 @@ from torch import Tensor
 
 from ..recon.camera import Cameras
 from ..recon.depth import DepthMap
-from ..recon.scene import SplatScene
+from ..recon.scene import Scene
 
 __all__ = ["REGIONS", "error_shares", "regions", "training_depths"]
 
@@ -18,7 +18,7 @@ REGIONS = ("outside", "hidden", "unmeasured", "measured")
 SAME = 0.03  # relative depth by which a point may lie behind what a training photo shows and still be that
 
 
-def training_depths(scene: SplatScene) -> list[Float[Tensor, "H W"]]:
+def training_depths(scene: Scene) -> list[Float[Tensor, "H W"]]:
     """The scene's depth as each training photo sees it."""
     return [scene.render(scene.cameras[i]).depth[0].detach().cpu() for i in range(len(scene.names))]
 

@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import IO, Any, TypeVar
+from typing import IO, Any, TypeVar, overload
 
 import torch
 
@@ -18,16 +18,17 @@ from ..data.registry import load_capture
 from ..recon.capture import Capture
 from ..recon.errors import CaptureError, ConfigError
 from ..recon.metrics import psnr
-from ..recon.scene import SplatScene
+from ..recon.scene import Scene, SplatScene
+from .catalog import AnyConfig, AnyRun, AnyScene, any_method_config, check_any, start_run
 from .checkpoint import load_checkpoint, save_checkpoint
 from .config import to_jsonable
 from .events import Event, Finished, StageProgress, Warned
 from .init.protocol import InitState
 from .init.registry import get_initializer
 from .measure import measure, require_priors
-from .methods import method_config
-from .methods.config import SplatConfig, check_settings
-from .methods.splat import SplatMethod, SplatRun
+from .methods.config import SplatConfig
+from .nerf.convert import splats_of_field
+from .nerf.run import FieldRun
 from .out_folder import START, STATE, claim_out, take_back
 from .protocol import Start
 from .scan.digest import measured_digest
@@ -59,7 +60,7 @@ class ReconstructJob:
     photos: Path
     out: Path
     method: str = "handful"
-    config: SplatConfig | None = None
+    config: AnyConfig | None = None
     max_photos: int | None = None
     max_side: int | None = None
     seed: int = 0
@@ -79,11 +80,11 @@ class ReconstructJob:
         need(self.max_seconds is None or (math.isfinite(self.max_seconds) and self.max_seconds > 0), "max_seconds", "more than 0")
         need(self.checkpoint_seconds >= 0, "checkpoint_seconds", "0 or more")
         need(0 <= self.seed < 2**31, "seed", "from 0 to 2147483647")
-        check_settings(self.settings)
+        check_any(self.settings)
 
     @property
-    def settings(self) -> SplatConfig:
-        return self.config or method_config(self.method)
+    def settings(self) -> AnyConfig:
+        return self.config or any_method_config(self.method)
 
     def fingerprint(self, capture: Capture) -> str:
         """sha256 over the settings, the seed, and every photo's pixels and camera."""
@@ -107,7 +108,8 @@ class Reconstruction:
 
     def __init__(self, job: ReconstructJob, overwrite: bool = False) -> None:
         self.job = job
-        self.run: SplatRun | None = None
+        self.run: AnyRun | None = None
+        self.splats: SplatScene | None = None  # of a field, once it has learned
         self.init: InitState | None = None
         self.stopped = False
         self.warnings: list[str] = []
@@ -149,7 +151,7 @@ class Reconstruction:
         for text in start.init.report.warnings(capture.warnings):
             yield Warned(text)
         yield StageProgress("seeding", 0.0)
-        self.run = SplatMethod(self.job.settings).start(start, max_seconds=self.job.max_seconds)
+        self.run = start_run(self.job.settings, start, self.job.max_seconds)
         if self.state_path.exists():
             tensors, meta = load_checkpoint(self.state_path)
             if meta.get("fingerprint") == self.fingerprint:  # else another job was killed while it was being replaced
@@ -164,6 +166,9 @@ class Reconstruction:
                 self._save()
                 saved = time.monotonic()
         self._save()
+        if isinstance(self.run, FieldRun):
+            field = self.run.snapshot()
+            self.splats = yield from _with_progress(lambda tell: splats_of_field(field, start.init.capture, self.job.seed, tell))
 
     def stop(self) -> None:
         """Ends the optimisation after the current step with a usable result."""
@@ -174,19 +179,23 @@ class Reconstruction:
     def finish(self) -> SceneFolder:
         """Writes the scene folder (each file beside, then renamed) and returns it."""
         assert self.run is not None and self.init is not None, "finish follows events()"
-        scene = self.run.snapshot()
+        scene = self.splats or self.run.shown()
         report = self.init.report
         metrics = {
             "photos": report.photos, "registered": report.registered, "gaussians": len(scene.gaussians),
             "seconds": round(time.monotonic() - self.began, 2), "reprojection_px": report.reprojection_px,
-            "train_psnr": train_psnr(scene, self.init.capture), "steps": self.run.step, "finished": self.run.step >= self.run.planned,
+            "train_psnr": train_psnr(self.run.snapshot(), self.init.capture), "steps": self.run.step, "finished": self.run.step >= self.run.planned,
             "cameras": to_jsonable(report), "method": self.job.method, "seed": self.job.seed,
             "optimisation_seconds": round(self.run.elapsed, 2), "warnings": self.warnings,
         }  # fmt: skip
         beams = beam_report(scene, self.init.capture)
         if beams is not None:
             metrics["beams"] = beams
-        folder = write_scene_folder(self.job.out, scene, self.init, self.job.settings, metrics)
+        field = None
+        if isinstance(self.run, FieldRun):
+            field = self.run.snapshot()
+            metrics |= {"parameters": self.run.parameters, "splats_train_psnr": train_psnr(scene, self.init.capture)}
+        folder = write_scene_folder(self.job.out, scene, self.init, self.job.settings, metrics, field)
         self.close()
         return folder
 
@@ -263,28 +272,40 @@ def reconstruct(
         finally:
             work.close()
         assert work.run is not None
-        return work.run.snapshot()
+        return work.splats or work.run.shown()
+
+
+@overload
+def train_capture(
+    capture: Capture, config: SplatConfig, seed: int = 0, device: torch.device | None = None, on_event: Callable[[Event], None] | None = None
+) -> tuple[SplatScene, Start]: ...
+
+
+@overload
+def train_capture(
+    capture: Capture, config: AnyConfig, seed: int = 0, device: torch.device | None = None, on_event: Callable[[Event], None] | None = None
+) -> tuple[AnyScene, Start]: ...
 
 
 def train_capture(
-    capture: Capture, config: SplatConfig, seed: int = 0, device: torch.device | None = None, on_event: Callable[[Event], None] | None = None
-) -> tuple[SplatScene, Start]:
+    capture: Capture, config: AnyConfig, seed: int = 0, device: torch.device | None = None, on_event: Callable[[Event], None] | None = None
+) -> tuple[AnyScene, Start]:
     """Cameras (when missing), depth, seed and optimisation in memory: what the evaluator calls, and times, so nothing comes from a cache."""
-    check_settings(config)
+    check_any(config)
     require_priors(config, capture)
     capture = capture.kept()
     init = get_initializer("auto", config.init, capture, device).run(capture, seed, None)
     init, said = joined(init, capture.cameras is not None, wanted=config.scan)
     start = measure(init, config, capture.cameras is None, seed, device or torch.device("cpu"), anew=True)
     start = replace(start, notes=(*said, *start.notes))
-    run = SplatMethod(config).start(start)
+    run = start_run(config, start)
     for event in run.events():
         if on_event:
             on_event(event)
     return run.snapshot(), start
 
 
-def train_psnr(scene: SplatScene, capture: Capture) -> float:
+def train_psnr(scene: Scene, capture: Capture) -> float:
     """Mean PSNR of the photos it was made from: how well it fits, not how good it is."""
     images, masks = capture.images(), capture.masks()
     renders = (scene.render(scene.cameras[i]).color.cpu().clamp(0, 1) for i in range(len(images)))

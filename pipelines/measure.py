@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 
@@ -15,8 +15,8 @@ from ..priors.scan_splats import load_scan_net
 from ..recon.capture import Capture
 from ..recon.depth import DepthMap
 from ..recon.matches import FlowField
+from .init.config import InitConfig
 from .init.protocol import InitState
-from .methods.config import SplatConfig
 from .protocol import Start
 from .scan.depth import scan_depth, with_scan_depth
 from .scan.moving import said_of_moving, without_moving
@@ -27,7 +27,26 @@ NEIGHBOURS = 4  # flow is measured to so many nearest photos
 FROM_FLOW = frozenset({"epipolar"})  # depth priors that are built on a flow prior
 
 
-def require_priors(config: SplatConfig, capture: Capture | None = None) -> None:
+class Measured(Protocol):
+    """What a method's settings say of priors (see SplatConfig)."""
+
+    @property
+    def depth_prior(self) -> str: ...
+    @property
+    def guide_prior(self) -> str | None: ...
+    @property
+    def flow_prior(self) -> str: ...
+    @property
+    def wants_flow(self) -> bool: ...
+    @property
+    def scan(self) -> bool: ...
+    @property
+    def moving(self) -> bool: ...
+    @property
+    def init(self) -> InitConfig: ...
+
+
+def require_priors(config: Measured, capture: Capture | None = None) -> None:
     """Raises BackendUnavailable for a prior of the method that cannot work here, before minutes are spent on what comes first."""
     cpu = torch.device("cpu")
     _depth_prior(config.depth_prior, config, cpu)
@@ -35,7 +54,7 @@ def require_priors(config: SplatConfig, capture: Capture | None = None) -> None:
         _depth_prior(config.guide_prior, config, cpu)
     if config.scan and capture is not None and capture.sweeps:
         load_scan_net()
-    if config.terms.flow > 0:
+    if config.wants_flow:
         get_prior("flow", config.flow_prior)
     for name in config.init.matchers:
         get_prior("match", name)
@@ -44,7 +63,7 @@ def require_priors(config: SplatConfig, capture: Capture | None = None) -> None:
 
 
 def measure(
-    init: InitState, config: SplatConfig, estimated_cameras: bool, seed: int, device: torch.device, anew: bool = False
+    init: InitState, config: Measured, estimated_cameras: bool, seed: int, device: torch.device, anew: bool = False
 ) -> Start:
     """Asks the priors. With `anew` none answers from the cache: the time is then what a first run takes."""
     views, cameras = init.capture.views, init.capture.cameras
@@ -65,11 +84,11 @@ def measure(
         # what a network says of each photo alone: beside cameras it would hand on what stereo measured, which the method has already
         alone = isinstance(prior, RelativeDepth)
         guide = predict_depth(prior, views, None if alone else cameras, None if alone else init.points, anew)
-    flow = _flow(init, config.flow_prior, device) if config.terms.flow > 0 else {}
+    flow = _flow(init, config.flow_prior, device) if config.wants_flow else {}
     return Start(init, tuple(depth), estimated_cameras, seed, device, tuple(guide), flow, None if scan is None else scan.returns, moving, said_of_moving(moving))
 
 
-def _depth_prior(name: str, config: SplatConfig, device: torch.device) -> DepthPrior:
+def _depth_prior(name: str, config: Measured, device: torch.device) -> DepthPrior:
     options: dict[str, Any] = {"flow": config.flow_prior} if name in FROM_FLOW else {}
     return get_prior("depth", name, device, **options)
 

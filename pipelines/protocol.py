@@ -11,9 +11,8 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from ..recon.depth import DepthMap
-from ..recon.gaussians import Gaussians
 from ..recon.matches import FlowField
-from ..recon.scene import SplatScene
+from ..recon.scene import Scene, SplatScene
 from .events import Event
 from .init.protocol import InitState
 
@@ -46,8 +45,12 @@ class Run(Protocol):
         """Works while iterated; ends with Finished. Dropping the iterator stops the work between two steps."""
         ...
 
-    def snapshot(self) -> SplatScene:
+    def snapshot(self) -> Scene:
         """The scene as it is now: a copy, safe to render from another thread."""
+        ...
+
+    def shown(self) -> SplatScene:
+        """The same as splats, for viewers."""
         ...
 
     def state(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
@@ -62,6 +65,4 @@ class Run(Protocol):
 
 
 class Method(Protocol):
-    def seed(self, start: Start) -> Gaussians: ...
-
-    def start(self, start: Start, gaussians: Gaussians | None = None, max_seconds: float | None = None) -> Run: ...
+    def start(self, start: Start, *, max_seconds: float | None = None) -> Run: ...

@@ -34,14 +34,16 @@ from ..data.scene_mark import EXTENTS, is_scene_folder
 from ..recon.camera import Cameras
 from ..recon.edits import EditStep, apply_edits, scale_after
 from ..recon.errors import CaptureError, HandfulError
+from ..recon.field.scene import FieldScene
 from ..recon.gaussians import Gaussians
 from ..recon.raster.changed import closer
 from ..recon.raster.constants import NEAR_PLANE
 from ..recon.raster.registry import get_rasterizer
 from ..recon.scene import SplatScene
+from .catalog import AnyConfig
 from .config import to_jsonable
 from .init.protocol import InitState
-from .methods.config import SplatConfig
+from .nerf.field_file import FIELD, load_field, save_field
 from .preview import write_preview
 
 __all__ = ["SceneFolder", "extent_name", "image_names", "load_scene", "mask_name", "scan_names", "write_scene_folder"]
@@ -70,6 +72,12 @@ class SceneFolder:
         gaussians, cameras = apply_edits(self.gaussians, self.cameras, steps)
         rasterizer = closer(self.scene.rasterizer, NEAR_PLANE * scale_after(steps))
         return replace(self, scene=replace(self.scene, gaussians=gaussians, cameras=cameras, rasterizer=rasterizer))
+
+    def field(self, device: torch.device | str = "cpu") -> FieldScene:
+        """The radiance field that the splats were made from. Raises CaptureError where there was none."""
+        if not (self.path / FIELD).is_file():
+            raise CaptureError(f"{self.path} holds no {FIELD}: it was made of splats from the start. Leave --field away, or reconstruct with --method zerorf.")
+        return load_field(self.path / FIELD, self.cameras, self.names, self.scene.background, device)
 
     @property
     def gaussians(self) -> Gaussians:
@@ -110,7 +118,9 @@ def image_names(view_names: Sequence[str]) -> list[str]:
     return names
 
 
-def write_scene_folder(out: Path, scene: SplatScene, init: InitState, config: SplatConfig, metrics: dict[str, Any]) -> SceneFolder:
+def write_scene_folder(
+    out: Path, scene: SplatScene, init: InitState, config: AnyConfig, metrics: dict[str, Any], field: FieldScene | None = None
+) -> SceneFolder:
     """Writes or replaces every file. All of them are written into a hidden folder first, so that a disk that fills up leaves what was
     there; then each takes its place, `scene.ply` last, so that its presence means a whole folder."""
     before = _images_of(out)
@@ -119,6 +129,8 @@ def write_scene_folder(out: Path, scene: SplatScene, init: InitState, config: Sp
         staging.mkdir(parents=True)
         try:
             _write_files(staging, scene, init, config, metrics)
+            if field is not None:
+                save_field(staging / FIELD, field)
             written = {p.relative_to(staging).as_posix() for p in staging.rglob("*") if p.is_file()}
             files = sorted((p for p in staging.rglob("*") if p.is_file()), key=lambda p: p.name == "scene.ply")
             for file in files:
@@ -134,7 +146,7 @@ def write_scene_folder(out: Path, scene: SplatScene, init: InitState, config: Sp
     return SceneFolder(out, scene, metrics)
 
 
-def _write_files(out: Path, scene: SplatScene, init: InitState, config: SplatConfig, metrics: dict[str, Any]) -> None:
+def _write_files(out: Path, scene: SplatScene, init: InitState, config: AnyConfig, metrics: dict[str, Any]) -> None:
     images, masks, extents = init.capture.images(), init.capture.masks(), init.capture.extents()
     files = image_names(scene.names)
     for i, name in enumerate(files):
@@ -181,7 +193,7 @@ def _images_of(out: Path) -> set[str]:
         return set()
     files = image_names(names)
     ours = [s for s in scans if isinstance(s, str) and PurePosixPath(s).parent == PurePosixPath("scans")] if isinstance(scans, list) else []
-    return {*files, *map(mask_name, files), *map(extent_name, files), *ours}
+    return {*files, *map(mask_name, files), *map(extent_name, files), *ours, FIELD}
 
 
 def load_scene(path: Path, rasterizer: str = "auto", device: torch.device | str = "cpu") -> SceneFolder:

@@ -12,12 +12,12 @@ from torch import Tensor
 from ..recon.camera import Cameras
 from ..recon.capture import Capture, View
 from ..recon.depth import DepthMap
-from ..recon.errors import CaptureError
+from ..recon.errors import CaptureError, ConfigError
 from ..recon.scene import SplatScene
+from .catalog import AnyConfig, AnyScene
 from .evaluate import held_out, training_capture
 from .events import Event
 from .job import torch_device, train_capture
-from .methods.config import SplatConfig
 from .poses import map_cameras, optimise_test_cameras
 from .protocols import EvalProtocol, present, resolve
 
@@ -41,7 +41,7 @@ class Trial:
         notes: a sentence for each training photo that found no place, and what else the cameras' search has to say.
     """
 
-    scene: SplatScene
+    scene: AnyScene
     cameras: Cameras | None
     seconds: float
     depth: tuple[DepthMap, ...] = ()
@@ -51,7 +51,7 @@ class Trial:
 def train_trial(
     capture: Capture,
     protocol: EvalProtocol,
-    config: SplatConfig,
+    config: AnyConfig,
     seed: int,
     device: torch.device,
     on_event: Callable[[Event], None] | None = None,
@@ -81,6 +81,8 @@ def train_trial(
     assert test.cameras is not None and given.cameras is not None, "held_out and the protocol demand given cameras"
     cameras = map_cameras(test.cameras, given.cameras, scene.cameras.to("cpu"))
     if protocol.poses == "test_time_optimized":
+        if not isinstance(scene, SplatScene):
+            raise ConfigError("Test cameras are optimised against splats only; score a field with --poses given or aligned.")
         counts = test.extents() if protocol.mask == "none" else test.masks()
         cameras = optimise_test_cameras(
             scene.gaussians, scene.rasterizer, test.images().to(device), cameras.to(device), background=scene.background, masks=counts

@@ -21,6 +21,7 @@ __all__ = [
     "align_cameras",
     "hat",
     "matrix_from_quat",
+    "mean_rotation",
     "quat_from_matrix",
     "quat_multiply",
     "rotation_angle",
@@ -188,6 +189,11 @@ def _nearest_rotation(M: Float[Tensor, "3 3"]) -> Float[Tensor, "3 3"]:
     D = torch.ones(3, dtype=M.dtype, device=M.device)
     D[2] = torch.sign(torch.linalg.det(U @ Vh))
     return (U * D) @ Vh
+
+
+def mean_rotation(R: Float[Tensor, "N 3 3"]) -> Float[Tensor, "3 3"]:
+    """The rotation nearest to all of them (least squares of the matrices' entries)."""
+    return _nearest_rotation(R.mean(0))
 
 
 def umeyama(

@@ -8,10 +8,9 @@ from pathlib import Path
 from typing import Any, Literal
 
 from ...recon.errors import BackendUnavailable, CaptureError, ConfigError
+from ..catalog import AnyConfig, any_method_config, check_any
 from ..config import from_jsonable, override
 from ..measure import require_priors
-from ..methods import method_config
-from ..methods.config import SplatConfig, check_settings
 from ..protocols import PoseMode
 
 __all__ = ["BenchmarkFile", "Job", "Method", "Place", "Plan", "find_scene", "read_plan"]
@@ -97,7 +96,7 @@ class Method:
 
     label: str
     method: str
-    settings: SplatConfig
+    settings: AnyConfig
 
 
 @dataclass(frozen=True)
@@ -224,9 +223,9 @@ def _methods(file: BenchmarkFile, path: Path) -> tuple[Method, ...]:
     methods = []
     for e in entries:
         label = e.label or " ".join((e.method, *e.set))
-        settings = override(method_config(e.method), e.set)
+        settings = override(any_method_config(e.method), e.set)
         try:
-            check_settings(settings)
+            check_any(settings)
             require_priors(settings)
         except (BackendUnavailable, ConfigError) as why:
             raise type(why)(f"{path}: {label!r}: {why}") from why

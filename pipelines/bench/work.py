@@ -20,6 +20,7 @@ from torch import Tensor
 from ...data.image_io import encode_jpeg, encode_png
 from ...recon.colormap import colorize_depth
 from ...recon.errors import CaptureError
+from ...recon.scene import SplatScene
 from ..blame import error_shares, regions, training_depths
 from ..config import to_jsonable
 from ..evaluate import EvalReport, evaluate_scene, held_out
@@ -83,7 +84,7 @@ def perform(job: Job, expected: str, alone: bool, on_event: Callable[[Event], No
         "threads": torch.get_num_threads(),
         "peak_memory_mb": watch.peak_memory_mb,
         "peak_gpu_mb": watch.peak_gpu_mb,
-        "gaussians": len(trial.scene.gaussians),
+        "gaussians": len(trial.scene.gaussians) if isinstance(trial.scene, SplatScene) else 0,
         "curve": watch.curve(),
     }
     files: dict[str, bytes] = {}

@@ -63,7 +63,7 @@ class Demo(CommonOptions):
                 say(event, console)
             metrics = work.finish().metrics
         assert work.run is not None
-        return self._score(work.run.snapshot(), truth, metrics, console)
+        return self._score(work.run.shown(), truth, metrics, console)
 
     def _score(self, scene: SplatScene, truth: DemoCapture, metrics: dict[str, Any], console: Console) -> dict[str, Any]:
         from ..report import report_rows, side_by_side

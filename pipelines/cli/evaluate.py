@@ -13,8 +13,8 @@ from .common import CommonOptions, Console, duration
 if TYPE_CHECKING:
     from ...recon.capture import Capture
     from ..bench.plan import Place
+    from ..catalog import AnyConfig
     from ..evaluate import EvalReport
-    from ..methods.config import SplatConfig
     from ..protocols import EvalProtocol
 
 __all__ = ["Evaluate"]
@@ -70,8 +70,8 @@ class Evaluate(CommonOptions):
         from ...data.atomic import ensure_folder
         from ...recon.errors import ConfigError
         from ..bench.material import load_material
+        from ..catalog import any_method_config
         from ..config import override
-        from ..methods import method_config
         from ..results import EvalResults, SeedResult
         from .reconstruct import check_device
 
@@ -86,7 +86,7 @@ class Evaluate(CommonOptions):
             raise ConfigError(f"--seeds must name each seed once, got {' '.join(map(str, self.seeds))}.")
         if self.out is not None:
             ensure_folder(self.out)  # before the work, not after it
-        config = override(method_config(self.method), self.set)
+        config = override(any_method_config(self.method), self.set)
         material = load_material(self.place())
         capture, protocol = material.capture, material.protocol
         console, runs = self.console, []
@@ -138,7 +138,7 @@ class Evaluate(CommonOptions):
 
 
 def evaluate_once(
-    capture: Capture, protocol: EvalProtocol, config: SplatConfig, seed: int, device: str, console: Console
+    capture: Capture, protocol: EvalProtocol, config: AnyConfig, seed: int, device: str, console: Console
 ) -> tuple[EvalReport, float]:
     """`train_trial`, then the scores; seconds are from photos to scene, scoring excluded."""
     from ..evaluate import evaluate_scene

@@ -62,11 +62,10 @@ class Reconstruct(CommonOptions):
     """Port of the viewer."""
 
     def run(self) -> dict[str, Any]:
+        from ..catalog import any_method_config
         from ..config import override
         from ..job import Reconstruction, ReconstructJob
-        from ..methods import method_config
-
-        config = override(method_config(self.method), self.set)
+        config = override(any_method_config(self.method), self.set)
         check_device(self.device)
         job = ReconstructJob(
             self.photos, self.out, self.method, config, self.max_photos, self.max_side, self.seed, self.device,
@@ -111,9 +110,10 @@ def report(event: Event, console: Console) -> None:
         console.progress(f"{event.what} ... {event.done:4.0%}" if event.done > 0 else f"{event.what} ...")
     elif isinstance(event, StepDone):
         quality = f", {event.psnr:.1f} dB" if event.psnr is not None else ""
+        splats = f", {event.gaussians:,} splats" if event.gaussians else ""  # a field has none
         left = f", {duration(event.seconds_left)} left" if event.step >= 20 else ""  # the first steps are slow
         console.progress(
-            f"optimising {event.step}/{event.steps}{quality}, {event.gaussians:,} splats{left}",
+            f"optimising {event.step}/{event.steps}{quality}{splats}{left}",
             final=event.step == event.steps,
         )
     elif isinstance(event, Warned):

@@ -170,7 +170,7 @@ class LiveView:
         elif isinstance(event, StepDone) and work.run is not None:
             if not self._begun:
                 self._begun = True
-                scene = work.run.snapshot()
+                scene = work.run.shown()
                 self._server.set_edits(self._edits)
                 self._server.set_background(scene.background)
                 self._server.set_surfels(scene.surfels)
@@ -179,10 +179,10 @@ class LiveView:
                     self._server.set_scans(work.init.capture.sweeps)
             info = LiveInfo(event.steps, event.psnr, event.seconds_left, loss=event.loss)
             run = work.run
-            self._server.update_gaussians(lambda: run.snapshot().gaussians, event.step, info)
+            self._server.update_gaussians(lambda: run.shown().gaussians, event.step, info)
             run.rest(self._server.live.gate(lambda: work.stopped))
         elif isinstance(event, Finished) and work.run is not None:
-            scene = work.run.snapshot()
+            scene = work.run.shown()
             self._server.set_background(scene.background)
             self._server.set_photos(scene.cameras, work.run.images, scene.names, left_out=self._left_out(work))  # where refinement has brought the cameras
             self._server.live.end()

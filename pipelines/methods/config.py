@@ -219,6 +219,10 @@ class SplatConfig:
     moving: bool = True
     init: InitConfig = field(default_factory=InitConfig)
 
+    @property
+    def wants_flow(self) -> bool:
+        return self.terms.flow > 0
+
 
 def check_settings(config: SplatConfig) -> None:
     """Raises ConfigError, one sentence, for settings that no run can have."""

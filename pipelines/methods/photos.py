@@ -17,7 +17,7 @@ from ...recon.depth_fill import complete_depth
 from ...recon.matches import FlowField
 from ..protocol import Start
 
-__all__ = ["Photos"]
+__all__ = ["Photos", "background_of"]
 
 
 @dataclass(frozen=True)
@@ -98,3 +98,19 @@ def _median_depth(depth: tuple[DepthMap, ...]) -> float:
         if known.numel():
             return float(known.median())
     return 1.0
+
+
+def background_of(photos: Photos, white: bool, rule: str) -> tuple[float, float, float]:
+    """What shows where nothing is known: white for objects on white, else black, or the least wrong colour. Holes lie behind things, so that is the mean of
+    all but the nearer half of what was measured; of the whole object where masks cut one out."""
+    if white:
+        return (1.0, 1.0, 1.0)
+    if rule == "black":
+        return (0.0, 0.0, 0.0)
+    images = photos.images
+    weight = torch.ones_like(images[..., 0]) if photos.masks is None else photos.masks
+    if not photos.cut_out:
+        near = [d.valid & (d.depth < d.depth[d.valid].median()) if bool(d.valid.any()) else d.valid for d in photos.depth]
+        weight = weight * ~torch.stack(near)
+    r, g, b = ((images * weight[..., None]).sum((0, 1, 2)) / weight.sum().clamp_min(1)).tolist()
+    return (r, g, b)

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import threading
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -22,24 +20,20 @@ from ...recon.raster.registry import get_rasterizer
 from ...recon.scene import SplatScene
 from ...recon.se3 import matrix_from_quat
 from ...recon.sh import sh_dc_from_rgb
-from ..events import Event, Finished, StepDone
+from ..pace import Paced
 from ..protocol import Start
 from .columns import columns_of
 from .config import SplatConfig
 from .corrections import CameraCorrections
 from .field import Field
 from .motion import MOTIONS
-from .photos import Photos
+from .photos import Photos, background_of
 from .refine import REFINEMENTS, RefineContext
 from .seed import seed_gaussians
 from .surface import facing
 from .terms import TERMS, StepContext
 
 __all__ = ["SplatMethod", "SplatRun"]
-
-REPORT_EVERY = 20  # steps between two readings of loss and PSNR: reading a tensor waits for the device
-# with a time limit: every so many steps are timed and the end refitted, sooner where they took this share of the limit; the first after a (re)start are slower
-REFIT_EVERY, REFIT_SHARE, WARM_UP = 20, 0.1, 10
 
 
 class SplatMethod:
@@ -55,26 +49,20 @@ class SplatMethod:
         return SplatRun(self.config, start, gaussians if gaussians is not None else self.seed(start), max_seconds)
 
 
-class SplatRun:
+class SplatRun(Paced):
     """See `Run` in pipelines/protocol.py. Results depend on config, start and thread count only, not on interruptions."""
 
     def __init__(self, config: SplatConfig, start: Start, gaussians: Gaussians, max_seconds: float | None = None) -> None:
+        super().__init__(config.optim.steps_for(len(start.init.capture.names)), max_seconds)
         self.config, self.device = config, start.device
         self.rasterizer = get_rasterizer(config.rasterizer, start.device)
         self.names = start.init.capture.names
         self.photos = Photos.of(start)
-        self.background = _background(self.photos, start.init.capture.white_background, config.background)
+        self.background = background_of(self.photos, start.init.capture.white_background, config.background)
         self.seed, self.rng = start.seed, torch.Generator().manual_seed(start.seed)
-        self.planned = config.optim.steps_for(len(self.names))
-        self.step, self.steps, self.elapsed = 0, self.planned, 0.0
-        self.max_seconds = max_seconds
         self.order: list[int] = []
-        self._rested = 0.0
         moves = start.estimated_cameras or config.optim.move_given_cameras
         self.corrections = CameraCorrections(self.photos.cameras, self.photos.scene_depth, config.optim.lr_camera if moves else 0.0)
-        self._stop = threading.Event()
-        self._lock = threading.Lock()
-        self._readings: list[tuple[float, float]] = []
         self.fields = [self._field(g.to(start.device)) for g in _draws(gaussians, config.fields, start.seed)]
 
     # -- what the caller sees ------------------------------------------------------------------------------------
@@ -85,36 +73,12 @@ class SplatRun:
         return self.fields[0]
 
     @property
+    def size(self) -> int:
+        return len(self.field)
+
+    @property
     def images(self) -> Tensor:
         return self.photos.images
-
-    def events(self) -> Iterator[Event]:
-        """One per step; the caller may take its time between two of them, and says so by `rest` when it does not count."""
-        self._rested = 0.0
-        began, first = time.monotonic() - self.elapsed, self.step
-        timed, timed_at = self.step, self.elapsed
-        while self.step < self.steps and not self._stop.is_set():
-            with self._lock:
-                self._one_step()
-            self.elapsed = time.monotonic() - began - self._rested
-            if self.max_seconds is not None:
-                count, taken = self.step - timed, self.elapsed - timed_at
-                slow_start = self.step == first + 1 and taken < self.max_seconds / 2  # tells nothing of the steps to come
-                due = count >= REFIT_EVERY or taken > REFIT_SHARE * self.max_seconds or self.step == self.steps
-                if due and not slow_start:
-                    self._fit_to_time(taken / count)
-                if due or slow_start or self.step == first + WARM_UP:
-                    timed, timed_at = self.step, self.elapsed
-            loss, fit = self._readings[-1] if self._readings else (None, None)
-            yield StepDone(self.step, self.steps, len(self.field), self.elapsed, loss, fit)
-        yield Finished(self.step, self.elapsed, early=self.step < self.steps, limited=self.steps < self.planned)
-
-    def stop(self) -> None:
-        self._stop.set()
-
-    def rest(self, seconds: float) -> None:
-        """So long nothing was to be done: it counts neither as time taken nor towards a time limit."""
-        self._rested += seconds
 
     def snapshot(self) -> SplatScene:
         with self._lock:
@@ -128,24 +92,22 @@ class SplatRun:
             gaussians = gaussians.flattened()
         return SplatScene(gaussians, cameras, self.names, self.rasterizer, self.background, self.config.surfels)
 
+    def shown(self) -> SplatScene:
+        return self.snapshot()
+
     def state(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
         with self._lock:
             tensors = {"rng": self.rng.get_state()}
             for name, part in self._parts():
                 tensors |= {f"{name}.{k}": v for k, v in part.state().items()}
-            meta = {
-                "step": self.step, "steps": self.steps, "elapsed": self.elapsed, "order": list(self.order), "max_seconds": self.max_seconds,
-            }  # fmt: skip
-        return tensors, meta
+            return tensors, {**self.pace(), "order": list(self.order)}
 
     def restore(self, tensors: dict[str, Tensor], meta: dict[str, Any]) -> None:
         try:
             for name, part in self._parts():
                 part.restore({k[len(name) + 1 :]: v for k, v in tensors.items() if k.startswith(name + ".")})
             self.rng.set_state(tensors["rng"])
-            self.step, self.elapsed = meta["step"], meta["elapsed"]
-            # a limit that was raised or lifted lets a run go on that had ended within the old one
-            self.steps = meta["steps"] if meta.get("max_seconds") == self.max_seconds else max(self.step, self.planned)
+            self.restore_pace(meta)
             self.order = list(meta["order"])
         except KeyError as e:
             raise CheckpointError(f"The checkpoint lacks {e}; delete it to start anew.") from e
@@ -164,7 +126,7 @@ class SplatRun:
         out, loss = learned[0]
         self.corrections.step()
         self.step += 1
-        if self.step % REPORT_EVERY == 0 or self.step == self.steps:
+        if self.due_to_report:
             mask = None if self.photos.masks is None else self.photos.masks[i : i + 1]
             self._readings.append((loss.item(), psnr(out.color.detach(), self.images[i : i + 1], mask).clamp(max=100).item()))
         for field, (out, _) in zip(self.fields, learned, strict=True):
@@ -267,12 +229,6 @@ class SplatRun:
                 field.apply(edit)
                 placed = field.placed()
 
-    def _fit_to_time(self, per_step: float) -> None:
-        """Turns the time limit into a number of steps, so that the schedule ends where the time ends."""
-        assert self.max_seconds is not None
-        affordable = self.step + int((self.max_seconds - self.elapsed) / per_step)
-        self.steps = max(self.step, min(self.planned, affordable))
-
 
 def _draws(gaussians: Gaussians, fields: int, seed: int) -> list[Gaussians]:
     """The Gaussians, and for each further field the same with every centre drawn anew from its own density: otherwise the fields would hardly differ."""
@@ -283,19 +239,3 @@ def _draws(gaussians: Gaussians, fields: int, seed: int) -> list[Gaussians]:
         offset = torch.einsum("nij,nj->ni", matrix_from_quat(gaussians.quats_wxyz), noise * gaussians.scales)
         draws.append(replace(gaussians, means=gaussians.means + offset))
     return draws
-
-
-def _background(photos: Photos, white: bool, rule: str) -> tuple[float, float, float]:
-    """What shows where nothing is known: white for objects on white, else black, or the least wrong colour. Holes lie behind things, so that is the mean of
-    all but the nearer half of what was measured; of the whole object where masks cut one out."""
-    if white:
-        return (1.0, 1.0, 1.0)
-    if rule == "black":
-        return (0.0, 0.0, 0.0)
-    images = photos.images
-    weight = torch.ones_like(images[..., 0]) if photos.masks is None else photos.masks
-    if not photos.cut_out:
-        near = [d.valid & (d.depth < d.depth[d.valid].median()) if bool(d.valid.any()) else d.valid for d in photos.depth]
-        weight = weight * ~torch.stack(near)
-    r, g, b = ((images * weight[..., None]).sum((0, 1, 2)) / weight.sum().clamp_min(1)).tolist()
-    return (r, g, b)

@@ -17,7 +17,7 @@ DensityFn = Callable[[Float[Tensor, "N 3"]], Float[Tensor, "N"]]
 
 
 class OccupancyGrid:
-    """`side`^3 cells. Each remembers the highest density lately seen in it, fading by `fade` a round; those above `threshold` may hold something.
+    """`side`^3 cells. Each remembers the highest density lately seen in it, which fades by `fade` whenever it is looked at; those above `threshold` may hold something.
 
     `allowed` are cells that may be sampled at all (space carving by masks, say).
     """
@@ -48,12 +48,8 @@ class OccupancyGrid:
             cells = torch.cat([held, torch.randint(n, (count - len(held),), generator=rng)]).unique()
         at = self.centers().cpu()[cells] + (torch.rand(len(cells), 3, generator=rng) - 0.5) / self.side
         cells = cells.to(flat.device)
-        old = torch.where(torch.isfinite(flat), flat * self.fade, torch.zeros_like(flat))
-        seen = torch.isfinite(flat)
-        new = old.clone()
-        new[cells] = torch.maximum(old[cells], density(at.to(flat.device)))
-        seen[cells] = True
-        flat.copy_(torch.where(seen, new, flat))
+        old = torch.where(torch.isfinite(flat[cells]), flat[cells] * self.fade, 0.0)
+        flat[cells] = torch.maximum(old, density(at.to(flat.device)))
 
 
 def march(

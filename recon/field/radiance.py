@@ -57,6 +57,16 @@ class ReadyField:
             fits = grids[0].shape[-1] % 16 == 0 and field.decoder.w1.shape[1] % 16 == 0
             self._native = fits and all(t.device.type == "cpu" and t.dtype == torch.float32 and t.is_contiguous() for t in tensors)
 
+    def copied(self) -> ReadyField:
+        """The same, with everything it stands on copied: what goes on learning does not change it."""
+        from copy import deepcopy
+
+        field = RadianceField(self._encoding, self.decoder)
+        with torch.no_grad():
+            copy = deepcopy(field).requires_grad_(False)
+            grids = None if self.grids is None else (self.grids[0].detach().clone(), self.grids[1].detach().clone())
+        return ReadyField(copy, grids)
+
     def _tensors(self) -> tuple[Tensor, ...]:
         assert self.grids is not None
         return (*self.grids, *self.decoder.weights())

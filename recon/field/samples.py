@@ -19,37 +19,40 @@ class Segments:
         start, span: cube coordinates.
         length: of the whole segment, in the unit that density is measured against; 0 where the ray misses the cube.
         directions: unit view directions, world frame.
-        depth: z-depth at s = 0 and at s = 1, world units.
-        in_disparity: between the two, whether inverse depth runs evenly with s, or depth does.
+        ends: a depth at s = 0 and at s = 1, between which it runs evenly with s, or its inverse does (`in_disparity`).
+        shift, rate: z-depth of the ray's own camera, world units, is (that depth - shift) rate.
     """
 
     start: Float[Tensor, "R 3"]
     span: Float[Tensor, "R 3"]
     length: Float[Tensor, "R"]
     directions: Float[Tensor, "R 3"]
-    depth: Float[Tensor, "R 2"]
+    ends: Float[Tensor, "R 2"]
+    shift: Float[Tensor, "R"]
+    rate: Float[Tensor, "R"]
     in_disparity: bool = False
 
     def __len__(self) -> int:
         return self.start.shape[0]
 
-    def select(self, index: Tensor) -> Segments:
-        rows = (self.start, self.span, self.length, self.directions, self.depth)
-        return Segments(*(t[index] for t in rows), self.in_disparity)
+    def select(self, index: slice | Tensor) -> Segments:
+        return Segments(
+            self.start[index], self.span[index], self.length[index], self.directions[index], self.ends[index], self.shift[index], self.rate[index],
+            self.in_disparity,
+        )  # fmt: skip
 
     def depth_at(self, s: Float[Tensor, "R"]) -> Float[Tensor, "R"]:
-        """z-depth of a place on each segment; depth may be infinite at its end."""
-        if not self.in_disparity:
-            return torch.lerp(self.depth[:, 0], self.depth[:, 1], s)
-        near, far = self.depth.reciprocal().unbind(1)
-        return torch.lerp(near, far, s).clamp_min(1e-9).reciprocal()
+        """z-depth of a place on each segment."""
+        near, far = (self.ends.reciprocal() if self.in_disparity else self.ends).unbind(1)
+        between = torch.lerp(near, far, s)
+        return ((between.clamp_min(1e-9).reciprocal() if self.in_disparity else between) - self.shift) * self.rate
 
     def place_of(self, depth: Float[Tensor, "R"]) -> Float[Tensor, "R"]:
         """The other way round; below 0 and above 1 outside the segment."""
-        if not self.in_disparity:
-            return (depth - self.depth[:, 0]) / (self.depth[:, 1] - self.depth[:, 0]).clamp_min(1e-12)
-        near, far = self.depth.reciprocal().unbind(1)
-        return (near - depth.reciprocal()) / (near - far).clamp_min(1e-12)
+        at = depth / self.rate + self.shift
+        near, far = (self.ends.reciprocal() if self.in_disparity else self.ends).unbind(1)
+        away = far - near
+        return ((at.reciprocal() if self.in_disparity else at) - near) / torch.where(away == 0, torch.ones_like(away), away)
 
 
 @dataclass(frozen=True)

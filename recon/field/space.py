@@ -54,8 +54,8 @@ class BoxSpace:
         hit = far > near
         near, far = near * hit, torch.where(hit, far, near)
         span = d * (far - near)[:, None]
-        depth = torch.stack([near, far], 1) * (directions * forward).sum(1, keepdim=True)
-        return Segments(o + d * near[:, None], span, torch.linalg.vector_norm(span, dim=1) * hit, directions, depth)
+        length, ends = torch.linalg.vector_norm(span, dim=1) * hit, torch.stack([near, far], 1)
+        return Segments(o + d * near[:, None], span, length, directions, ends, torch.zeros_like(near), (directions * forward).sum(1))
 
     def to(self, device: torch.device | str) -> BoxSpace:
         return BoxSpace(self.center.to(device), self.size)
@@ -119,11 +119,10 @@ class FrustumSpace:
         near, far = near * hit, torch.where(hit, far, near)
         start, span = begin + near[:, None] * span, span * (far - near)[:, None]
         stop = start + span
-        # depth along the ray's own camera: distance along the ray times how much it looks ahead there
-        z_near, z_far = self.near / (1 - start[:, 2]).clamp_min(1e-6), self.near / (1 - stop[:, 2]).clamp_min(1e-6)
-        own = (directions * forward).sum(1)
-        depth = torch.stack([(z_near - z0) / safe * own, (z_far - z0) / safe * own], 1).clamp_min(1e-9)
-        return Segments(start, span, (stop[:, 2] - start[:, 2]).clamp_min(0) * hit, directions, depth, in_disparity=True)
+        ends = self.near / (1 - torch.stack([start[:, 2], stop[:, 2]], 1)).clamp_min(1e-6)
+        # depth before the frustum's camera grows along the ray by `speed`, that before the ray's own by how much it looks ahead there
+        rate = (directions * forward).sum(1) / safe
+        return Segments(start, span, (stop[:, 2] - start[:, 2]).clamp_min(0) * hit, directions, ends, z0, rate, in_disparity=True)
 
     def to(self, device: torch.device | str) -> FrustumSpace:
         return FrustumSpace(self.camera.to(device), self.near, self.margin)

@@ -36,10 +36,10 @@ def vm_features(planes: Float[Tensor, "3 S S C"], lines: Float[Tensor, "3 S C"],
     t = p - lower
     out = []
     for k, ((row, column), axis) in enumerate(zip(PLANE_AXES, LINE_AXIS, strict=True)):
-        i, j, l = lower[:, row], lower[:, column], lower[:, axis]
+        i, j, n = lower[:, row], lower[:, column], lower[:, axis]
         u, v, w = t[:, row, None], t[:, column, None], t[:, axis, None]
         plane = (1 - u) * ((1 - v) * planes[k, i, j] + v * planes[k, i, j + 1]) + u * ((1 - v) * planes[k, i + 1, j] + v * planes[k, i + 1, j + 1])
-        out.append(plane * ((1 - w) * lines[k, l] + w * lines[k, l + 1]))
+        out.append(plane * ((1 - w) * lines[k, n] + w * lines[k, n + 1]))
     return torch.cat(out, 1)
 
 

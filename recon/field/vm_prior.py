@@ -11,8 +11,10 @@ from .vm import vm_features
 
 __all__ = ["VmGenerator"]
 
-STAGES = 3  # doublings
-NOISE = 8  # channels
+import os
+
+STAGES = int(os.environ.get("ST","3"))
+NOISE = int(os.environ.get("NZ","8"))
 
 
 class VmGenerator(nn.Module):
@@ -37,6 +39,8 @@ class VmGenerator(nn.Module):
                 fan = module.weight[0].numel()
                 with torch.no_grad():
                     module.weight.copy_(torch.randn(module.weight.shape, generator=rng) * fan**-0.5)
+                    assert module.bias is not None
+                    module.bias.zero_()
 
     def grids(self) -> tuple[Float[Tensor, "3 S S C"], Float[Tensor, "3 S C"]]:
         planes = self.plane_net(self.plane_noise).permute(0, 2, 3, 1).contiguous()

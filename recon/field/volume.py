@@ -38,6 +38,9 @@ class RayColors:
     def of(out: Float[Tensor, "R 6"]) -> RayColors:
         return RayColors(out[:, :3], out[:, 3], out[:, 4], out[:, 5])
 
+    def select(self, index: slice | Tensor) -> RayColors:
+        return RayColors(self.color[index], self.alpha[index], self.place[index], self.distortion[index])
+
     def over(self, background: Float[Tensor, "3"] | Float[Tensor, "R 3"]) -> Float[Tensor, "R 3"]:
         return self.color + (1 - self.alpha)[:, None] * background
 

@@ -12,8 +12,8 @@ from handful.pipelines.checkpoint import load_checkpoint, save_checkpoint
 from handful.pipelines.config import override
 from handful.pipelines.events import Finished, StepDone
 from handful.pipelines.methods import METHODS, method_config
-from handful.pipelines.methods.photos import Photos
-from handful.pipelines.methods.splat import SplatMethod, SplatRun, _background
+from handful.pipelines.methods.photos import Photos, background_of
+from handful.pipelines.methods.splat import SplatMethod, SplatRun
 from handful.pipelines.methods.terms.photometric import photometric
 from handful.pipelines.protocol import Start
 from handful.recon.camera import Cameras
@@ -202,9 +202,9 @@ def test_what_masks_leave_out_has_no_part_in_the_background() -> None:
     images[0, :2] = torch.tensor([0.2, 0.4, 0.6])
     masks[0, :2] = 1
     nothing = DepthMap(torch.zeros(4, 4), torch.zeros(4, 4), torch.zeros(4, 4, dtype=torch.bool))
-    assert _background(photos_of(images, masks, nothing, cut_out=True), False, "far") == pytest.approx((0.2, 0.4, 0.6))
-    assert _background(photos_of(images, None, nothing), False, "far") == pytest.approx((0.1, 0.2, 0.3))
-    assert _background(photos_of(images, masks, nothing, cut_out=True), False, "black") == (0.0, 0.0, 0.0)
+    assert background_of(photos_of(images, masks, nothing, cut_out=True), False, "far") == pytest.approx((0.2, 0.4, 0.6))
+    assert background_of(photos_of(images, None, nothing), False, "far") == pytest.approx((0.1, 0.2, 0.3))
+    assert background_of(photos_of(images, masks, nothing, cut_out=True), False, "black") == (0.0, 0.0, 0.0)
 
 
 def test_holes_show_the_colour_of_all_but_what_was_measured_near() -> None:
@@ -214,7 +214,7 @@ def test_holes_show_the_colour_of_all_but_what_was_measured_near() -> None:
     measured = torch.ones(4, 4, dtype=torch.bool)
     measured[1] = False  # counts as far, whatever was guessed there
     depth, padded = DepthMap(z, z, measured), torch.ones(1, 4, 4)
-    assert _background(photos_of(images, None, depth), False, "far") == pytest.approx((0.2 / 3, 0.4 / 3, 0.6 / 3))
-    assert _background(photos_of(images, torch.ones(1, 4, 4), depth, cut_out=True), False, "far") == pytest.approx((0.05, 0.1, 0.15)), "an object's far side"
+    assert background_of(photos_of(images, None, depth), False, "far") == pytest.approx((0.2 / 3, 0.4 / 3, 0.6 / 3))
+    assert background_of(photos_of(images, torch.ones(1, 4, 4), depth, cut_out=True), False, "far") == pytest.approx((0.05, 0.1, 0.15)), "an object's far side"
     padded[0, 1] = 0  # added to bring photos to one size: nobody's colour
-    assert _background(photos_of(images, padded, depth), False, "far") == pytest.approx((0.1, 0.2, 0.3))
+    assert background_of(photos_of(images, padded, depth), False, "far") == pytest.approx((0.1, 0.2, 0.3))

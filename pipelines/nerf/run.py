@@ -1,0 +1,147 @@
+"""The NeRF run: one loop for every method; what differs lies in the config, the grid and the terms."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ...recon.errors import CheckpointError
+from ...recon.field.decoder import Decoder
+from ...recon.field.occupancy import OccupancyGrid, march
+from ...recon.field.radiance import RadianceField
+from ...recon.field.scene import FieldScene, pixel_segments
+from ...recon.field.space import BoxSpace, Space
+from ...recon.optim import SparseAdam
+from ...recon.raster.registry import get_rasterizer
+from ...recon.scene import SplatScene
+from ..methods.photos import Photos, background_of
+from ..pace import Paced
+from ..protocol import Start
+from .config import FieldConfig, FieldOptimConfig, GridConfig
+from .convert import seeded_splats
+from .grids import make_grid
+from .layout import choose_space, tightened
+from .terms import FIELD_TERMS, FieldContext
+
+__all__ = ["FieldMethod", "FieldRun"]
+
+GRID_EVERY, GRID_SHARE = 16, 0.25  # the occupancy grid looks at a share of its cells every so many steps
+FIRST_SIDE, FIRST_STEPS = 64, 128  # grid and samples to an edge of the first look
+BETAS, EPS = (0.9, 0.99), 1e-15
+
+
+class FieldMethod:
+    def __init__(self, config: FieldConfig) -> None:
+        self.config = config
+
+    def start(self, start: Start, max_seconds: float | None = None) -> FieldRun:
+        return FieldRun(self.config, start, max_seconds)
+
+
+class FieldRun(Paced):
+    """See `Run` in pipelines/protocol.py. Results depend on config, start and thread count only, not on interruptions."""
+
+    def __init__(self, config: FieldConfig, start: Start, max_seconds: float | None = None) -> None:
+        super().__init__(config.optim.steps, max_seconds)
+        self.config, self.device = config, start.device
+        self.names, self._capture = start.init.capture.names, start.init.capture
+        self.photos = Photos.of(start)
+        white = start.init.capture.white_background
+        self.background = background_of(self.photos, white, config.background)
+        self.space: Space = choose_space(self.photos, config.sampling.space, white or self.photos.cut_out).to(start.device)
+        if isinstance(self.space, BoxSpace) and config.sampling.first_look > 0:
+            self.space = self._looked_at(start, self.space)
+        self.rng = torch.Generator().manual_seed(start.seed)
+        grid = make_grid(config.grid, self.rng)
+        self.field = RadianceField(grid, Decoder(grid.features, config.grid.hidden, config.grid.degree, config.grid.density, self.rng)).to(start.device)
+        self.occupancy = OccupancyGrid(config.sampling.cells, threshold=config.sampling.threshold, device=start.device)
+        rates = {"vm": config.optim.lr_grid, "vm-prior": config.optim.lr_prior}
+        self.rates = {n: config.optim.lr_decoder if n.startswith("decoder.") else rates[config.grid.kind] for n, _ in self.field.named_parameters()}
+        self.optimiser = SparseAdam(dict(self.field.named_parameters()), self.rates, betas=BETAS, eps=EPS)
+
+    @property
+    def size(self) -> int:
+        return 0
+
+    @property
+    def images(self) -> Tensor:
+        return self.photos.images
+
+    @property
+    def parameters(self) -> int:
+        """Numbers that are learned."""
+        return sum(p.numel() for p in self.field.parameters())
+
+    def snapshot(self) -> FieldScene:
+        with self._lock, torch.no_grad():
+            field = self.field.ready().copied()
+            cells = self.occupancy.cells.clone()
+        return FieldScene(field, self.space, cells, self.config.sampling.steps, self.photos.cameras, self.names, self.background)
+
+    def shown(self) -> SplatScene:
+        """The scene so far as splats, to look at."""
+        scene = self.snapshot()
+        gaussians = seeded_splats(scene, self._capture)
+        return SplatScene(gaussians, scene.cameras, scene.names, get_rasterizer("auto", self.device), scene.background)
+
+    def state(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
+        with self._lock:
+            tensors = {"rng": self.rng.get_state(), "occupancy": self.occupancy.density.clone()}
+            tensors |= {f"field.{k}": v.detach().clone() for k, v in self.field.state_dict().items()}
+            tensors |= {f"optimiser.{k}": v.clone() for k, v in self.optimiser.state_dict().items()}
+            return tensors, self.pace()
+
+    def restore(self, tensors: dict[str, Tensor], meta: dict[str, Any]) -> None:
+        try:
+            own = {k.removeprefix("field."): v for k, v in tensors.items() if k.startswith("field.")}
+            self.field.load_state_dict(own)
+            self.optimiser.load_state_dict({k.removeprefix("optimiser."): v for k, v in tensors.items() if k.startswith("optimiser.")})
+            self.occupancy.density.copy_(tensors["occupancy"])
+            self.rng.set_state(tensors["rng"])
+            self.restore_pace(meta)
+        except (KeyError, RuntimeError) as e:
+            raise CheckpointError(f"The checkpoint does not fit this field ({str(e).splitlines()[0]}); delete it to start anew.") from e
+
+    def _looked_at(self, start: Start, box: BoxSpace) -> BoxSpace:
+        """The box drawn tight around what a quick field without a prior finds in it: grid points beyond that would be wasted."""
+        sampling = replace(self.config.sampling, first_look=0, space="box", steps=FIRST_STEPS)
+        quick = FieldConfig(GridConfig(side=FIRST_SIDE, degree=0), sampling, FieldOptimConfig(steps=self.config.sampling.first_look))
+        run = FieldRun(quick, start)
+        for _ in run.events():
+            pass
+        return tightened(run.snapshot(), box)
+
+    # -- one step ------------------------------------------------------------------------------------------------
+
+    def _one_step(self) -> None:
+        optim, sampling = self.config.optim, self.config.sampling
+        progress = self.step / self.steps
+        for name, rate in self.rates.items():
+            self.optimiser.set_lr(name, rate * optim.lr_final**progress)
+        field = self.field.ready()
+        background = torch.tensor(self.background, device=self.device)
+        context = FieldContext(self.photos, self.space, background, progress, self.step, self.rng, optim.rays)
+        asked = [(term, request) for term in FIELD_TERMS if (request := term.draw(context, self.config.terms)) is not None]
+        index = torch.cat([r.index for _, r in asked])
+        cameras = self.photos.cameras
+        segments = pixel_segments(self.space, cameras, index, torch.cat([r.uv for _, r in asked]))
+        jitter = torch.rand(len(segments), generator=self.rng).to(self.device)
+        seen = field.rays(march(segments, self.occupancy.cells, sampling.steps, jitter), segments.directions)
+        losses, at = [], 0
+        for term, request in asked:
+            part = slice(at, at + len(request.index))
+            losses.append(term.loss(context, self.config.terms, request, seen.select(part), segments.select(part)))
+            at = part.stop
+        loss = torch.stack(losses).sum()
+        self.optimiser.zero_grad()
+        loss.backward()
+        self.optimiser.step()
+        if self.step >= sampling.warm_up and self.step % GRID_EVERY == 0:
+            with torch.no_grad():
+                self.occupancy.update(self.field.ready().density, self.rng, 1.0 if self.step < sampling.warm_up + GRID_EVERY else GRID_SHARE)
+        self.step += 1
+        if self.due_to_report:
+            self._readings.append((float(loss.detach()), context.psnr()))

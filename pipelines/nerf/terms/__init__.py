@@ -1,0 +1,10 @@
+"""All loss terms of the NeRF methods. A new one is one file, one weight in FieldTermsConfig and one line here."""
+
+from __future__ import annotations
+
+from .photometric import Photometric
+from .protocol import FieldContext as FieldContext
+from .protocol import FieldTerm as FieldTerm
+from .protocol import Request as Request
+
+FIELD_TERMS: tuple[FieldTerm, ...] = (Photometric(),)

@@ -1,0 +1,64 @@
+"""What a loss term of a field sees, asks and gives."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from ....recon.field.samples import Segments
+from ....recon.field.space import Space
+from ....recon.field.volume import RayColors
+from ...methods.photos import Photos
+from ..config import FieldTermsConfig
+
+__all__ = ["FieldContext", "FieldTerm", "Request"]
+
+
+@dataclass(frozen=True)
+class Request:
+    """Rays that a term wants to be drawn: continuous pixels of the photos' cameras. `about`: whatever its loss needs to know of them."""
+
+    index: Int[Tensor, "R"]
+    uv: Float[Tensor, "R 2"]
+    about: Any = None
+
+
+@dataclass
+class FieldContext:
+    """One training step.
+
+    Attributes:
+        photos: all of them; background: behind everything.
+        progress: share of the run that is done, [0, 1); step: number of the step.
+        rng: the run's random numbers (part of the checkpoint).
+        rays: how many pixels the photometric term draws.
+        errors: mean square errors of the photometric term, for the report.
+    """
+
+    photos: Photos
+    space: Space
+    background: Float[Tensor, "3"]
+    progress: float
+    step: int
+    rng: torch.Generator
+    rays: int
+    errors: list[Tensor] = field(default_factory=list)
+
+    def psnr(self) -> float:
+        return float(-10 * torch.log10(torch.stack(self.errors).mean().clamp_min(1e-10)))
+
+
+class FieldTerm(Protocol):
+    """One file, one line in the registry. All terms' rays are drawn together."""
+
+    def draw(self, context: FieldContext, config: FieldTermsConfig) -> Request | None:
+        """The rays it needs; None when it has no say in this step."""
+        ...
+
+    def loss(self, context: FieldContext, config: FieldTermsConfig, request: Request, seen: RayColors, segments: Segments) -> Tensor:
+        """A weighted scalar from what those rays saw."""
+        ...

@@ -1,0 +1,88 @@
+"""A field as a scene: drawn from any camera, without gradients."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from ..camera import Cameras, pixel_centers
+from ..raster.protocol import RenderAux, RenderOutput
+from .occupancy import march
+from .radiance import ReadyField
+from .samples import Segments
+from .space import Space
+
+__all__ = ["FieldScene", "pixel_segments"]
+
+CHUNK = 16384  # rays at once
+
+
+def pixel_segments(space: Space, cameras: Cameras, index: Int[Tensor, "R"], uv: Float[Tensor, "R 2"]) -> Segments:
+    """Rays through continuous pixels `uv` of the cameras `index`."""
+    K, T = cameras.K[index], cameras.cam_from_world[index]
+    x = (uv[:, 0] - K[:, 0, 2]) / K[:, 0, 0]
+    y = (uv[:, 1] - K[:, 1, 2]) / K[:, 1, 1]
+    R = T[:, :3, :3]
+    directions = torch.nn.functional.normalize(x[:, None] * R[:, 0] + y[:, None] * R[:, 1] + R[:, 2], dim=1)
+    return space.segments(cameras.centers[index], directions, R[:, 2])
+
+
+@dataclass(frozen=True)
+class FieldScene:
+    """See `Scene` in recon/scene.py.
+
+    Attributes:
+        field: with its grids made; steps: samples to an edge of the cube; cells: where it may hold something.
+    """
+
+    field: ReadyField
+    space: Space
+    cells: Bool[Tensor, "G G G"]
+    steps: float
+    cameras: Cameras
+    names: tuple[str, ...]
+    background: tuple[float, float, float] = (0.0, 0.0, 0.0)
+
+    @torch.no_grad()
+    def render(self, cameras: Cameras, normal: bool = False) -> RenderOutput:
+        """Normals are those of the density at the expected depth."""
+        device = self.cells.device
+        cameras = cameras.to(device, torch.float32)
+        v, h, w = len(cameras), cameras.height, cameras.width
+        rows = [self._draw(cameras, k, uv, normal) for k in range(v) for uv in pixel_centers(w, h, device).reshape(-1, 2).split(CHUNK)]
+        out = torch.cat(rows).view(v, h, w, -1)
+        none = torch.zeros(v, 0, device=device)
+        aux = RenderAux(torch.zeros(v, 0, 2, device=device), none, none.bool())
+        return RenderOutput(out[..., :3], out[..., 3], out[..., 4], out[..., 5:8] if normal else None, aux)
+
+    def _draw(self, cameras: Cameras, k: int, uv: Float[Tensor, "R 2"], normal: bool) -> Float[Tensor, "R C"]:
+        index = torch.full((len(uv),), k, device=uv.device)
+        segments = pixel_segments(self.space, cameras, index, uv)
+        seen = self.field.rays(march(segments, self.cells, self.steps), segments.directions)
+        color = seen.over(torch.tensor(self.background, device=uv.device))
+        there = seen.alpha > 1e-3
+        place = seen.place / seen.alpha.clamp_min(1e-3)
+        depth = torch.where(there, segments.depth_at(place), torch.zeros_like(place))
+        columns = [color, seen.alpha[:, None], depth[:, None]]
+        if normal:
+            xyz = segments.start + place[:, None] * segments.span
+            n = self.normals(xyz) * seen.alpha[:, None]
+            n = n @ cameras.cam_from_world[k, :3, :3].T
+            columns.append(torch.where(there[:, None], n, torch.zeros_like(n)))
+        return torch.cat(columns, 1)
+
+    def normals(self, xyz: Float[Tensor, "N 3"], reach: float = 2.0) -> Float[Tensor, "N 3"]:
+        """Unit vectors, world frame, out of the matter at places in the cube: against the slope of density over `reach` samples to each side."""
+        step = reach / self.steps
+        slopes = []
+        for axis in range(3):
+            shift = torch.zeros(3, device=xyz.device)
+            shift[axis] = step
+            # of the logarithm: density itself changes by orders of magnitude within a step
+            slopes.append(self.field.raw((xyz + shift).clamp(0, 1))[:, 0] - self.field.raw((xyz - shift).clamp(0, 1))[:, 0])
+        down = -torch.stack(slopes, 1)
+        at, to = self.space.to_world(xyz), self.space.to_world((xyz + 1e-3 * torch.nn.functional.normalize(down, dim=1)).clamp(0, 1))
+        return torch.nn.functional.normalize(to - at, dim=1)
