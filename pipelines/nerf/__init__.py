@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from .config import FieldConfig, GridConfig
+from .config import FieldConfig, FieldOptimConfig, FieldTermsConfig, GridConfig
 
 __all__ = ["FIELD_METHODS"]
 
@@ -15,4 +15,10 @@ FIELD_METHODS: dict[str, FieldConfig] = {
     "vm": PLAIN,
     # the same planes and lines, made by a convolutional network from fixed noise; nothing else
     "zerorf": replace(PLAIN, grid=GridConfig(kind="vm-prior")),
+    # which of two pixels is nearer, and which belong together, is as a coarse depth map says
+    "sparsenerf": replace(PLAIN, terms=FieldTermsConfig(rank=0.5, continuity=0.1)),
+    # depth is smooth seen from between the photos
+    "regnerf": replace(PLAIN, terms=FieldTermsConfig(smooth_patches=0.5)),
+    # from coarse to fine, and nothing right before the cameras
+    "freenerf": replace(PLAIN, optim=FieldOptimConfig(fine_from=0.5), terms=FieldTermsConfig(occlusion=0.01)),
 }

@@ -59,6 +59,7 @@ class FieldOptimConfig:
         steps: optimisation steps; rays: pixels in each, from all photos.
         lr_grid: learning rate of planes and lines; lr_prior: of the network that makes them; lr_decoder: of the one that reads them.
         lr_final: all fall exponentially to this share.
+        fine_from: share of the run over which the grid grows from an eighth of its resolution to the whole (0 = whole from the start).
     """
 
     steps: int = 3000
@@ -67,6 +68,7 @@ class FieldOptimConfig:
     lr_prior: float = 2e-3
     lr_decoder: float = 2e-3
     lr_final: float = 0.1
+    fine_from: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -75,9 +77,17 @@ class FieldTermsConfig:
 
     Attributes:
         distortion: what a ray sees should lie in one place.
+        rank: of two nearby pixels, the one nearer in the guide should be nearer; continuity: neighbours on one surface there stay so.
+        smooth_patches: depth of small patches seen from between the photos.
+        occlusion: nothing in the first occlusion_reach of each ray's way through the field.
     """
 
     distortion: float = 0.0
+    rank: float = 0.0
+    continuity: float = 0.0
+    smooth_patches: float = 0.0
+    occlusion: float = 0.0
+    occlusion_reach: float = 0.15
 
 
 @dataclass(frozen=True)
@@ -116,7 +126,8 @@ def check_field_settings(config: FieldConfig) -> None:
         "grid.side": (grid.side, 16, 1024), "grid.channels": (grid.channels, 16, 128), "grid.hidden": (grid.hidden, 16, 512), "grid.degree": (grid.degree, 0, 3),
         "grid.density": (grid.density, 1e-6, 1e6), "sampling.steps": (sampling.steps, 8, 8192), "sampling.first_look": (sampling.first_look, 0, 10**6), "sampling.cells": (sampling.cells, 4, 512),
         "sampling.threshold": (sampling.threshold, 0, 1e6), "sampling.warm_up": (sampling.warm_up, 0, 10**9), "optim.steps": (optim.steps, 1, 10**9),
-        "optim.rays": (optim.rays, 1, 10**7), "optim.lr_final": (optim.lr_final, 1e-6, 1),
+        "optim.rays": (optim.rays, 1, 10**7), "optim.lr_final": (optim.lr_final, 1e-6, 1), "optim.fine_from": (optim.fine_from, 0, 1),
+        "terms.occlusion_reach": (config.terms.occlusion_reach, 1e-3, 1),
     }  # fmt: skip
     for name, (value, least, most) in ranges.items():
         if not least <= value <= most:

@@ -36,13 +36,17 @@ def load_field(
     """Raises CheckpointError when the file does not hold a whole field."""
     tensors, meta = load_checkpoint(path)
     try:
-        planes, lines = tensors["planes"], tensors["lines"]
-        grid = VmGrid(2, planes.shape[-1])
-        grid.side, grid.planes.data, grid.lines.data = planes.shape[1], planes, lines
-        decoder = Decoder(tensors["decoder.w1"].shape[0], tensors["decoder.w1"].shape[1], int(meta["degree"]))
+        planes, lines, cells, degree = tensors["planes"], tensors["lines"], tensors["cells"], int(meta["degree"])
+        side, channels = planes.shape[1], planes.shape[-1]
+        features, hidden = tensors["decoder.w1"].shape
+        grid, decoder = VmGrid(2, channels), Decoder(features, hidden, degree)
         decoder.load_state_dict({k.removeprefix("decoder."): v for k, v in tensors.items() if k.startswith("decoder.")})
+        if planes.shape != (3, side, side, channels) or lines.shape != (3, side, channels) or features != 3 * channels or cells.shape != (len(cells),) * 3:
+            raise ShapeError(f"its grids are {tuple(planes.shape)}, {tuple(lines.shape)} and {tuple(cells.shape)}")
+        if side < 2 or not all(bool(torch.isfinite(t).all()) for t in tensors.values()):
+            raise ShapeError("it holds numbers that are not finite")
+        grid.side, grid.planes.data, grid.lines.data = side, planes, lines
         field = RadianceField(grid, decoder).requires_grad_(False).to(device).ready()
-        field.raw(torch.full((1, 3), 0.5, device=device))  # shapes that do not fit are told now
-        return FieldScene(field, space_from_tensors(tensors).to(device), tensors["cells"].to(device).bool(), float(meta["steps"]), cameras, tuple(names), background)
-    except (KeyError, ValueError, RuntimeError, IndexError, ShapeError) as e:
+        return FieldScene(field, space_from_tensors(tensors).to(device), cells.to(device).bool(), float(meta["steps"]), cameras, tuple(names), background)
+    except (KeyError, ValueError, RuntimeError, IndexError, TypeError, ShapeError) as e:
         raise CheckpointError(f"{path} does not hold a whole field ({str(e).splitlines()[0]}); reconstruct again.") from e

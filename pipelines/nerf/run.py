@@ -12,6 +12,7 @@ from ...recon.errors import CheckpointError
 from ...recon.field.decoder import Decoder
 from ...recon.field.occupancy import OccupancyGrid, march
 from ...recon.field.radiance import RadianceField
+from ...recon.field.samples import Segments
 from ...recon.field.scene import FieldScene, pixel_segments
 from ...recon.field.space import BoxSpace, Space
 from ...recon.optim import SparseAdam
@@ -24,11 +25,12 @@ from .config import FieldConfig, FieldOptimConfig, GridConfig
 from .convert import seeded_splats
 from .grids import make_grid
 from .layout import choose_space, tightened
-from .terms import FIELD_TERMS, FieldContext
+from .terms import FIELD_TERMS, FieldContext, Request
 
 __all__ = ["FieldMethod", "FieldRun"]
 
 GRID_EVERY, GRID_SHARE = 16, 0.25  # the occupancy grid looks at a share of its cells every so many steps
+COARSEST = 1 / 8  # of the resolution, at the start of a run from coarse to fine
 FIRST_SIDE, FIRST_STEPS = 64, 128  # grid and samples to an edge of the first look
 BETAS, EPS = (0.9, 0.99), 1e-15
 
@@ -49,6 +51,9 @@ class FieldRun(Paced):
         self.config, self.device = config, start.device
         self.names, self._capture = start.init.capture.names, start.init.capture
         self.photos = Photos.of(start)
+        guides = [torch.where(d.valid, d.confidence, 0.0) for d in self.photos.guide]
+        self.guide = torch.stack([d.depth for d in self.photos.guide]), torch.stack(guides)
+        self.guide_sign = -1.0 if self.photos.guide[0].kind == "affine_inverse" else 1.0
         white = start.init.capture.white_background
         self.background = background_of(self.photos, white, config.background)
         self.space: Space = choose_space(self.photos, config.sampling.space, white or self.photos.cut_out).to(start.device)
@@ -121,13 +126,11 @@ class FieldRun(Paced):
         progress = self.step / self.steps
         for name, rate in self.rates.items():
             self.optimiser.set_lr(name, rate * optim.lr_final**progress)
-        field = self.field.ready()
+        field = self.field.ready(side=self._side(progress))
         background = torch.tensor(self.background, device=self.device)
-        context = FieldContext(self.photos, self.space, background, progress, self.step, self.rng, optim.rays)
+        context = FieldContext(self.photos, self.guide, self.guide_sign, background, progress, self.step, self.rng, optim.rays)
         asked = [(term, request) for term in FIELD_TERMS if (request := term.draw(context, self.config.terms)) is not None]
-        index = torch.cat([r.index for _, r in asked])
-        cameras = self.photos.cameras
-        segments = pixel_segments(self.space, cameras, index, torch.cat([r.uv for _, r in asked]))
+        segments = Segments.joined([self._segments(request) for _, request in asked])
         jitter = torch.rand(len(segments), generator=self.rng).to(self.device)
         seen = field.rays(march(segments, self.occupancy.cells, sampling.steps, jitter), segments.directions)
         losses, at = [], 0
@@ -141,7 +144,16 @@ class FieldRun(Paced):
         self.optimiser.step()
         if self.step >= sampling.warm_up and self.step % GRID_EVERY == 0:
             with torch.no_grad():
-                self.occupancy.update(self.field.ready().density, self.rng, 1.0 if self.step < sampling.warm_up + GRID_EVERY else GRID_SHARE)
+                self.occupancy.update(self.field.ready(side=self._side(progress)).density, self.rng, 1.0 if self.step < sampling.warm_up + GRID_EVERY else GRID_SHARE)
         self.step += 1
         if self.due_to_report:
             self._readings.append((float(loss.detach()), context.psnr()))
+
+    def _segments(self, request: Request) -> Segments:
+        segments = pixel_segments(self.space, self.photos.cameras if request.cameras is None else request.cameras, request.index, request.uv)
+        return segments if request.reach == 1 else segments.cut(request.reach)
+
+    def _side(self, progress: float) -> int | None:
+        """Resolution of the grid in this step (as Chen et al. 2022, TensoRF, section 4.1, but of the same planes); None = the whole."""
+        whole, share = self.config.grid.side, self.config.optim.fine_from
+        return None if progress >= share else max(8, round(whole * COARSEST ** (1 - progress / share)))

@@ -12,7 +12,7 @@ from ..kernels import native, native_or_none
 from ..sh import sh_basis
 from .decoder import Decoder, colors_of, density_of
 from .samples import Samples
-from .vm import vm_features
+from .vm import resized_vm, vm_features
 from .volume import RayColors, composite
 
 __all__ = ["Encoding", "RadianceField", "ReadyField", "VmEncoding"]
@@ -39,9 +39,11 @@ class RadianceField(nn.Module):
         super().__init__()
         self.encoding, self.decoder = encoding, decoder
 
-    def ready(self, twin: bool = False) -> ReadyField:
-        """`twin`: by plain torch alone, to compare with."""
+    def ready(self, twin: bool = False, side: int | None = None) -> ReadyField:
+        """`twin`: by plain torch alone, to compare with. `side`: of a grid, brought to this resolution."""
         grids = self.encoding.grids() if hasattr(self.encoding, "grids") else None  # pyright: ignore[reportAttributeAccessIssue]
+        if grids is not None and side is not None and side != grids[0].shape[1]:
+            grids = resized_vm(*grids, side)
         return ReadyField(self, grids, twin)
 
 

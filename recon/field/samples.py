@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
 import torch
 from jaxtyping import Float, Int
@@ -40,6 +41,18 @@ class Segments:
             self.start[index], self.span[index], self.length[index], self.directions[index], self.ends[index], self.shift[index], self.rate[index],
             self.in_disparity,
         )  # fmt: skip
+
+    @staticmethod
+    def joined(parts: Sequence[Segments]) -> Segments:
+        """One after the other; all of one space."""
+        names = ("start", "span", "length", "directions", "ends", "shift", "rate")
+        return Segments(*(torch.cat([getattr(p, n) for p in parts]) for n in names), parts[0].in_disparity)  # pyright: ignore[reportCallIssue]
+
+    def cut(self, share: float) -> Segments:
+        """The first `share` of each."""
+        ends = self.ends.reciprocal() if self.in_disparity else self.ends
+        ends = torch.stack([ends[:, 0], torch.lerp(ends[:, 0], ends[:, 1], share)], 1)
+        return replace(self, span=self.span * share, length=self.length * share, ends=ends.reciprocal() if self.in_disparity else ends)
 
     def depth_at(self, s: Float[Tensor, "R"]) -> Float[Tensor, "R"]:
         """z-depth of a place on each segment."""

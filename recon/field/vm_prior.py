@@ -13,8 +13,9 @@ __all__ = ["VmGenerator"]
 
 import os
 
-STAGES = int(os.environ.get("ST","3"))
-NOISE = int(os.environ.get("NZ","8"))
+STAGES = 3
+import os
+NOISE = int(os.environ.get("NZ","128"))
 
 
 class VmGenerator(nn.Module):

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from .occlusion import Occlusion
+from .patches import SmoothPatches
 from .photometric import Photometric
 from .protocol import FieldContext as FieldContext
 from .protocol import FieldTerm as FieldTerm
 from .protocol import Request as Request
+from .ranking import Continuity, Ranking
 
-FIELD_TERMS: tuple[FieldTerm, ...] = (Photometric(),)
+FIELD_TERMS: tuple[FieldTerm, ...] = (Photometric(), Ranking(), Continuity(), SmoothPatches(), Occlusion())

@@ -9,7 +9,7 @@ from torch import Tensor
 from ....recon.field.samples import Segments
 from ....recon.field.volume import RayColors
 from ..config import FieldTermsConfig
-from .protocol import FieldContext, Request
+from .protocol import FieldContext, Request, pixels_of
 
 __all__ = ["Photometric"]
 
@@ -18,18 +18,17 @@ class Photometric:
     def draw(self, context: FieldContext, config: FieldTermsConfig) -> Request:
         v, h, w = context.photos.images.shape[:3]
         flat = torch.randint(v * h * w, (context.rays,), generator=context.rng).to(context.photos.images.device)
-        uv = torch.stack([flat % w, flat // w % h], 1) + 0.5
-        return Request(flat // (h * w), uv, flat)
+        return pixels_of(torch.stack([flat // (h * w), flat // w % h, flat % w]))
 
     def loss(self, context: FieldContext, config: FieldTermsConfig, request: Request, seen: RayColors, segments: Segments) -> Tensor:
-        photos, flat = context.photos, request.about
-        truth = photos.images.reshape(-1, 3)[flat]
+        photos, (photo, y, x) = context.photos, request.about
+        truth = photos.images[photo, y, x]
         weight = torch.ones_like(truth[:, 0])
         if photos.masks is not None:
-            mask = photos.masks.reshape(-1)[flat]
+            mask = photos.masks[photo, y, x]
             if photos.cut_out:  # beside the object there is nothing
                 truth = torch.lerp(context.background.expand_as(truth), truth, mask[:, None])
-                weight = weight if photos.extents is None else photos.extents.reshape(-1)[flat]
+                weight = weight if photos.extents is None else photos.extents[photo, y, x]
             else:
                 weight = mask
         total = weight.sum().clamp_min(1)

@@ -9,22 +9,30 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from ....recon.camera import Cameras
 from ....recon.field.samples import Segments
-from ....recon.field.space import Space
 from ....recon.field.volume import RayColors
 from ...methods.photos import Photos
 from ..config import FieldTermsConfig
 
-__all__ = ["FieldContext", "FieldTerm", "Request"]
+__all__ = ["FieldContext", "FieldTerm", "Request", "pixels_of"]
 
 
 @dataclass(frozen=True)
 class Request:
-    """Rays that a term wants to be drawn: continuous pixels of the photos' cameras. `about`: whatever its loss needs to know of them."""
+    """Rays that a term wants to be drawn: continuous pixels of `cameras` (None: the photos'), up to `reach` of what lies in the field. `about`: whatever its loss needs
+    to know of them."""
 
     index: Int[Tensor, "R"]
     uv: Float[Tensor, "R 2"]
     about: Any = None
+    cameras: Cameras | None = None
+    reach: float = 1.0
+
+
+def pixels_of(at: Int[Tensor, "3 R"]) -> Request:
+    """The middle of whole pixels, given as photo, row and column, which is what the request is `about`."""
+    return Request(at[0], torch.stack([at[2], at[1]], 1) + 0.5, at)
 
 
 @dataclass
@@ -32,7 +40,8 @@ class FieldContext:
     """One training step.
 
     Attributes:
-        photos: all of them; background: behind everything.
+        photos: all of them; guide: values (V, H, W) of a coarse depth map and how far they are to be trusted; guide_sign: -1 where larger values are nearer.
+        background: behind everything.
         progress: share of the run that is done, [0, 1); step: number of the step.
         rng: the run's random numbers (part of the checkpoint).
         rays: how many pixels the photometric term draws.
@@ -40,7 +49,8 @@ class FieldContext:
     """
 
     photos: Photos
-    space: Space
+    guide: tuple[Tensor, Tensor]
+    guide_sign: float
     background: Float[Tensor, "3"]
     progress: float
     step: int

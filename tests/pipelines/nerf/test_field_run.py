@@ -1,0 +1,221 @@
+"""NeRF methods on small made-up captures: they learn, go on exactly, are kept, become splats; each term does what it says."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from handful.data.synthetic import arc_cameras, capture_of, make_scene, render_truth
+from handful.pipelines.catalog import all_methods, any_method_config, check_any, config_from_json, start_run
+from handful.pipelines.checkpoint import load_checkpoint, save_checkpoint
+from handful.pipelines.config import override, to_jsonable
+from handful.pipelines.events import Finished, StepDone
+from handful.pipelines.init.protocol import CameraReport, InitState
+from handful.pipelines.nerf import FIELD_METHODS
+from handful.pipelines.nerf.config import FieldConfig
+from handful.pipelines.nerf.convert import splats_of_field, views_around
+from handful.pipelines.nerf.field_file import load_field, save_field
+from handful.pipelines.nerf.run import FieldRun
+from handful.pipelines.protocol import Start
+from handful.recon.capture import Capture
+from handful.recon.depth import DepthMap
+from handful.recon.errors import CheckpointError, ConfigError
+from handful.recon.field.space import BoxSpace, FrustumSpace
+from handful.recon.metrics import psnr
+from handful.recon.points import PointCloud
+
+SMALL = ["grid.side=32", "grid.hidden=16", "optim.rays=512", "sampling.steps=64", "sampling.cells=24", "sampling.warm_up=20"]
+
+
+def start_of(kind: str, azimuths: list[float], width: int = 64, height: int = 48) -> tuple[Start, Capture]:
+    """Photos of a made-up scene with their true depth, and a view between them."""
+    scene = make_scene(3, kind)
+    cameras = arc_cameras(scene, [*azimuths, (azimuths[0] + azimuths[1]) / 2], width, height)
+    truth = render_truth(scene, cameras)
+    whole = capture_of(truth, "p", cameras, white=kind == "object")
+    train, test = whole.select(whole.names[:-1]), whole.select(whole.names[-1:])
+    maps = tuple(DepthMap(d, (d > 0).float(), d > 0) for d in truth.depth[:-1])
+    report = CameraReport("given", len(azimuths), len(azimuths), None, 70.0, "given", None, 0)
+    return Start(InitState(train, PointCloud(torch.zeros(0, 3)), report), maps), test
+
+
+@pytest.fixture(scope="module")
+def thing() -> tuple[Start, Capture]:
+    """An object from all sides, on white."""
+    return start_of("object", [0.0, 40.0, 90.0, 140.0, 190.0, 240.0, 290.0, 330.0])
+
+
+@pytest.fixture(scope="module")
+def table() -> tuple[Start, Capture]:
+    """Photos that look one way."""
+    return start_of("tabletop", [-12.0, 0.0, 12.0])
+
+
+def run_of(method: str, start: Start, *settings: str) -> FieldRun:
+    run = start_run(override(any_method_config(method), [*SMALL, *settings]), start)
+    assert isinstance(run, FieldRun)
+    return run
+
+
+def finish(run: FieldRun) -> FieldRun:
+    for _ in run.events():
+        pass
+    return run
+
+
+def quality(run: FieldRun, capture: Capture) -> float:
+    assert capture.cameras is not None
+    return float(psnr(run.snapshot().render(capture.cameras).color.clamp(0, 1), capture.images()).mean())
+
+
+@pytest.fixture(scope="module")
+def learned(thing: tuple[Start, Capture]) -> FieldRun:
+    return finish(run_of("vm", thing[0], "optim.steps=300", "optim.rays=1024"))
+
+
+def test_an_object_is_learned_and_seen_from_elsewhere(thing: tuple[Start, Capture], learned: FieldRun) -> None:
+    start, test = thing
+    blank = float(psnr(torch.ones_like(test.images()), test.images()).mean())
+    assert quality(learned, start.init.capture) > 24 and quality(learned, test) > blank + 6
+    assert isinstance(learned.space, BoxSpace) and float(learned.occupancy.cells.float().mean()) < 0.6
+    scene, depth = learned.snapshot(), start.depth[0]
+    out = scene.render(scene.cameras[0], normal=True)
+    solid = depth.valid & (out.alpha[0] > 0.9)
+    assert float(((out.depth[0] - depth.depth).abs() / depth.depth)[solid].median()) < 0.03, "depth is z-depth of the photo's camera"
+    assert out.normal is not None
+    toward = (out.normal[0][solid] * torch.nn.functional.normalize(-scene.cameras[0].unproject_depth(out.depth)[0][solid] @ scene.cameras.cam_from_world[0, :3, :3].T, dim=1)).sum(1)
+    assert float((out.normal[0][solid][:, 2] < 0.2).float().mean()) > 0.7 and len(toward), "normals look towards the camera"
+
+
+def test_photos_that_look_one_way_live_in_a_frustum(table: tuple[Start, Capture]) -> None:
+    start, test = table
+    run = finish(run_of("vm", start, "optim.steps=300", "optim.rays=1024", "grid.hidden=32"))
+    assert isinstance(run.space, FrustumSpace)
+    assert quality(run, start.init.capture) > 20 and quality(run, test) > 17
+    near = min(float(d.depth[d.valid].min()) for d in start.depth)
+    assert run.space.near < near, "nothing that was measured lies before the near plane"
+
+
+@pytest.mark.parametrize("method", FIELD_METHODS)
+def test_every_method_learns_and_goes_on_exactly(method: str, table: tuple[Start, Capture], tmp_path: Path) -> None:
+    settings = ["optim.steps=24", "grid.side=32", "grid.widths=[8,8,8,8]", "sampling.warm_up=4"]
+    whole = run_of(method, table[0], *settings)
+    before = quality(whole, table[0].init.capture)
+    events = list(whole.events())
+    assert isinstance(events[-1], Finished) and [e.step for e in events if isinstance(e, StepDone)] == list(range(1, 25))
+    assert quality(whole, table[0].init.capture) > before + 0.3
+    half = run_of(method, table[0], *settings)
+    for event in half.events():
+        if isinstance(event, StepDone) and event.step == 10:
+            break
+    save_checkpoint(tmp_path / "c", *half.state())
+    again = run_of(method, table[0], *settings)
+    again.restore(*load_checkpoint(tmp_path / "c"))
+    finish(again)
+    for (name, a), b in zip(whole.field.named_parameters(), again.field.parameters(), strict=True):
+        assert torch.equal(a, b), name
+
+
+def test_a_checkpoint_of_another_field_is_refused(table: tuple[Start, Capture], tmp_path: Path) -> None:
+    save_checkpoint(tmp_path / "c", *run_of("vm", table[0], "grid.side=16").state())
+    with pytest.raises(CheckpointError, match="does not fit this field"):
+        run_of("vm", table[0]).restore(*load_checkpoint(tmp_path / "c"))
+
+
+def test_kept_and_read_again(learned: FieldRun, tmp_path: Path) -> None:
+    scene = learned.snapshot()
+    save_field(tmp_path / "f", scene)
+    again = load_field(tmp_path / "f", scene.cameras, scene.names, scene.background)
+    torch.testing.assert_close(again.render(scene.cameras[1], True).color, scene.render(scene.cameras[1], True).color, rtol=0, atol=1e-5)
+    tensors, meta = load_checkpoint(tmp_path / "f")
+    for broken in ({**tensors, "lines": tensors["lines"][:, :-1]}, {k: v for k, v in tensors.items() if k != "box"}, {**tensors, "decoder.w1": torch.zeros(3, 4)}):
+        save_checkpoint(tmp_path / "g", broken, meta)
+        with pytest.raises(CheckpointError, match="does not hold a whole field"):
+            load_field(tmp_path / "g", scene.cameras, scene.names, scene.background)
+
+
+def test_a_snapshot_stays_as_it_is(table: tuple[Start, Capture]) -> None:
+    run = run_of("vm", table[0], "optim.steps=6")
+    scenes = []
+    for event in run.events():
+        if isinstance(event, StepDone) and event.step == 2:
+            scenes.append((run.snapshot(), run.snapshot().render(run.photos.cameras[0]).color))
+    torch.testing.assert_close(scenes[0][0].render(run.photos.cameras[0]).color, scenes[0][1])
+    assert not torch.allclose(run.snapshot().render(run.photos.cameras[0]).color, scenes[0][1])
+
+
+def test_splats_look_as_the_field_does(thing: tuple[Start, Capture], learned: FieldRun) -> None:
+    field, told = learned.snapshot(), []
+    splats = splats_of_field(field, thing[0].init.capture, progress=lambda what, share: told.append(share))
+    assert splats.names == field.names and len(splats.cameras) == len(field.cameras) and told[-1] == 1.0
+    cameras = thing[1].cameras
+    assert cameras is not None
+    for view in (field.cameras[2], cameras, views_around(field, field.cameras, 5)[2]):
+        assert float(psnr(splats.render(view).color.clamp(0, 1), field.render(view).color.clamp(0, 1))[0]) > 24
+    assert len(learned.shown().gaussians) > 200
+
+
+def test_settings_that_no_run_can_have_are_refused() -> None:
+    for text, said in (
+        ("grid.side=8", "grid.side must be from 16"), ("grid.channels=20", "grid.channels must be a multiple of 16"), ("optim.rays=0", "optim.rays must be"),
+        ("grid.kind=vm-prior,grid.side=100", "multiple of 8"), ("terms.occlusion_reach=0", "occlusion_reach"), ("optim.lr_final=2", "lr_final"),
+    ):  # fmt: skip
+        with pytest.raises(ConfigError, match=said):
+            check_any(override(FieldConfig(), text.split(",")))
+    with pytest.raises(ConfigError, match="no method 'nerf'; choose one of handful, 3dgs.* zerorf"):
+        any_method_config("nerf")
+    for name in all_methods():
+        check_any(any_method_config(name))
+        assert config_from_json(json.loads(json.dumps(to_jsonable(any_method_config(name)))), name) == any_method_config(name)
+
+
+# -- terms -------------------------------------------------------------------------------------------------------------
+
+
+def wrong_order(run: FieldRun) -> float:
+    """Share of pixel pairs, well apart in true depth, that are rendered the wrong way round."""
+    scene, guide = run.snapshot(), run.photos.guide[0]
+    depth = scene.render(scene.cameras[0]).depth[0]
+    a, b = (t[:, :-6][(guide.valid[:, :-6] & guide.valid[:, 6:])] - t[:, 6:][(guide.valid[:, :-6] & guide.valid[:, 6:])] for t in (guide.depth, depth))
+    clear = a.abs() > 0.02 * run.photos.scene_depth
+    return float((a[clear] * b[clear] <= 0).float().mean())
+
+
+def test_ranking_brings_depth_into_order(table: tuple[Start, Capture]) -> None:
+    plain, ranked = (finish(run_of("vm", table[0], "optim.steps=120", f"terms.rank={w}")) for w in (0.0, 5.0))
+    assert wrong_order(ranked) < 0.8 * wrong_order(plain)
+    # a guide that grows towards the camera says the same, when it is told to be of that kind
+    inverse = tuple(replace(d, depth=torch.where(d.valid, 1 / d.depth.clamp_min(1e-3), 0.0), kind="affine_inverse") for d in table[0].depth)
+    turned = finish(run_of("vm", replace(table[0], guide=inverse), "optim.steps=120", "terms.rank=5.0"))
+    ranked_by_truth = replace(turned.photos, guide=plain.photos.guide)
+    turned.photos = ranked_by_truth
+    assert wrong_order(turned) < 0.8 * wrong_order(plain)
+
+
+def test_smooth_patches_and_continuity_flatten_depth(table: tuple[Start, Capture]) -> None:
+    def roughness(run: FieldRun) -> float:
+        scene = run.snapshot()
+        inverse = 1 / scene.render(scene.cameras[1]).depth[0].clamp_min(0.1)
+        return float((inverse[1:] - inverse[:-1]).abs().mean())
+
+    plain, smooth, continuous = (finish(run_of("vm", table[0], "optim.steps=120", s)) for s in ("terms.rank=0.0", "terms.smooth_patches=10.0", "terms.continuity=5.0"))
+    assert roughness(smooth) < 0.8 * roughness(plain) and roughness(continuous) < 0.9 * roughness(plain)
+
+
+def test_occlusion_clears_the_space_before_the_cameras(table: tuple[Start, Capture]) -> None:
+    def before(run: FieldRun) -> float:
+        scene = run.snapshot()
+        xyz = torch.rand(4000, 3, generator=torch.Generator().manual_seed(0)) * torch.tensor([1.0, 1.0, 0.1])
+        with torch.no_grad():
+            return float(scene.field.density(xyz).mean())
+
+    plain, clear = (finish(run_of("vm", table[0], "optim.steps=80", f"terms.occlusion={w}", "sampling.threshold=0.0")) for w in (0.0, 1.0))
+    assert before(clear) < 0.3 * before(plain)
+
+
+def test_coarse_to_fine_begins_blurred(table: tuple[Start, Capture]) -> None:
+    run = run_of("freenerf", table[0], "optim.steps=10")
+    assert [run._side(p) for p in (0.0, 0.25, 0.5, 0.9)] == [8, 11, None, None]
