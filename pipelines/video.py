@@ -15,8 +15,9 @@ from torch import Tensor
 from ..recon.camera import Cameras
 from ..recon.colormap import colorize_depth, colorize_normal, inverse_depth_range
 from ..recon.errors import ConfigError
+from ..recon.field.scene import FieldScene
 from ..recon.framing import frame_scene
-from ..recon.scene import SplatScene
+from ..recon.scene import Scene, SplatScene
 from .frame_sinks import open_sink
 
 __all__ = ["LAYERS", "RenderReport", "nearest_photo", "parse_what", "picture", "render_path"]
@@ -58,6 +59,7 @@ def render_path(
     fps: float = 30.0,
     on_frame: Callable[[int, int, float], None] | None = None,
     photos: Sequence[Float[Tensor, "h w 3"]] = (),
+    field: FieldScene | None = None,
 ) -> RenderReport:
     """Renders every camera to `out`: an .mp4 or .gif file, one .png, or (without an ending) a folder of PNG frames. Interrupted by Ctrl-C or killed, the
     same call goes on where it stopped.
@@ -68,6 +70,7 @@ def render_path(
         what: color, depth, normal, photo (the nearest one), or several joined by "+", side by side.
         on_frame: called with (frames done, frames, seconds left) after each.
         photos: those of scene.cameras; needed for the layer photo.
+        field: drawn in place of the scene that was made from it.
 
     Raises ConfigError for an unknown layer or ending, HandfulError when the output cannot be written.
     """
@@ -75,21 +78,22 @@ def render_path(
     if "photo" in layers and len(photos) != len(scene.cameras):
         raise ConfigError("There are no photos to show beside the frames; render a scene folder, or leave `photo` out of --what.")
     began = time.monotonic()
-    depth_range = _depth_range(scene, cameras) if "depth" in layers else None
+    drawn = scene if field is None else field
+    depth_range = _depth_range(drawn, cameras) if "depth" in layers else None
     nearest = nearest_photo(scene, cameras) if "photo" in layers else [0] * len(cameras)
-    with open_sink(out, cameras.width * len(layers), cameras.height, len(cameras), fps, _job(scene, cameras, layers, fps)) as sink:
+    with open_sink(out, cameras.width * len(layers), cameras.height, len(cameras), fps, _job(scene, cameras, layers, fps, field is not None)) as sink:
         first = sink.done
         for i in range(first, len(cameras)):
-            sink.add(picture(scene, cameras[i], layers, depth_range, photos[nearest[i]] if "photo" in layers else None))
+            sink.add(picture(drawn, cameras[i], layers, depth_range, photos[nearest[i]] if "photo" in layers else None))
             if on_frame is not None:
                 each = (time.monotonic() - began) / (i + 1 - first)
                 on_frame(i + 1, len(cameras), each * (len(cameras) - i - 1))
     return RenderReport(out, len(cameras), sink.width, sink.height, time.monotonic() - began, len(cameras) - first)
 
 
-def _job(scene: SplatScene, cameras: Cameras, layers: tuple[str, ...], fps: float) -> str:
+def _job(scene: SplatScene, cameras: Cameras, layers: tuple[str, ...], fps: float, field: bool) -> str:
     """Digest of all that decides the frames."""
-    h = hashlib.sha256(f"{layers} {fps} {cameras.width} {cameras.height} {scene.background} {scene.names}".encode())
+    h = hashlib.sha256(f"{layers} {fps} {cameras.width} {cameras.height} {scene.background} {scene.names} {field}".encode())
     for tensor in (*(getattr(scene.gaussians, f.name) for f in fields(scene.gaussians)), cameras.cam_from_world, cameras.K, scene.cameras.cam_from_world):
         h.update(tensor.detach().cpu().contiguous().numpy().tobytes())
     return h.hexdigest()
@@ -106,7 +110,7 @@ def nearest_photo(scene: SplatScene, cameras: Cameras) -> list[int]:
 
 
 def picture(
-    scene: SplatScene,
+    scene: Scene,
     camera: Cameras,
     layers: tuple[str, ...] = ("color",),
     depth_range: tuple[float, float] | None = None,
@@ -142,7 +146,7 @@ def _fitted(photo: Float[Tensor, "h w 3"], width: int, height: int) -> Float[Ten
     return frame
 
 
-def _depth_range(scene: SplatScene, cameras: Cameras) -> tuple[float, float]:
+def _depth_range(scene: Scene, cameras: Cameras) -> tuple[float, float]:
     """One scale for all frames, or the colours would breathe."""
     n = len(cameras)
     probes = cameras[sorted({round(i * (n - 1) / max(_PROBES - 1, 1)) for i in range(_PROBES)})]

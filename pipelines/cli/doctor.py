@@ -70,7 +70,7 @@ def sections(weights: dict[str, str]) -> dict[str, dict[str, str]]:
     from ...recon.kernels import native_or_none
     from ...recon.raster.registry import rasterizer_status
     from ...recon.voxel.backends import backend_status
-    from ..methods import METHODS
+    from ..catalog import all_methods
 
     kernels = native_or_none()
     machine = {
@@ -91,7 +91,7 @@ def sections(weights: dict[str, str]) -> dict[str, dict[str, str]]:
         "captures": {name: "reads" for name in ADAPTERS},
         "scans": scan_status(),
         "exports": {name: "writes and reads" if name in SPLAT_FORMATS else "writes" for name in EXPORTERS},
-        "methods": {name: "available" for name in METHODS},
+        "methods": {name: "available" for name in all_methods()},
     }
 
 

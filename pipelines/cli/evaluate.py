@@ -42,7 +42,7 @@ class Evaluate(CommonOptions):
     directory: tyro.conf.Positional[Path]
     """The capture's folder."""
     views: int | None = None
-    """Number of training photos: 3, 6 or 9, llff also 12 (mipnerf360: 12 or 24, blender: 8); default 3, or 12, or 8. holdout: default all that do not test."""
+    """Number of training photos: 3, 6 or 9, llff also 12 (mipnerf360: 12 or 24, blender: 4, 6 or 8); default 3, or 12, or 8. holdout: default all that do not test."""
     every: int | None = None
     """holdout: of the sorted photos every so many one is for the test, the first among them (default 8)."""
     keep_rings: float | None = None
@@ -56,7 +56,7 @@ class Evaluate(CommonOptions):
     poses: Literal["given", "sim3_aligned", "test_time_optimized"] = "given"
     """Take the given cameras, or find them from the training photos alone; test cameras are then aligned, or aligned and optimised."""
     method: str = "handful"
-    """Name of the method."""
+    """Name of the method; `handful doctor` lists them."""
     set: Annotated[tuple[str, ...], tyro.conf.arg(metavar="NAME=VALUE ...")] = ()
     """Change settings of the method, as in --set optim.steps=500."""
     seeds: tuple[int, ...] = (0,)

@@ -56,12 +56,15 @@ class RenderCommand(CommonOptions):
     """cpu, cuda, or auto (a GPU when there is one)."""
     unedited: bool = False
     """Draw the scene as it was before it was edited in the viewer."""
+    field: bool = False
+    """Draw the radiance field (zerorf and its kin) itself, not the splats it was turned into."""
 
     def run(self) -> dict[str, Any]:
         import torch
 
         from ...data.scene_mark import refuse_own_file
         from ...recon.edits import up_after
+        from ...recon.errors import ConfigError
         from ..frame_sinks import open_sink
         from ..scene_folder import load_scene
         from ..video import parse_what, render_path
@@ -73,6 +76,9 @@ class RenderCommand(CommonOptions):
         device = self.device if self.device != "auto" else ("cuda" if torch.cuda.is_available() else "cpu")
         raw = load_scene(self.scene, device=device)
         folder, steps = (raw, ()) if self.unedited else (raw.edited(), raw.edits())
+        if self.field and steps:
+            raise ConfigError(f"The edits of {self.scene} are of its splats, not of its field; add --unedited to draw the field as it is.")
+        field = raw.field(device) if self.field else None
         cameras, fps = self._cameras(folder, size, up_after(steps))
         open_sink(self.out, cameras.width * len(layers), cameras.height, len(cameras), fps)  # an impossible name is told before work begins
         console = self.console
@@ -80,7 +86,7 @@ class RenderCommand(CommonOptions):
         def on_frame(done: int, total: int, left: float) -> None:
             console.progress(f"rendering {done}/{total}, {duration(left)} left", final=done == total)
 
-        report = render_path(folder.scene, cameras, self.out, self.what, fps, on_frame, tuple(folder.images()) if "photo" in layers else ())
+        report = render_path(folder.scene, cameras, self.out, self.what, fps, on_frame, tuple(folder.images()) if "photo" in layers else (), field)
         if report.drawn < report.frames:
             console.say(f"{report.frames - report.drawn} frames were there already from a run that was cut short.")
         console.say(f"{report.file}: {report.frames} frames of {report.width}x{report.height}, {report.frames_per_second:.1f} a second")
