@@ -116,7 +116,8 @@ def one_way(name: str, field: RadianceField, segments: Segments, cells: Tensor, 
 def _colors(name: str, field: RadianceField, samples: Samples, segments: Segments) -> Tensor:
     if name != "torch":
         return field.ready(twin=name == "index").rays(samples, segments.directions).color
-    raw = field.decoder(features_by_sampling(*field.ready().grids, samples.xyz))  # pyright: ignore[reportOptionalIterable]
+    planes, lines = field.encoding.grids()  # pyright: ignore[reportAttributeAccessIssue]
+    raw = field.decoder(features_by_sampling(planes, lines, samples.xyz))
     basis = sh_basis(segments.directions, field.decoder.degree)[samples.rays]
     return composite_torch(density_of(raw), colors_of(raw, basis), samples).color
 

@@ -105,6 +105,8 @@ def _coerce(hint: Any, value: Any, where: str) -> Any:
         if value is None and type(None) in typing.get_args(hint):
             return None
         inner = [a for a in typing.get_args(hint) if a is not type(None)]
+        if isinstance(value, dict):  # of several kinds of settings, the one that knows most of these names
+            inner.sort(key=lambda a: -len(value.keys() & {f.name for f in fields(a)}) if is_dataclass(a) else 0)
         return _coerce(inner[0], value, where)
     if origin is tuple:
         args = typing.get_args(hint)

@@ -16,20 +16,34 @@ class GridConfig:
     """What the field is made of (recon/field/).
 
     Attributes:
-        kind: "vm" learns planes and lines as they are; "vm-prior" lets a convolutional network make them from fixed noise (ZeroRF).
-        side: grid points along an edge of the cube; channels: of each plane and line; both of the kinds above, channels in multiples of 16.
+        kind: "vm" learns planes and lines as they are; "vm-prior" lets a convolutional network make them from fixed noise (ZeroRF); "cp" is lines alone (TensoRF);
+            "hash" is grids of many resolutions that share a table (Instant NGP); "frequency" is sines and cosines (NeRF); "trivec" is small tensors of three lines
+            on the measured depth, at several scales (Strivec).
+        side: grid points along an edge of the cube: of "hash" at the last level, of "trivec" as closely as they lie on its lines; none of "frequency".
+        channels: of each plane and line, in multiples of 16.
         hidden: units of the network that reads the grid, a multiple of 16; degree: of its colour's spherical harmonics.
         widths: channels of the generating network at 1/8, 1/4, 1/2 and full resolution, multiples of 8.
         density: everywhere at the start, per edge of the cube.
+        levels, entries, per_level, coarsest: of "hash": its grids, entries of each one's table at most, features of each, and grid points along an edge of the first.
+        frequencies: of "frequency".
+        boxes, tensors, nearest: of "trivec": edges of the boxes of each scale, as shares of the cube's; tensors of each scale at most; and those a place asks at most.
     """
 
-    kind: Literal["vm", "vm-prior"] = "vm"
+    kind: Literal["vm", "vm-prior", "cp", "hash", "frequency", "trivec"] = "vm"
     side: int = 160
     channels: int = 16
     hidden: int = 64
     degree: int = 1
     widths: tuple[int, ...] = (64, 64, 32, 16)
     density: float = 1.0
+    levels: int = 16
+    entries: int = 2**17
+    per_level: int = 2
+    coarsest: int = 16
+    frequencies: int = 10
+    boxes: tuple[float, ...] = (0.2, 0.1, 0.05)
+    tensors: int = 10000
+    nearest: int = 4
 
 
 @dataclass(frozen=True)
@@ -37,13 +51,14 @@ class SamplingConfig:
     """Where rays are looked at.
 
     Attributes:
-        space: "box" around what all photos look at, "frustum" of photos that look one way, or what the cameras suggest ("auto").
+        space: "box" around what all photos look at, "frustum" of photos that look one way, all of the world around what they look at ("contracted"), or what the
+            cameras suggest ("auto").
         first_look: steps of a quick field without a prior, after which a box is drawn tight around what was found (0 = left as it is).
         steps: samples to an edge of the cube.
         cells: of the occupancy grid, along an edge; threshold: density below which a cell is passed over; warm_up: steps before any is.
     """
 
-    space: Literal["auto", "box", "frustum"] = "auto"
+    space: Literal["auto", "box", "frustum", "contracted"] = "auto"
     first_look: int = 200
     steps: int = 256
     cells: int = 96
@@ -57,12 +72,13 @@ class FieldOptimConfig:
 
     Attributes:
         steps: optimisation steps; rays: pixels in each, from all photos.
-        lr_grid: learning rate of planes and lines; lr_prior: of the network that makes them; lr_decoder: of the one that reads them.
+        lr_grid: learning rate of planes, lines and tables; lr_prior: of the network that makes them; lr_decoder: of the one that reads them.
         lr_final: all fall exponentially to this share.
-        fine_from: share of the run over which the grid grows from an eighth of its resolution to the whole (0 = whole from the start).
+        fine_from: share of the run over which a VM grid grows from an eighth of its resolution to the whole, or frequencies open one after the other (0 = whole from the
+            start); of no meaning to other kinds.
     """
 
-    steps: int = 3000
+    steps: int = 2000
     rays: int = 4096
     lr_grid: float = 2e-2
     lr_prior: float = 2e-3
@@ -124,7 +140,9 @@ def check_field_settings(config: FieldConfig) -> None:
     grid, sampling, optim = config.grid, config.sampling, config.optim
     ranges = {
         "grid.side": (grid.side, 16, 1024), "grid.channels": (grid.channels, 16, 128), "grid.hidden": (grid.hidden, 16, 512), "grid.degree": (grid.degree, 0, 3),
-        "grid.density": (grid.density, 1e-6, 1e6), "sampling.steps": (sampling.steps, 8, 8192), "sampling.first_look": (sampling.first_look, 0, 10**6), "sampling.cells": (sampling.cells, 4, 512),
+        "grid.density": (grid.density, 1e-6, 1e6), "grid.levels": (grid.levels, 1, 32), "grid.entries": (grid.entries, 16, 2**24), "grid.per_level": (grid.per_level, 1, 16),
+        "grid.coarsest": (grid.coarsest, 2, 1024), "grid.frequencies": (grid.frequencies, 1, 16), "grid.tensors": (grid.tensors, 1, 10**6), "grid.nearest": (grid.nearest, 1, 64),
+        "sampling.steps": (sampling.steps, 8, 8192), "sampling.first_look": (sampling.first_look, 0, 10**6), "sampling.cells": (sampling.cells, 4, 512),
         "sampling.threshold": (sampling.threshold, 0, 1e6), "sampling.warm_up": (sampling.warm_up, 0, 10**9), "optim.steps": (optim.steps, 1, 10**9),
         "optim.rays": (optim.rays, 1, 10**7), "optim.lr_final": (optim.lr_final, 1e-6, 1), "optim.fine_from": (optim.fine_from, 0, 1),
         "terms.occlusion_reach": (config.terms.occlusion_reach, 1e-3, 1),
@@ -137,5 +155,9 @@ def check_field_settings(config: FieldConfig) -> None:
             raise ConfigError(f"{name} must be a multiple of {unit}, got {value}.")
     if grid.kind == "vm-prior" and (grid.side % 8 or any(w < 8 or w % 8 for w in grid.widths)):
         raise ConfigError(f"With grid.kind=vm-prior, grid.side must be a multiple of 8 and grid.widths four multiples of 8, got {grid.side} and {grid.widths}.")
+    if grid.kind == "hash" and grid.coarsest > grid.side:
+        raise ConfigError(f"grid.coarsest must not be more than grid.side, got {grid.coarsest} and {grid.side}.")
+    if not grid.boxes or not all(0.01 <= size <= 1 for size in grid.boxes):
+        raise ConfigError(f"grid.boxes must be sizes from 0.01 to 1, got {grid.boxes}.")
     if not config.init.matchers:
         raise ConfigError("init.matchers names no match prior; without matches nothing is known of where things are.")

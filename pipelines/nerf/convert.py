@@ -80,7 +80,7 @@ def photographed(scene: FieldScene, capture: Capture, around: int, seed: int = 0
 
 
 def views_around(scene: FieldScene, photos: Cameras, count: int) -> Cameras:
-    """Of a box: evenly spread directions from a little below the lowest photo to the top, as far away as the photos. Of a frustum: between the photos."""
+    """Of a box: evenly spread directions from a little below the lowest photo to the top, as far away as the photos. Of what has no end: between the photos."""
     if isinstance(scene.space, BoxSpace):
         frame = frame_scene(photos)
         focus, up = frame.focus.float(), frame.up.float()

@@ -8,6 +8,7 @@ from typing import Literal
 import torch
 
 from ...recon.camera import Cameras
+from ...recon.field.contracted import ContractedSpace
 from ...recon.field.scene import FieldScene
 from ...recon.field.space import BoxSpace, FrustumSpace, Space
 from ...recon.framing import frame_scene
@@ -19,17 +20,21 @@ __all__ = ["choose_space", "tightened"]
 ONE_WAY = 40.0  # degrees from the mean viewing axis, up to which photos look one way
 NEAREST = 0.02  # quantile of the measured depth, before which the near plane lies
 BEFORE = 0.7  # at this share of it
+INSIDE = 0.5  # the contraction begins at this share of the way from the focus to the furthest camera: what is looked at gets most of the grid
+FEWEST = 0.1  # but no nearer than at this share of the median depth: photos from one spot meet where they were taken
 STRAY, MARGIN = 0.002, 0.05  # quantile of the points seen at a first look, on each side, and what is added there
 
 
-def choose_space(photos: Photos, rule: Literal["auto", "box", "frustum"], alone: bool) -> Space:
-    """A frustum where the photos look one way, a box where they look at one thing. `alone`: an object on nothing."""
+def choose_space(photos: Photos, rule: Literal["auto", "box", "frustum", "contracted"], alone: bool) -> Space:
+    """A frustum where the photos look one way, else all of the world, contracted; a box where what they look at is all there is (`alone`: an object on nothing)."""
     cameras = photos.cameras.to("cpu", torch.float32)
     axes = cameras.cam_from_world[:, 2, :3]
     mean = torch.nn.functional.normalize(axes.mean(0), dim=0)
     spread = math.degrees(float((axes @ mean).clamp(-1, 1).acos().max()))
     if rule == "frustum" or (rule == "auto" and not alone and spread <= ONE_WAY):
         return _frustum(photos, cameras)
+    if rule == "contracted" or (rule == "auto" and not alone):
+        return _contracted(photos, cameras)
     return _box(photos, cameras, alone)
 
 
@@ -59,6 +64,13 @@ def _frustum(photos: Photos, cameras: Cameras) -> FrustumSpace:
     back = float((cameras.centers @ T[2, :3] + T[2, 3]).min())  # of the camera furthest behind
     near = max(BEFORE * float(depths[:: max(1, len(depths) // 100_000)].quantile(NEAREST)) + min(back, 0.0), 0.05 * photos.scene_depth)
     return FrustumSpace(Cameras(T[None], cameras.K.mean(0, keepdim=True), cameras.width, cameras.height), near)
+
+
+def _contracted(photos: Photos, cameras: Cameras) -> ContractedSpace:
+    """Around what the photos look at."""
+    focus = frame_scene(cameras).focus.float()
+    distance = torch.linalg.vector_norm(cameras.centers - focus, dim=1)
+    return ContractedSpace(focus, max(INSIDE * float(distance.max()), FEWEST * photos.scene_depth))
 
 
 def _box(photos: Photos, cameras: Cameras, alone: bool) -> BoxSpace:

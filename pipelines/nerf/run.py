@@ -6,10 +6,12 @@ from dataclasses import replace
 from typing import Any
 
 import torch
+from jaxtyping import Float
 from torch import Tensor
 
 from ...recon.errors import CheckpointError
 from ...recon.field.decoder import Decoder
+from ...recon.field.frequency import FrequencyEncoding
 from ...recon.field.occupancy import OccupancyGrid, march
 from ...recon.field.radiance import RadianceField
 from ...recon.field.samples import Segments
@@ -60,11 +62,11 @@ class FieldRun(Paced):
         if isinstance(self.space, BoxSpace) and config.sampling.first_look > 0:
             self.space = self._looked_at(start, self.space)
         self.rng = torch.Generator().manual_seed(start.seed)
-        grid = make_grid(config.grid, self.rng)
+        grid = make_grid(config.grid, self.rng, self._measured() if config.grid.kind == "trivec" else None)
         self.field = RadianceField(grid, Decoder(grid.features, config.grid.hidden, config.grid.degree, config.grid.density, self.rng)).to(start.device)
         self.occupancy = OccupancyGrid(config.sampling.cells, threshold=config.sampling.threshold, device=start.device)
-        rates = {"vm": config.optim.lr_grid, "vm-prior": config.optim.lr_prior}
-        self.rates = {n: config.optim.lr_decoder if n.startswith("decoder.") else rates[config.grid.kind] for n, _ in self.field.named_parameters()}
+        rate = {"vm-prior": config.optim.lr_prior, "frequency": config.optim.lr_decoder}.get(config.grid.kind, config.optim.lr_grid)
+        self.rates = {n: config.optim.lr_decoder if n.startswith("decoder.") else rate for n, _ in self.field.named_parameters()}
         self.optimiser = SparseAdam(dict(self.field.named_parameters()), self.rates, betas=BETAS, eps=EPS)
 
     @property
@@ -110,6 +112,13 @@ class FieldRun(Paced):
         except (KeyError, RuntimeError) as e:
             raise CheckpointError(f"The checkpoint does not fit this field ({str(e).splitlines()[0]}); delete it to start anew.") from e
 
+    def _measured(self) -> Float[Tensor, "N 3"]:
+        """The photos' confident depth, as places in the cube."""
+        depth = torch.stack([d.depth for d in self.photos.depth])
+        valid = torch.stack([d.valid for d in self.photos.depth])
+        xyz = self.space.to_cube(self.photos.cameras.unproject_depth(depth)[valid])
+        return xyz[((xyz >= 0) & (xyz <= 1)).all(1)]
+
     def _looked_at(self, start: Start, box: BoxSpace) -> BoxSpace:
         """The box drawn tight around what a quick field without a prior finds in it: grid points beyond that would be wasted."""
         sampling = replace(self.config.sampling, first_look=0, space="box", steps=FIRST_STEPS)
@@ -126,6 +135,8 @@ class FieldRun(Paced):
         progress = self.step / self.steps
         for name, rate in self.rates.items():
             self.optimiser.set_lr(name, rate * optim.lr_final**progress)
+        if isinstance(self.field.encoding, FrequencyEncoding):
+            self.field.encoding.share.fill_(min(1.0, progress / optim.fine_from) if optim.fine_from else 1.0)
         field = self.field.ready(side=self._side(progress))
         background = torch.tensor(self.background, device=self.device)
         context = FieldContext(self.photos, self.guide, self.guide_sign, background, progress, self.step, self.rng, optim.rays)

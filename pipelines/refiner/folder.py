@@ -17,7 +17,7 @@ from ...data.registry import load_capture
 from ...priors.splat_refiner import SplatRefiner
 from ...recon.capture import Capture
 from ...recon.errors import ConfigError
-from ..config import from_jsonable
+from ..catalog import config_from_json
 from ..job import train_psnr
 from ..methods.config import SplatConfig
 from ..path_file import PATH
@@ -102,4 +102,7 @@ def _capture(folder: SceneFolder) -> Capture:
 
 def _settings(path: Path) -> SplatConfig:
     file = path / "config.json"
-    return from_jsonable(SplatConfig, json.loads(file.read_text(encoding="utf-8")).get("settings"), str(file))
+    settings = config_from_json(json.loads(file.read_text(encoding="utf-8")).get("settings"), str(file))
+    if not isinstance(settings, SplatConfig):
+        raise ConfigError(f"{path} was made from a radiance field, and refining judges by making scenes of splats anew; refine what a method of splats made.")
+    return settings

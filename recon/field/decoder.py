@@ -44,4 +44,4 @@ def density_of(raw: Float[Tensor, "N O"]) -> Float[Tensor, "N"]:
 
 def colors_of(raw: Float[Tensor, "N O"], basis: Float[Tensor, "N K"]) -> Float[Tensor, "N 3"]:
     """sRGB in (0, 1)."""
-    return torch.sigmoid((raw[:, 1:].view(len(raw), 3, -1) * basis[:, None]).sum(-1))
+    return torch.sigmoid((raw[:, 1:].view(len(raw), 3, basis.shape[1]) * basis[:, None]).sum(-1))

@@ -57,17 +57,35 @@ def march(
 ) -> Samples:
     """Samples at even distances, `steps` of them to the cube's edge, in cells that may hold something. `jitter` in [0, 1): where in the first step each ray begins;
     None = in its middle. Natively on the CPU, else `march_torch`."""
-    jitter = torch.full_like(segments.length, 0.5) if jitter is None else jitter
+    jitter = segments.length.new_full((len(segments),), 0.5) if jitter is None else jitter
     kernels = native_or_none()
-    tensors = (segments.start, segments.span, segments.length, jitter)
-    if kernels is None or any(t.device.type != "cpu" or t.dtype != torch.float32 for t in tensors):
+    if kernels is None or any(t.device.type != "cpu" or t.dtype != torch.float32 for t in (segments.start, segments.span, segments.length, jitter)):
         return march_torch(segments, cells, steps, jitter)
-    args = (t.detach().contiguous() for t in tensors)
-    return Samples(*kernels.field_march(*args, cells.contiguous(), steps, torch.get_num_threads()))
+    args = (t.detach().contiguous() for t in (segments.start, segments.span, segments.length, _phases(segments, steps, jitter)))
+    return _merged(segments, Samples(*kernels.field_march(*args, cells.contiguous(), steps, torch.get_num_threads())))
+
+
+def _phases(segments: Segments, steps: float, jitter: Float[Tensor, "R"]) -> Float[Tensor, "RP"]:
+    """Where in its first step each piece begins, so that steps go on evenly from one piece of a ray to the next."""
+    if segments.pieces == 1:
+        return jitter
+    size = torch.linalg.vector_norm(segments.span, dim=1).view(-1, segments.pieces)
+    return ((jitter[:, None] - (size.cumsum(1) - size) * steps) % 1).flatten()
+
+
+def _merged(segments: Segments, samples: Samples) -> Samples:
+    """Samples of pieces as those of their rays."""
+    if segments.pieces == 1:
+        return samples
+    (before, total), rows = segments.before, samples.rays
+    total = total.clamp_min(1e-12).repeat_interleave(segments.pieces)
+    s = (before / total)[rows] + samples.s * (segments.length / total)[rows]
+    return Samples(samples.xyz, samples.delta, s, samples.starts[:: segments.pieces].contiguous())
 
 
 def march_torch(segments: Segments, cells: Bool[Tensor, "G G G"], steps: float, jitter: Float[Tensor, "R"]) -> Samples:
     """The slow twin: all steps of all rays, then those that count."""
+    jitter = _phases(segments, steps, jitter)
     size = torch.linalg.vector_norm(segments.span, dim=1)
     hit = (segments.length > 0) & (size > 0)
     dt = 1 / (torch.where(hit, size, torch.ones_like(size)) * steps)
@@ -78,4 +96,4 @@ def march_torch(segments: Segments, cells: Bool[Tensor, "G G G"], steps: float, 
     there = (t < 1) & hit[:, None] & cells[i[..., 0], i[..., 1], i[..., 2]]
     starts = torch.cat([there.new_zeros(1, dtype=torch.int64), there.sum(1).cumsum(0)])
     delta = (dt * segments.length)[:, None].expand_as(t)
-    return Samples(xyz[there], delta[there], t[there], starts)
+    return _merged(segments, Samples(xyz[there], delta[there], t[there], starts))

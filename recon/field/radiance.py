@@ -43,16 +43,17 @@ class RadianceField(nn.Module):
         """`twin`: by plain torch alone, to compare with. `side`: of a grid, brought to this resolution."""
         grids = self.encoding.grids() if hasattr(self.encoding, "grids") else None  # pyright: ignore[reportAttributeAccessIssue]
         if grids is not None and side is not None and side != grids[0].shape[1]:
-            grids = resized_vm(*grids, side)
+            planes, lines = grids
+            grids = resized_vm(planes, lines, side)
         return ReadyField(self, grids, twin)
 
 
 class ReadyField:
-    """A field whose grids are made: for one step, or for looking at."""
+    """A field whose grids are made: for one step, or for looking at. Where there are none, its encoding answers itself."""
 
     def __init__(self, field: RadianceField, grids: tuple[Tensor, Tensor] | None, twin: bool = False) -> None:
         self.decoder, self.grids = field.decoder, grids
-        self._encoding = field.encoding
+        self.encoding = field.encoding
         self._native = False
         if grids is not None and not twin and native_or_none() is not None:
             tensors = (*grids, *field.decoder.weights())
@@ -63,7 +64,7 @@ class ReadyField:
         """The same, with everything it stands on copied: what goes on learning does not change it."""
         from copy import deepcopy
 
-        field = RadianceField(self._encoding, self.decoder)
+        field = RadianceField(self.encoding, self.decoder)
         with torch.no_grad():
             copy = deepcopy(field).requires_grad_(False)
             grids = None if self.grids is None else (self.grids[0].detach().clone(), self.grids[1].detach().clone())
@@ -78,7 +79,7 @@ class ReadyField:
         if self._native and not torch.is_grad_enabled():
             tensors = (t.detach() for t in self._tensors())
             return native().vm_points(*tensors, xyz.detach().contiguous(), self.decoder.bands, torch.get_num_threads())
-        features = self._encoding(xyz) if self.grids is None else vm_features(*self.grids, xyz)
+        features = self.encoding(xyz) if self.grids is None else vm_features(*self.grids, xyz)
         return self.decoder(features)
 
     def density(self, xyz: Float[Tensor, "N 3"]) -> Float[Tensor, "N"]:

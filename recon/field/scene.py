@@ -68,21 +68,23 @@ class FieldScene:
         depth = torch.where(there, segments.depth_at(place), torch.zeros_like(place))
         columns = [color, seen.alpha[:, None], depth[:, None]]
         if normal:
-            xyz = segments.start + place[:, None] * segments.span
+            piece, s = segments.piece_at(place)
+            xyz = piece.start + s[:, None] * piece.span
             n = self.normals(xyz) * seen.alpha[:, None]
             n = n @ cameras.cam_from_world[k, :3, :3].T
             columns.append(torch.where(there[:, None], n, torch.zeros_like(n)))
         return torch.cat(columns, 1)
 
     def normals(self, xyz: Float[Tensor, "N 3"], reach: float = 2.0) -> Float[Tensor, "N 3"]:
-        """Unit vectors, world frame, out of the matter at places in the cube: against the slope of density over `reach` samples to each side."""
-        step = reach / self.steps
+        """Unit vectors, world frame, out of the matter at places in the cube: against the slope of density, over about `reach` samples to each side."""
+        step, at = reach / self.steps, self.space.to_world(xyz)
+        axes = torch.eye(3, device=xyz.device)
+        # the world is laid into the cube unevenly, so the slope is taken in the world, over as much of it as the steps cover there
+        sizes = torch.stack([torch.linalg.vector_norm(self.space.to_world((xyz - step * a).clamp(0, 1)) - at, dim=1) for a in axes], 1)
+        h = sizes.clamp_min(1e-9).amin(1, keepdim=True)
         slopes = []
-        for axis in range(3):
-            shift = torch.zeros(3, device=xyz.device)
-            shift[axis] = step
+        for a in axes:
             # of the logarithm: density itself changes by orders of magnitude within a step
-            slopes.append(self.field.raw((xyz + shift).clamp(0, 1))[:, 0] - self.field.raw((xyz - shift).clamp(0, 1))[:, 0])
-        down = -torch.stack(slopes, 1)
-        at, to = self.space.to_world(xyz), self.space.to_world((xyz + 1e-3 * torch.nn.functional.normalize(down, dim=1)).clamp(0, 1))
-        return torch.nn.functional.normalize(to - at, dim=1)
+            ahead, behind = (self.field.raw(self.space.to_cube(at + sign * h * a).clamp(0, 1))[:, 0] for sign in (1, -1))
+            slopes.append(ahead - behind)
+        return torch.nn.functional.normalize(-torch.stack(slopes, 1), dim=1)

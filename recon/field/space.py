@@ -1,4 +1,5 @@
-"""Which part of the world a field covers, and how it is laid into the unit cube: a box around an object, or the frustum in front of photos that look one way."""
+"""Which part of the world a field covers, and how it is laid into the unit cube: a box around an object, the frustum in front of photos that look one way, or all of it
+(contracted.py)."""
 
 from __future__ import annotations
 
@@ -11,6 +12,7 @@ from torch import Tensor
 
 from ..camera import Cameras
 from ..errors import ShapeError
+from .contracted import ContractedSpace
 from .samples import Segments
 
 __all__ = ["BoxSpace", "FrustumSpace", "Space", "space_from_tensors", "space_to_tensors"]
@@ -19,7 +21,7 @@ _TINY = 1e-12
 
 
 class Space(Protocol):
-    """Straight lines of the world stay straight in the cube."""
+    """Straight lines of the world stay straight in the cube, or straight pieces stand for them there."""
 
     def segments(self, origins: Float[Tensor, "R 3"], directions: Float[Tensor, "R 3"], forward: Float[Tensor, "R 3"]) -> Segments:
         """The part of each ray in the cube. `directions`: unit vectors; `forward`: the viewing axis of each ray's camera, along which depth is measured."""
@@ -143,6 +145,8 @@ def space_to_tensors(space: Space) -> dict[str, Tensor]:
         camera = space.camera.to("cpu", torch.float64)
         extra = torch.tensor([camera.width, camera.height, space.near, space.margin], dtype=torch.float64)
         return {"frustum": torch.cat([camera.cam_from_world[0].flatten(), camera.K[0].flatten(), extra])}
+    if isinstance(space, ContractedSpace):
+        return {"contracted": torch.cat([space.center.double().cpu(), torch.tensor([space.radius], dtype=torch.float64)])}
     raise TypeError(f"{type(space).__name__} cannot be saved")
 
 
@@ -155,4 +159,7 @@ def space_from_tensors(tensors: dict[str, Tensor]) -> Space:
         values = tensors["frustum"].double()
         camera = Cameras(values[:16].view(1, 4, 4).float(), values[16:25].view(1, 3, 3).float(), int(values[25]), int(values[26]))
         return FrustumSpace(camera.validate(), float(values[27]), float(values[28]))
+    if "contracted" in tensors and tensors["contracted"].shape == (4,):
+        values = tensors["contracted"].double()
+        return ContractedSpace(values[:3].float(), float(values[3]))
     raise ShapeError("The field's file names no space that it lives in.")

@@ -11,10 +11,8 @@ from .vm import vm_features
 
 __all__ = ["VmGenerator"]
 
-import os
-
-STAGES = 3
-NOISE = int(os.environ.get("NZ","128"))
+STAGES = 3  # doublings
+NOISE = 128  # channels
 
 
 class VmGenerator(nn.Module):
@@ -53,15 +51,8 @@ class VmGenerator(nn.Module):
 def _network(conv: type[nn.Conv1d] | type[nn.Conv2d], widths: tuple[int, ...], channels: int) -> nn.Sequential:
     layers: list[nn.Module] = [conv(NOISE, widths[0], 3, padding=1)]
     for before, after in zip(widths, widths[1:], strict=False):
-        layers += [_Residual(conv, before), _upsample(conv), conv(before, after, 3, padding=1)]
+        layers += [_Residual(conv, before), nn.Upsample(scale_factor=2), conv(before, after, 3, padding=1)]
     return nn.Sequential(*layers, _Residual(conv, widths[-1]), nn.GroupNorm(8, widths[-1]), nn.SiLU(), conv(widths[-1], channels, 3, padding=1))
-
-
-def _upsample(conv):
-    m = os.environ.get('UP', 'nearest')
-    if m == 'nearest':
-        return nn.Upsample(scale_factor=2)
-    return nn.Upsample(scale_factor=2, mode='linear' if conv is nn.Conv1d else 'bilinear', align_corners=False)
 
 
 class _Residual(nn.Module):

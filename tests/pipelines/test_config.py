@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import dataclass, make_dataclass
 from pathlib import Path
 
 import pytest
@@ -120,3 +121,21 @@ def test_the_papers_dense_starts_thin_no_pixel_more_than_another() -> None:
     guessing = {name: config.seed.guess_spacing for name, config in METHODS.items() if config.seed.guesses}
     assert guessing.pop("handful") > 1 and guessing.pop("matcha") > 1  # the latter starts as the default does, and its page says so
     assert guessing == {"binocular": 1.0, "coherentgs": 1.0, "instantsplat": 1.0}
+
+
+def test_of_two_kinds_of_settings_the_one_that_knows_the_names_is_read() -> None:
+    @dataclass(frozen=True)
+    class One:
+        steps: int = 1
+        size: float = 2.0
+
+    @dataclass(frozen=True)
+    class Other:
+        steps: int = 1
+        grid: int = 3
+
+    Holder = make_dataclass("Holder", [("settings", One | Other)], frozen=True)
+    assert from_jsonable(Holder, {"settings": {"steps": 2, "grid": 5}}).settings == Other(2, 5)  # pyright: ignore[reportAttributeAccessIssue]
+    assert from_jsonable(Holder, {"settings": {"size": 1}}).settings == One(1, 1.0)  # pyright: ignore[reportAttributeAccessIssue]
+    with pytest.raises(ConfigError, match="Other has no setting 'grit'; did you mean 'grid'"):
+        from_jsonable(Holder, {"settings": {"steps": 1, "grid": 2, "grit": 3}})

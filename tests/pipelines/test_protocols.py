@@ -170,7 +170,7 @@ def test_every_dataset_spells_out_its_metrics():
         assert [m.key for m in d.metrics] == ["psnr", "ssim", "lpips_vgg", "lpips_alex"]
 
 
-@pytest.mark.parametrize(("dataset", "folder", "views", "downscale"), [("llff", "llff_fern", 3, None), ("llff", "llff_flower", 3, 4), ("dtu", "dtu_scan24", 3, None), ("blender", "synthetic_lego", 8, None)])
+@pytest.mark.parametrize(("dataset", "folder", "views", "downscale"), [("llff", "llff_fern", 3, None), ("llff", "llff_flower", 3, 4), ("dtu", "dtu_scan24", 3, None), ("blender", "synthetic_lego", 8, None), ("blender", "synthetic_lego", 6, None)])
 def test_real_captures_fit_their_protocol(shared_data, dataset, folder, views, downscale):
     capture, protocol = load_benchmark(dataset, shared_data / folder, views, downscale)
     assert protocol.size == capture.views[0].image.size

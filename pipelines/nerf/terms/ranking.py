@@ -35,8 +35,9 @@ class _Pairs:
     def known(self, context: FieldContext, request: Request) -> tuple[Tensor, Tensor, Tensor]:
         """The map's values at both pixels of each pair, and how far it is to be trusted there."""
         photo, y, x = request.about
-        value, trust = context.guide[0][photo, y, x].chunk(2), context.guide[1][photo, y, x].chunk(2)
-        return *value, torch.minimum(*trust)
+        first, second = context.guide[0][photo, y, x].chunk(2)
+        here, beside = context.guide[1][photo, y, x].chunk(2)
+        return first, second, torch.minimum(here, beside)
 
     def depths(self, context: FieldContext, seen: RayColors, segments: Segments) -> tuple[Tensor, Tensor, Tensor]:
         """Rendered, in median depths, and where both pixels show something."""

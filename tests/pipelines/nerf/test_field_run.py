@@ -137,6 +137,62 @@ def test_kept_and_read_again(learned: FieldRun, tmp_path: Path) -> None:
             load_field(tmp_path / "g", scene.cameras, scene.names, scene.background)
 
 
+@pytest.mark.parametrize("kind", ["cp", "hash", "frequency", "trivec"])
+def test_whatever_it_is_made_of_goes_on_exactly_and_is_kept(kind: str, table: tuple[Start, Capture], tmp_path: Path) -> None:
+    settings = [f"grid.kind={kind}", "grid.side=33", "grid.levels=5", "grid.entries=4096", "optim.steps=24", "optim.fine_from=0.5", "sampling.warm_up=4"]
+    half, whole = run_of("vm", table[0], *settings), run_of("vm", table[0], *settings)
+    before = quality(whole, table[0].init.capture)
+    finish(whole)
+    assert quality(whole, table[0].init.capture) > before + 0.3
+    for event in half.events():
+        if isinstance(event, StepDone) and event.step == 10:
+            break
+    save_checkpoint(tmp_path / "c", *half.state())
+    again = run_of("vm", table[0], *settings)
+    again.restore(*load_checkpoint(tmp_path / "c"))
+    camera, scene = table[0].init.capture.cameras, half.snapshot()
+    assert camera is not None
+    view = scene.render(camera[0]).color
+    torch.testing.assert_close(again.snapshot().render(camera[0]).color, view, rtol=0, atol=0)
+    finish(again)
+    for (name, a), b in zip(whole.field.state_dict().items(), again.field.state_dict().values(), strict=True):
+        assert torch.equal(a, b), name
+
+    save_field(tmp_path / "f", scene)
+    torch.testing.assert_close(load_field(tmp_path / "f", scene.cameras, scene.names, scene.background).render(camera[0]).color, view, rtol=0, atol=0)
+    tensors, meta = load_checkpoint(tmp_path / "f")
+    name = next(k for k in tensors if k.startswith("grid."))
+    for broken, told in (
+        ({k: v for k, v in tensors.items() if k != name}, meta), ({**tensors, name: tensors[name][None, None]}, meta), ({**tensors, name: tensors[name] * torch.nan}, meta),
+        (tensors, {**meta, "grid": {"kind": "none"}}), (tensors, {**meta, "grid": {**meta["grid"], "channels": 7, "levels": 99}}), (tensors, {**meta, "grid": 3}),
+        (tensors, {k: v for k, v in meta.items() if k != "grid"}),
+    ):  # fmt: skip
+        save_checkpoint(tmp_path / "g", broken, told)
+        with pytest.raises(CheckpointError, match="does not hold a whole field"):
+            load_field(tmp_path / "g", scene.cameras, scene.names, scene.background)
+
+
+def test_tensors_lie_where_depth_was_measured(thing: tuple[Start, Capture]) -> None:
+    start = thing[0]
+    run = run_of("strivec", start, "sampling.first_look=0")
+    measured = torch.cat([start.init.capture.cameras[k].unproject_depth(d.depth[None])[0][d.valid] for k, d in enumerate(start.depth)])  # pyright: ignore[reportOptionalSubscript]
+    features = run.field.encoding(run.space.to_cube(measured))
+    assert float((features != 0).all(1).float().mean()) > 0.99
+    assert float((run.field.encoding(torch.rand(1000, 3)) == 0).all(1).float().mean()) > 0.5
+    unknown = tuple(replace(d, valid=torch.zeros_like(d.valid)) for d in start.depth)
+    with pytest.raises(ConfigError, match="lays its tensors where depth was measured, and none was"):
+        run_of("strivec", replace(start, depth=unknown), "sampling.first_look=0")
+
+
+def test_frequencies_open_over_the_run(table: tuple[Start, Capture]) -> None:
+    run = run_of("freenerf", table[0], "grid.kind=frequency", "optim.steps=8")
+    opened = []
+    for event in run.events():
+        if isinstance(event, StepDone):
+            opened.append(float(run.field.state_dict()["encoding.share"]))
+    assert opened == [0.0, 0.25, 0.5, 0.75, 1.0, 1.0, 1.0, 1.0]
+
+
 def test_a_snapshot_stays_as_it_is(table: tuple[Start, Capture]) -> None:
     run = run_of("vm", table[0], "optim.steps=6")
     scenes = []
@@ -161,7 +217,8 @@ def test_splats_look_as_the_field_does(thing: tuple[Start, Capture], learned: Fi
 def test_settings_that_no_run_can_have_are_refused() -> None:
     for text, said in (
         ("grid.side=8", "grid.side must be from 16"), ("grid.channels=20", "grid.channels must be a multiple of 16"), ("optim.rays=0", "optim.rays must be"),
-        ("grid.kind=vm-prior,grid.side=100", "multiple of 8"), ("terms.occlusion_reach=0", "occlusion_reach"), ("optim.lr_final=2", "lr_final"),
+        ("grid.kind=vm-prior,grid.side=100", "multiple of 8"), ("grid.kind=hash,grid.coarsest=200", "grid.coarsest must not be more"), ("grid.boxes=[]", "grid.boxes"), ("grid.boxes=[0.2,2]", "grid.boxes"),
+        ("grid.nearest=0", "grid.nearest"), ("grid.levels=0", "grid.levels"), ("terms.occlusion_reach=0", "occlusion_reach"), ("optim.lr_final=2", "lr_final"),
     ):  # fmt: skip
         with pytest.raises(ConfigError, match=said):
             check_any(override(FieldConfig(), text.split(",")))

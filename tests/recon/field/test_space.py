@@ -6,11 +6,13 @@ import pytest
 import torch
 from handful.recon.camera import Cameras
 from handful.recon.errors import ShapeError
+from handful.recon.field.contracted import ContractedSpace
 from handful.recon.field.occupancy import OccupancyGrid, march, march_torch
-from handful.recon.field.scene import pixel_segments
+from handful.recon.field.scene import FieldScene, pixel_segments
 from handful.recon.field.space import BoxSpace, FrustumSpace, Space, space_from_tensors, space_to_tensors
 from handful.recon.kernels import native_or_none
 from handful.recon.se3 import se3_exp
+from torch import Tensor
 
 K = torch.tensor([[[50.0, 0.0, 32.0], [0.0, 55.0, 24.0], [0.0, 0.0, 1.0]]])
 
@@ -50,6 +52,24 @@ def test_segments_lie_on_the_rays_and_tell_depth(space: Space, views: Cameras) -
         torch.testing.assert_close(segments.depth_at(place)[hit], own[hit], rtol=2e-3, atol=1e-4)
         torch.testing.assert_close(segments.place_of(own)[hit], place[hit], rtol=0, atol=3e-3)
         torch.testing.assert_close(space.to_cube(world)[hit], cube[hit], rtol=0, atol=1e-4)
+
+
+class Slope:
+    """Stands in for a field: density falls towards `out`, evenly in the world."""
+
+    def __init__(self, space: Space, out: Tensor) -> None:
+        self.space, self.out = space, out
+
+    def raw(self, xyz: Tensor) -> Tensor:
+        return -20 * (self.space.to_world(xyz) @ self.out)[:, None]
+
+
+@pytest.mark.parametrize("space", [BoxSpace(torch.tensor([0.0, 0.0, 3.0]), 6.0), FrustumSpace(cameras(1, 0.0, 0.0), 1.0), ContractedSpace(torch.zeros(3), 1.0)])
+def test_normals_are_those_of_the_world(space: Space) -> None:
+    out = torch.nn.functional.normalize(torch.tensor([0.5, 0.2, -1.0]), dim=0)
+    scene = FieldScene(Slope(space, out), space, torch.ones(2, 2, 2, dtype=torch.bool), 256, cameras(1, 0.0, 0.0), ("a",))  # pyright: ignore[reportArgumentType]
+    world = torch.rand(100, 3) * torch.tensor([2.0, 2.0, 3.0]) + torch.tensor([-1.0, -1.0, 2.0])
+    assert float((scene.normals(space.to_cube(world)) @ out).min()) > 0.9999
 
 
 def test_rays_that_miss() -> None:
