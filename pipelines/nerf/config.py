@@ -54,13 +54,13 @@ class SamplingConfig:
         space: "box" around what all photos look at, "frustum" of photos that look one way, all of the world around what they look at ("contracted"), or what the
             cameras suggest ("auto").
         first_look: steps of a quick field without a prior, after which a box is drawn tight around what was found (0 = left as it is).
-        steps: samples to an edge of the cube.
+        steps: samples to an edge of the cube. None = 256 in a box, 128 elsewhere.
         cells: of the occupancy grid, along an edge; threshold: density below which a cell is passed over; warm_up: steps before any is.
     """
 
     space: Literal["auto", "box", "frustum", "contracted"] = "auto"
     first_look: int = 200
-    steps: int = 256
+    steps: int | None = None
     cells: int = 96
     threshold: float = 1.0
     warm_up: int = 100
@@ -148,7 +148,7 @@ def check_field_settings(config: FieldConfig) -> None:
         "terms.occlusion_reach": (config.terms.occlusion_reach, 1e-3, 1),
     }  # fmt: skip
     for name, (value, least, most) in ranges.items():
-        if not least <= value <= most:
+        if value is not None and not least <= value <= most:
             raise ConfigError(f"{name} must be from {least:g} to {most:g}, got {value:g}.")
     for name, value, unit in (("grid.channels", grid.channels, 16), ("grid.hidden", grid.hidden, 16)):
         if value % unit:

@@ -33,6 +33,7 @@ __all__ = ["FieldMethod", "FieldRun"]
 
 GRID_EVERY, GRID_SHARE = 16, 0.25  # the occupancy grid looks at a share of its cells every so many steps
 COARSEST = 1 / 8  # of the resolution, at the start of a run from coarse to fine
+BOX_STEPS, OPEN_STEPS = 256, 128  # samples to an edge of the cube; what is open runs in disparity, where half of them are enough
 FIRST_SIDE, FIRST_STEPS = 64, 128  # grid and samples to an edge of the first look
 BETAS, EPS = (0.9, 0.99), 1e-15
 
@@ -61,6 +62,7 @@ class FieldRun(Paced):
         self.space: Space = choose_space(self.photos, config.sampling.space, white or self.photos.cut_out).to(start.device)
         if isinstance(self.space, BoxSpace) and config.sampling.first_look > 0:
             self.space = self._looked_at(start, self.space)
+        self.samples = config.sampling.steps or (BOX_STEPS if isinstance(self.space, BoxSpace) else OPEN_STEPS)
         self.rng = torch.Generator().manual_seed(start.seed)
         grid = make_grid(config.grid, self.rng, self._measured() if config.grid.kind == "trivec" else None)
         self.field = RadianceField(grid, Decoder(grid.features, config.grid.hidden, config.grid.degree, config.grid.density, self.rng)).to(start.device)
@@ -86,7 +88,7 @@ class FieldRun(Paced):
         with self._lock, torch.no_grad():
             field = self.field.ready().copied()
             cells = self.occupancy.cells.clone()
-        return FieldScene(field, self.space, cells, self.config.sampling.steps, self.photos.cameras, self.names, self.background)
+        return FieldScene(field, self.space, cells, self.samples, self.photos.cameras, self.names, self.background)
 
     def shown(self) -> SplatScene:
         """The scene so far as splats, to look at."""
@@ -143,7 +145,7 @@ class FieldRun(Paced):
         asked = [(term, request) for term in FIELD_TERMS if (request := term.draw(context, self.config.terms)) is not None]
         segments = Segments.joined([self._segments(request) for _, request in asked])
         jitter = torch.rand(len(segments), generator=self.rng).to(self.device)
-        seen = field.rays(march(segments, self.occupancy.cells, sampling.steps, jitter), segments.directions)
+        seen = field.rays(march(segments, self.occupancy.cells, self.samples, jitter), segments.directions)
         losses, at = [], 0
         for term, request in asked:
             part = slice(at, at + len(request.index))
