@@ -3,11 +3,12 @@
     python -m handful.benchmarks.field [--json FILE] [--rays 4096] [--threads N]
     python -m handful.benchmarks.field --table FILE           the table of docs/field.md from a stored result
 
-The field is made: a ball of matter in the cube, seen by rays from all around, with an occupancy grid that knows the ball and a shell about it. A step is marching,
+The field is made: a ball of matter in the cube, seen by rays from all around, with an occupancy grid that knows the ball. Where it is "solid", light ends soon after the
+surface, and the native step leaves out all samples behind, as it does once a field has learned; where it is "fog", every sample counts. A step is marching,
 lookup, network, compositing, and the way back to planes, lines and network; the optimiser is left out. "torch" reads the grid by `grid_sample`, as the code of
 TensoRF does, "index" by indexing (the kernels' slow twin); both composite in torch. Milliseconds, the median of the repeats.
 
-Prints JSON: {"machine", "rays", "rows": [{"side", "channels", "hidden", "samples", "native": {"march_ms", "forward_ms", "backward_ms", "step_ms", "samples_per_second"},
+Prints JSON: {"machine", "rays", "rows": [{"matter", "side", "channels", "hidden", "samples", "native": {"march_ms", "forward_ms", "backward_ms", "step_ms", "samples_per_second"},
 "torch": {...}, "index": {...}, "times_faster"}], "generator": [{"side", "forward_ms", "backward_ms"}], "peak_mb"}.
 """
 
@@ -42,7 +43,9 @@ from .command import run_command
 __all__ = ["Args", "main", "run", "table"]
 
 STEPS, CELLS = 256, 96
-SIZES = ((160, 16, 64), (256, 16, 64), (160, 48, 64))  # side, channels, hidden
+FOG, SOLID = -2.0, 3.5  # logarithm of density
+SIZES = ((FOG, 160, 16), (SOLID, 160, 16), (SOLID, 256, 16), (SOLID, 160, 48))  # matter, side, channels
+HIDDEN = 64
 
 
 @dataclass(frozen=True)
@@ -71,12 +74,12 @@ def rays_around(count: int) -> Segments:
     return BoxSpace(torch.zeros(3), 1.0).segments(origins, directions, directions)
 
 
-def ball(field: RadianceField) -> Tensor:
-    """Makes a ball of radius .3 about solid, and returns the cells it touches."""
+def ball(field: RadianceField, matter: float = SOLID) -> Tensor:
+    """Fills the field with it, and returns the cells of a ball of radius .3."""
     axis = (torch.arange(CELLS) + 0.5) / CELLS - 0.5
     away = torch.stack(torch.meshgrid(axis, axis, axis, indexing="ij"), -1).norm(dim=-1)
     with torch.no_grad():
-        field.decoder.b2[0] = 3.5  # opaque after a few dozen samples, as matter is while it is learned
+        field.decoder.b2[0] = matter
     return away < 0.3
 
 
@@ -130,12 +133,12 @@ def run(args: Args) -> dict[str, Any]:
     try:
         torch.set_num_threads(args.threads or threads)
         segments = rays_around(args.rays)
-        for side, channels, hidden in SIZES:
+        for matter, side, channels in SIZES:
             rng = torch.Generator().manual_seed(0)
-            field = RadianceField(VmGrid(side, channels, rng), Decoder(3 * channels, hidden, 1, rng=rng))
-            cells = ball(field)
+            field = RadianceField(VmGrid(side, channels, rng), Decoder(3 * channels, HIDDEN, 1, rng=rng))
+            cells = ball(field, matter)
             ways = {name: one_way(name, field, segments, cells, args.repeats) for name in ("native", "torch", "index")}
-            row = {"side": side, "channels": channels, "hidden": hidden, "samples": len(march(segments, cells, STEPS)), **ways}
+            row = {"matter": "fog" if matter == FOG else "solid", "side": side, "channels": channels, "hidden": HIDDEN, "samples": len(march(segments, cells, STEPS)), **ways}
             rows.append({**row, "times_faster": round(min(ways["torch"]["step_ms"], ways["index"]["step_ms"]) / ways["native"]["step_ms"], 1)})
         for side in (96, 160):
             generators.append({"side": side, **_generator(VmGenerator(side), args.repeats)})
@@ -175,13 +178,13 @@ def _ms(work: Callable[[], object], repeats: int) -> float:
 
 def table(result: dict[str, Any]) -> str:
     lines = [
-        "| grid | samples | native: march | forward | backward | step, ms | million samples a second | torch, ms | by indexing, ms | times faster |",
+        "| matter, grid | samples | native: march | forward | backward | step, ms | million samples a second | torch, ms | by indexing, ms | times faster |",
         "|---|---|---|---|---|---|---|---|---|---|",
     ]
     for r in result["rows"]:
         n = r["native"]
         lines.append(
-            f"| {r['side']}, {r['channels']} channels | {r['samples']:,} | {n['march_ms']:.1f} | {n['forward_ms']:.1f} | {n['backward_ms']:.1f} | {n['step_ms']:.1f} | "
+            f"| {r['matter']}, {r['side']}, {r['channels']} channels | {r['samples']:,} | {n['march_ms']:.1f} | {n['forward_ms']:.1f} | {n['backward_ms']:.1f} | {n['step_ms']:.1f} | "
             f"{n['samples_per_second'] / 1e6:.1f} | {r['torch']['step_ms']:.0f} | {r['index']['step_ms']:.0f} | {r['times_faster']:.1f} |"
         )
     lines += ["", "| generated grid | forward, ms | backward, ms |", "|---|---|---|"]

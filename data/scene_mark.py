@@ -9,7 +9,7 @@ from ..recon.errors import ConfigError
 
 __all__ = ["EXTENTS", "OWN_FILES", "is_scene_folder", "refuse_own_file"]
 
-OWN_FILES = ("scene.ply", "config.json", "metrics.json", "transforms.json", "preview.png", "edits.json", "path.json")
+OWN_FILES = ("scene.ply", "config.json", "metrics.json", "transforms.json", "preview.png", "field.safetensors", "edits.json", "path.json")
 EXTENTS = "extents"  # its folder of where each picture is a photo, not padding
 
 

@@ -14,7 +14,7 @@ from .nerf.config import FieldConfig, check_field_settings
 from .nerf.run import FieldMethod, FieldRun
 from .protocol import Start
 
-__all__ = ["AnyConfig", "AnyRun", "AnyScene", "all_methods", "any_method_config", "check_any", "config_from_json", "start_run"]
+__all__ = ["AnyConfig", "AnyRun", "AnyScene", "all_methods", "any_method_config", "check_any", "config_from_json", "said_of", "start_run"]
 
 AnyConfig = SplatConfig | FieldConfig
 AnyRun = SplatRun | FieldRun
@@ -50,3 +50,14 @@ def start_run(config: AnyConfig, start: Start, max_seconds: float | None = None)
         return FieldMethod(config).start(start, max_seconds)
     return SplatMethod(config).start(start, max_seconds=max_seconds)
 
+
+def said_of(config: AnyConfig, start: Start) -> tuple[str, ...]:
+    """Sentences for the user on what this kind of method makes nothing of."""
+    if not isinstance(config, FieldConfig):
+        return ()
+    said: list[str] = []
+    if start.estimated_cameras:
+        said.append("A radiance field takes the cameras as they were found; the default method, which refines them while it learns, is sharper.")
+    if start.scan is not None:
+        said.append("A radiance field is not held to what the scanner measured; the default method is.")
+    return tuple(said)

@@ -19,7 +19,7 @@ from ..recon.capture import Capture
 from ..recon.errors import CaptureError, ConfigError
 from ..recon.metrics import psnr
 from ..recon.scene import Scene, SplatScene
-from .catalog import AnyConfig, AnyRun, AnyScene, any_method_config, check_any, start_run
+from .catalog import AnyConfig, AnyRun, AnyScene, any_method_config, check_any, said_of, start_run
 from .checkpoint import load_checkpoint, save_checkpoint
 from .config import to_jsonable
 from .events import Event, Finished, StageProgress, Warned
@@ -145,7 +145,7 @@ class Reconstruction:
                 take_back(self._lock, self.job.out, new)
                 raise
         self.init = start.init
-        for text in start.notes:
+        for text in start.notes + said_of(self.job.settings, start):
             self.warnings.append(text)
             yield Warned(text)
         for text in start.init.report.warnings(capture.warnings):
@@ -160,15 +160,22 @@ class Reconstruction:
         if self.stopped:
             self.run.stop()
         saved = time.monotonic()
+        ended: Finished | None = None
         for event in self.run.events():
+            if isinstance(event, Finished):
+                ended = event
+                break
             yield event
-            if time.monotonic() - saved >= self.job.checkpoint_seconds and not isinstance(event, Finished):
+            if time.monotonic() - saved >= self.job.checkpoint_seconds:
                 self._save()
                 saved = time.monotonic()
         self._save()
         if isinstance(self.run, FieldRun):
             field = self.run.snapshot()
-            self.splats = yield from _with_progress(lambda tell: splats_of_field(field, start.init.capture, self.job.seed, tell))
+            capture, seed = start.init.capture, self.job.seed
+            self.splats = yield from _with_progress(lambda tell: splats_of_field(field, capture, seed, tell, lambda: self.stopped))
+        assert ended is not None, "a run's events end with Finished"
+        yield ended
 
     def stop(self) -> None:
         """Ends the optimisation after the current step with a usable result."""
@@ -297,7 +304,7 @@ def train_capture(
     init = get_initializer("auto", config.init, capture, device).run(capture, seed, None)
     init, said = joined(init, capture.cameras is not None, wanted=config.scan)
     start = measure(init, config, capture.cameras is None, seed, device or torch.device("cpu"), anew=True)
-    start = replace(start, notes=(*said, *start.notes))
+    start = replace(start, notes=(*said, *start.notes, *said_of(config, start)))
     run = start_run(config, start)
     for event in run.events():
         if on_event:

@@ -20,7 +20,7 @@ __all__ = ["SCENE_FILES", "STATE", "START", "claim_out", "take_back"]
 START, STATE = "checkpoint/start.safetensors", "checkpoint/state.safetensors"
 LOCK = "checkpoint/lock"
 # what a scene folder consists of, see scene_folder.py
-SCENE_FILES = ("scene.ply", "images", "masks", "extents", "scans", "sparse", "transforms.json", "config.json", "metrics.json", "preview.png", "checkpoint")
+SCENE_FILES = ("scene.ply", "images", "masks", "extents", "scans", "sparse", "transforms.json", "config.json", "metrics.json", "preview.png", "field.safetensors", "checkpoint")
 
 
 def claim_out(out: Path, photos: Path, fingerprint: str, overwrite: bool) -> IO[str]:

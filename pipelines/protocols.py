@@ -180,8 +180,7 @@ _BLENDER_TRAIN = (26, 86, 2, 55, 75, 93, 16, 73)
 
 
 def _blender(names: Sequence[str], views: int) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """DietNeRF and FreeNeRF: eight fixed training views, every 8th of the 200 test views. Four and six (InfoNeRF, ZeroRF) are the first of them in DietNeRF's
-    order."""
+    """DietNeRF and FreeNeRF: eight fixed training views, every 8th of the 200 test views. Four (InfoNeRF) and six are the first of them in DietNeRF's order."""
     return tuple(f"train/r_{i}" for i in sorted(_BLENDER_TRAIN[:views])), tuple(f"test/r_{i}" for i in range(0, 200, 8))
 
 

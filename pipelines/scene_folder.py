@@ -6,6 +6,7 @@
     config.json       method and settings                      metrics.json     what was measured
     preview.png       photos, renders, depth, a new view       checkpoint/      to continue
     scans/            what a range sensor measured, in the scene's world (if anything; see data/scans/npz_files.py)
+    field.safetensors the radiance field that the splats were made from (if one was)
     edits.json        what was edited in the viewer (if any); the files above are those of the scene before
 """
 
@@ -76,7 +77,7 @@ class SceneFolder:
     def field(self, device: torch.device | str = "cpu") -> FieldScene:
         """The radiance field that the splats were made from. Raises CaptureError where there was none."""
         if not (self.path / FIELD).is_file():
-            raise CaptureError(f"{self.path} holds no {FIELD}: it was made of splats from the start. Leave --field away, or reconstruct with --method zerorf.")
+            raise CaptureError(f"{self.path} holds no {FIELD}: only scenes of methods such as zerorf do. Leave --field away.")
         return load_field(self.path / FIELD, self.cameras, self.names, self.scene.background, device)
 
     @property
@@ -193,7 +194,7 @@ def _images_of(out: Path) -> set[str]:
         return set()
     files = image_names(names)
     ours = [s for s in scans if isinstance(s, str) and PurePosixPath(s).parent == PurePosixPath("scans")] if isinstance(scans, list) else []
-    return {*files, *map(mask_name, files), *map(extent_name, files), *ours, FIELD}
+    return {*files, *map(mask_name, files), *map(extent_name, files), *ours, *([FIELD] if isinstance(config["settings"], dict) and "grid" in config["settings"] else [])}
 
 
 def load_scene(path: Path, rasterizer: str = "auto", device: torch.device | str = "cpu") -> SceneFolder:

@@ -18,6 +18,7 @@ from .catalog import AnyConfig, AnyScene
 from .evaluate import held_out, training_capture
 from .events import Event
 from .job import torch_device, train_capture
+from .nerf.config import FieldConfig
 from .poses import map_cameras, optimise_test_cameras
 from .protocols import EvalProtocol, present, resolve
 
@@ -64,6 +65,8 @@ def train_trial(
 
     Raises CaptureError when a test photo is among the training photos, under whatever name.
     """
+    if isinstance(config, FieldConfig) and protocol.poses == "test_time_optimized":
+        raise ConfigError("Test cameras are optimised against splats only; score a field with --poses given or sim3_aligned.")
     refuse_leak(capture, protocol)
     train = training_capture(capture, protocol)
     began = time.monotonic()
@@ -81,8 +84,7 @@ def train_trial(
     assert test.cameras is not None and given.cameras is not None, "held_out and the protocol demand given cameras"
     cameras = map_cameras(test.cameras, given.cameras, scene.cameras.to("cpu"))
     if protocol.poses == "test_time_optimized":
-        if not isinstance(scene, SplatScene):
-            raise ConfigError("Test cameras are optimised against splats only; score a field with --poses given or aligned.")
+        assert isinstance(scene, SplatScene), "refused above"
         counts = test.extents() if protocol.mask == "none" else test.masks()
         cameras = optimise_test_cameras(
             scene.gaussians, scene.rasterizer, test.images().to(device), cameras.to(device), background=scene.background, masks=counts

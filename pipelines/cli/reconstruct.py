@@ -47,7 +47,7 @@ class Reconstruct(CommonOptions):
     max_side: Annotated[int | None, tyro.conf.arg(metavar="PIXELS")] = None
     """Reduce photos to this longer side (default: 640, or 1600 with a GPU)."""
     max_seconds: Annotated[float | None, tyro.conf.arg(metavar="S")] = None
-    """Time limit for the optimisation; the schedule is fitted to it."""
+    """Time limit for the optimisation; the schedule is fitted to it. A field's first look and its turning into splats come on top."""
     checkpoint_seconds: Annotated[float, tyro.conf.arg(metavar="S")] = 15.0
     """Time between two checkpoints; a killed run continues from the last one."""
     seed: int = 0
@@ -78,8 +78,9 @@ class Reconstruct(CommonOptions):
                 show(work, event)
             folder = work.finish()
             m = folder.metrics
+            splats = f" ({m['splats_train_psnr']:.1f} as splats)" if "splats_train_psnr" in m else ""
             console.say(
-                f"{m['registered']} of {m['photos']} photos, {m['gaussians']:,} splats, {m['train_psnr']:.1f} dB on its own photos, "
+                f"{m['registered']} of {m['photos']} photos, {m['gaussians']:,} splats, {m['train_psnr']:.1f} dB on its own photos{splats}, "
                 f"{duration(m['seconds'])}. Scene: {self.out / 'scene.ply'}, picture: {self.out / 'preview.png'}"
             )
             if "beams" in m:

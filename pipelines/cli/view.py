@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+import time
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from ...recon.camera import Cameras
+    from ...recon.gaussians import Gaussians
     from ...recon.sweeps import Sweep
     from ..job import Reconstruction
     from ..scene_folder import SceneFolder
@@ -179,10 +181,17 @@ class LiveView:
                     self._server.set_scans(work.init.capture.sweeps)
             info = LiveInfo(event.steps, event.psnr, event.seconds_left, loss=event.loss)
             run = work.run
-            self._server.update_gaussians(lambda: run.shown().gaussians, event.step, info)
+
+            def shown() -> Gaussians:
+                began = time.monotonic()
+                gaussians = run.shown().gaussians
+                run.rest(time.monotonic() - began)  # a field takes a while to be looked at
+                return gaussians
+
+            self._server.update_gaussians(shown, event.step, info)
             run.rest(self._server.live.gate(lambda: work.stopped))
         elif isinstance(event, Finished) and work.run is not None:
-            scene = work.run.shown()
+            scene = work.splats or work.run.shown()
             self._server.set_background(scene.background)
             self._server.set_photos(scene.cameras, work.run.images, scene.names, left_out=self._left_out(work))  # where refinement has brought the cameras
             self._server.live.end()

@@ -95,7 +95,7 @@ class FieldTermsConfig:
         distortion: what a ray sees should lie in one place.
         rank: of two nearby pixels, the one nearer in the guide should be nearer; continuity: neighbours on one surface there stay so.
         smooth_patches: depth of small patches seen from between the photos.
-        occlusion: nothing in the first occlusion_reach of each ray's way through the field.
+        occlusion: nothing in the first occlusion_reach of each ray's way through a frustum.
     """
 
     distortion: float = 0.0
@@ -112,7 +112,8 @@ class FieldConfig:
 
     Attributes:
         background: behind everything, for captures that are not objects on white: the mean colour of what is far ("far"), or black.
-        depth_prior, guide_prior, scan, moving, init: as in SplatConfig.
+        depth_prior, guide_prior, scan, moving, init: as in SplatConfig; but depth, that of scans too, tells only where the field lies, ranks pixels, and places local
+            tensors: no term holds a field to it.
     """
 
     grid: GridConfig = field(default_factory=GridConfig)
@@ -147,13 +148,15 @@ def check_field_settings(config: FieldConfig) -> None:
         "optim.rays": (optim.rays, 1, 10**7), "optim.lr_final": (optim.lr_final, 1e-6, 1), "optim.fine_from": (optim.fine_from, 0, 1),
         "terms.occlusion_reach": (config.terms.occlusion_reach, 1e-3, 1),
     }  # fmt: skip
+    ranges |= {f"optim.{n}": (getattr(optim, n), 1e-9, 10) for n in ("lr_grid", "lr_prior", "lr_decoder")}
+    ranges |= {f"terms.{n}": (getattr(config.terms, n), 0, 1e6) for n in ("distortion", "rank", "continuity", "smooth_patches", "occlusion")}
     for name, (value, least, most) in ranges.items():
         if value is not None and not least <= value <= most:
             raise ConfigError(f"{name} must be from {least:g} to {most:g}, got {value:g}.")
     for name, value, unit in (("grid.channels", grid.channels, 16), ("grid.hidden", grid.hidden, 16)):
         if value % unit:
             raise ConfigError(f"{name} must be a multiple of {unit}, got {value}.")
-    if grid.kind == "vm-prior" and (grid.side % 8 or any(w < 8 or w % 8 for w in grid.widths)):
+    if grid.kind == "vm-prior" and (grid.side % 8 or len(grid.widths) != 4 or any(w < 8 or w % 8 for w in grid.widths)):
         raise ConfigError(f"With grid.kind=vm-prior, grid.side must be a multiple of 8 and grid.widths four multiples of 8, got {grid.side} and {grid.widths}.")
     if grid.kind == "hash" and grid.coarsest > grid.side:
         raise ConfigError(f"grid.coarsest must not be more than grid.side, got {grid.coarsest} and {grid.side}.")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import replace
 
 import torch
@@ -29,6 +30,7 @@ __all__ = ["seeded_splats", "splats_of_field", "views_around"]
 
 AROUND = 24  # pictures of the field beside the photos
 LOWER = 10.0  # degrees below the lowest photo from which it is still looked at
+GLANCE = 160  # pixels of the longer side of photos, for a look while it learns
 SOLID = 0.5  # opacity from which a pixel's depth is a surface
 
 # what the field shows is dense and without doubt: nothing has to be guessed, dropped out or held smooth
@@ -39,42 +41,68 @@ DISTILLED = SplatConfig(
 )
 
 
-def splats_of_field(scene: FieldScene, capture: Capture, seed: int = 0, progress: Progress | None = None) -> SplatScene:
+def splats_of_field(
+    scene: FieldScene, capture: Capture, seed: int = 0, progress: Progress | None = None, hurry: Callable[[], bool] = lambda: False
+) -> SplatScene:
     """Splats that look as the field does, in its world, with its photos' cameras.
 
     Args:
         capture: the photos the field was made from, with cameras.
+        hurry: asked between pictures and steps; once true, no more are made, and what is there has to do.
     """
-    start = photographed(scene, capture, AROUND, seed)
+    tell = progress or (lambda what, share: None)
+    start = photographed(scene, capture, AROUND, seed, lambda share: tell("taking pictures of the field", share), hurry)
     config = replace(DISTILLED, seed=replace(DISTILLED.seed, sh_degree=min(scene.field.decoder.degree, 2)))
     run = SplatMethod(config).start(start)
+    run.background = scene.background
     for event in run.events():
-        if progress is not None and isinstance(event, StepDone):
-            progress("turning the field into splats", event.step / event.steps)
+        if isinstance(event, StepDone):
+            tell("turning the field into splats", event.step / event.steps)
+        if hurry():
+            run.stop()
     splats = run.snapshot()
-    return replace(splats, cameras=scene.cameras, names=scene.names, background=scene.background)
+    return replace(splats, cameras=scene.cameras, names=scene.names)
 
 
 def seeded_splats(scene: FieldScene, capture: Capture) -> Gaussians:
-    """Splats on what the photos' cameras see of the field, as they are seeded: to look at while it learns."""
-    return SplatMethod(DISTILLED).seed(photographed(scene, capture, 0))
+    """Splats on what the photos' cameras see of the field, coarse and as they are seeded: to look at while it learns."""
+    assert capture.cameras is not None, "a field is made from photos with cameras"
+    w, h = capture.cameras.width, capture.cameras.height
+    shrink = max(1.0, max(w, h) / GLANCE)
+    w, h = max(2, round(w / shrink)), max(2, round(h / shrink))
+    images = torch.nn.functional.interpolate(capture.images().permute(0, 3, 1, 2), (h, w), mode="area").permute(0, 2, 3, 1)
+    views = tuple(replace(v, image=ArrayImage(i)) for v, i in zip(capture.views, images, strict=True))
+    small = Capture(views, capture.cameras.resized(w, h), white_background=capture.white_background, source="field")
+    return SplatMethod(DISTILLED).seed(photographed(scene, small, 0))
 
 
-def photographed(scene: FieldScene, capture: Capture, around: int, seed: int = 0) -> Start:
+def photographed(
+    scene: FieldScene,
+    capture: Capture,
+    around: int,
+    seed: int = 0,
+    tell: Callable[[float], None] = lambda share: None,
+    hurry: Callable[[], bool] = lambda: False,
+) -> Start:
     """What splats can start from: the photos and `around` pictures of the field from elsewhere, all with its depth."""
     assert capture.cameras is not None, "a field is made from photos with cameras"
     photos = capture.cameras.to("cpu", torch.float32)
-    more = views_around(scene, photos, around) if around else photos[:0]
-    views, maps = list(capture.views), []
+    more = views_around(scene, photos, around) if around and not hurry() else photos[:0]
+    cut_out, views, maps = capture.is_cut_out(), list(capture.views), []
     cameras = Cameras(torch.cat([photos.cam_from_world, more.cam_from_world]), torch.cat([photos.K, more.K]), photos.width, photos.height)
     for k in range(len(cameras)):
-        out = scene.render(cameras[k], normal=True)
-        assert out.normal is not None
+        if k >= len(photos) and hurry():
+            break
+        out = scene.render(cameras[k])
+        alpha, depth = out.alpha[0].cpu(), out.depth[0].cpu()
         if k >= len(photos):
-            views.append(View(f"field/{k - len(photos):03}.png", ArrayImage(out.color[0].clamp(0, 1).cpu())))
-        solid = (out.alpha[0] > SOLID) & (out.depth[0] > 0)
-        maps.append(DepthMap(out.depth[0].cpu(), (out.alpha[0] * solid).cpu(), solid.cpu(), normal=out.normal[0].cpu()))
-    seen = Capture(tuple(views), cameras, white_background=capture.white_background, source="field")
+            # beside an object there is nothing, in these pictures as in the photos
+            picture = ArrayImage(out.color[0].clamp(0, 1).cpu(), mask=alpha.clamp(0, 1) if cut_out else None)
+            views.append(View(f"field/{k - len(photos):03}.png", picture))
+        solid = (alpha > SOLID) & (depth > 0)
+        maps.append(DepthMap(depth, alpha * solid, solid))
+        tell((k + 1) / len(cameras))
+    seen = Capture(tuple(views), cameras[: len(views)], white_background=capture.white_background, source="field")
     report = CameraReport("given", len(views), len(views), None, float(photos.K[0, 0, 0]), "given", None, 0)
     return Start(InitState(seen, PointCloud(torch.zeros(0, 3)), report), tuple(maps), seed=seed, device=scene.cells.device)
 

@@ -35,7 +35,7 @@ def choose_space(photos: Photos, rule: Literal["auto", "box", "frustum", "contra
         return _frustum(photos, cameras)
     if rule == "contracted" or (rule == "auto" and not alone):
         return _contracted(photos, cameras)
-    return _box(photos, cameras, alone)
+    return _box(cameras)
 
 
 def tightened(scene: FieldScene, box: BoxSpace) -> BoxSpace:
@@ -73,7 +73,7 @@ def _contracted(photos: Photos, cameras: Cameras) -> ContractedSpace:
     return ContractedSpace(focus, max(INSIDE * float(distance.max()), FEWEST * photos.scene_depth))
 
 
-def _box(photos: Photos, cameras: Cameras, alone: bool) -> BoxSpace:
+def _box(cameras: Cameras) -> BoxSpace:
     """Around what the photos look at, as wide as the widest of them sees there."""
     focus = frame_scene(cameras).focus.float()
     distance = torch.linalg.vector_norm(cameras.centers - focus, dim=1)

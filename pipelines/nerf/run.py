@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
 
@@ -9,17 +10,18 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from ...recon.errors import CheckpointError
+from ...recon.errors import CheckpointError, ShapeError
 from ...recon.field.decoder import Decoder
 from ...recon.field.frequency import FrequencyEncoding
 from ...recon.field.occupancy import OccupancyGrid, march
 from ...recon.field.radiance import RadianceField
 from ...recon.field.samples import Segments
 from ...recon.field.scene import FieldScene, pixel_segments
-from ...recon.field.space import BoxSpace, Space
+from ...recon.field.space import BoxSpace, FrustumSpace, Space, space_from_tensors, space_to_tensors
 from ...recon.optim import SparseAdam
 from ...recon.raster.registry import get_rasterizer
 from ...recon.scene import SplatScene
+from ..events import Event, StageProgress, StepDone
 from ..methods.photos import Photos, background_of
 from ..pace import Paced
 from ..protocol import Start
@@ -52,24 +54,33 @@ class FieldRun(Paced):
     def __init__(self, config: FieldConfig, start: Start, max_seconds: float | None = None) -> None:
         super().__init__(config.optim.steps, max_seconds)
         self.config, self.device = config, start.device
-        self.names, self._capture = start.init.capture.names, start.init.capture
+        self.names, self._start = start.init.capture.names, start
         self.photos = Photos.of(start)
-        guides = [torch.where(d.valid, d.confidence, 0.0) for d in self.photos.guide]
-        self.guide = torch.stack([d.depth for d in self.photos.guide]), torch.stack(guides)
-        self.guide_sign = -1.0 if self.photos.guide[0].kind == "affine_inverse" else 1.0
+        self.guide = self._guide() if config.terms.rank > 0 or config.terms.continuity > 0 else None
         white = start.init.capture.white_background
         self.background = background_of(self.photos, white, config.background)
         self.space: Space = choose_space(self.photos, config.sampling.space, white or self.photos.cut_out).to(start.device)
-        if isinstance(self.space, BoxSpace) and config.sampling.first_look > 0:
-            self.space = self._looked_at(start, self.space)
+        self._looked = config.sampling.first_look == 0 or not isinstance(self.space, BoxSpace)
+        self._build()
+
+    def _build(self) -> None:
+        """The field as it is before the first step, in the space as it is now."""
+        config = self.config
         self.samples = config.sampling.steps or (BOX_STEPS if isinstance(self.space, BoxSpace) else OPEN_STEPS)
-        self.rng = torch.Generator().manual_seed(start.seed)
+        self.rng = torch.Generator().manual_seed(self._start.seed)
         grid = make_grid(config.grid, self.rng, self._measured() if config.grid.kind == "trivec" else None)
-        self.field = RadianceField(grid, Decoder(grid.features, config.grid.hidden, config.grid.degree, config.grid.density, self.rng)).to(start.device)
-        self.occupancy = OccupancyGrid(config.sampling.cells, threshold=config.sampling.threshold, device=start.device)
+        decoder = Decoder(grid.features, config.grid.hidden, config.grid.degree, config.grid.density, self.rng)
+        self.field = RadianceField(grid, decoder).to(self.device)
+        self.occupancy = OccupancyGrid(config.sampling.cells, threshold=config.sampling.threshold, device=self.device)
         rate = {"vm-prior": config.optim.lr_prior, "frequency": config.optim.lr_decoder}.get(config.grid.kind, config.optim.lr_grid)
         self.rates = {n: config.optim.lr_decoder if n.startswith("decoder.") else rate for n, _ in self.field.named_parameters()}
         self.optimiser = SparseAdam(dict(self.field.named_parameters()), self.rates, betas=BETAS, eps=EPS)
+
+    def events(self) -> Iterator[Event]:
+        """A first look, where one is due, then one event per step."""
+        if not self._looked:
+            yield from self._look()
+        yield from super().events()
 
     @property
     def size(self) -> int:
@@ -86,14 +97,14 @@ class FieldRun(Paced):
 
     def snapshot(self) -> FieldScene:
         with self._lock, torch.no_grad():
-            field = self.field.ready().copied()
+            field = self.field.ready(side=self._side(self.step / self.steps)).copied()
             cells = self.occupancy.cells.clone()
         return FieldScene(field, self.space, cells, self.samples, self.photos.cameras, self.names, self.background)
 
     def shown(self) -> SplatScene:
         """The scene so far as splats, to look at."""
         scene = self.snapshot()
-        gaussians = seeded_splats(scene, self._capture)
+        gaussians = seeded_splats(scene, self._start.init.capture)
         return SplatScene(gaussians, scene.cameras, scene.names, get_rasterizer("auto", self.device), scene.background)
 
     def state(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
@@ -101,17 +112,21 @@ class FieldRun(Paced):
             tensors = {"rng": self.rng.get_state(), "occupancy": self.occupancy.density.clone()}
             tensors |= {f"field.{k}": v.detach().clone() for k, v in self.field.state_dict().items()}
             tensors |= {f"optimiser.{k}": v.clone() for k, v in self.optimiser.state_dict().items()}
-            return tensors, self.pace()
+            tensors |= {f"space.{k}": v for k, v in space_to_tensors(self.space).items()}
+            return tensors, {**self.pace(), "looked": self._looked}
 
     def restore(self, tensors: dict[str, Tensor], meta: dict[str, Any]) -> None:
         try:
+            self.space = space_from_tensors({k.removeprefix("space."): v for k, v in tensors.items() if k.startswith("space.")}).to(self.device)
+            self._looked = bool(meta["looked"])
+            self._build()
             own = {k.removeprefix("field."): v for k, v in tensors.items() if k.startswith("field.")}
             self.field.load_state_dict(own)
             self.optimiser.load_state_dict({k.removeprefix("optimiser."): v for k, v in tensors.items() if k.startswith("optimiser.")})
             self.occupancy.density.copy_(tensors["occupancy"])
             self.rng.set_state(tensors["rng"])
             self.restore_pace(meta)
-        except (KeyError, RuntimeError) as e:
+        except (KeyError, RuntimeError, ShapeError) as e:
             raise CheckpointError(f"The checkpoint does not fit this field ({str(e).splitlines()[0]}); delete it to start anew.") from e
 
     def _measured(self) -> Float[Tensor, "N 3"]:
@@ -121,14 +136,26 @@ class FieldRun(Paced):
         xyz = self.space.to_cube(self.photos.cameras.unproject_depth(depth)[valid])
         return xyz[((xyz >= 0) & (xyz <= 1)).all(1)]
 
-    def _looked_at(self, start: Start, box: BoxSpace) -> BoxSpace:
-        """The box drawn tight around what a quick field without a prior finds in it: grid points beyond that would be wasted."""
+    def _guide(self) -> tuple[Tensor, Tensor, float]:
+        """Values of the coarse depth map, how far they are to be trusted, and -1 where larger ones are nearer."""
+        maps = self.photos.guide
+        trust = torch.stack([torch.where(d.valid, d.confidence, 0.0) for d in maps])
+        return torch.stack([d.depth for d in maps]), trust, -1.0 if maps[0].kind == "affine_inverse" else 1.0
+
+    def _look(self) -> Iterator[Event]:
+        """Draws the box tight around what a quick field without a prior finds in it: grid points beyond that would be wasted."""
+        assert isinstance(self.space, BoxSpace), "only a box is drawn tighter"
         sampling = replace(self.config.sampling, first_look=0, space="box", steps=FIRST_STEPS)
         quick = FieldConfig(GridConfig(side=FIRST_SIDE, degree=0), sampling, FieldOptimConfig(steps=self.config.sampling.first_look))
-        run = FieldRun(quick, start)
-        for _ in run.events():
-            pass
-        return tightened(run.snapshot(), box)
+        run = FieldRun(quick, self._start)
+        for event in run.events():
+            if self._stop.is_set():
+                return
+            if isinstance(event, StepDone):
+                yield StageProgress("taking a first look", event.step / event.steps)
+        with self._lock:
+            self.space, self._looked = tightened(run.snapshot(), self.space), True
+            self._build()
 
     # -- one step ------------------------------------------------------------------------------------------------
 
@@ -141,7 +168,7 @@ class FieldRun(Paced):
             self.field.encoding.share.fill_(min(1.0, progress / optim.fine_from) if optim.fine_from else 1.0)
         field = self.field.ready(side=self._side(progress))
         background = torch.tensor(self.background, device=self.device)
-        context = FieldContext(self.photos, self.guide, self.guide_sign, background, progress, self.step, self.rng, optim.rays)
+        context = FieldContext(self.photos, self.guide, background, progress, isinstance(self.space, FrustumSpace), self.rng, optim.rays)
         asked = [(term, request) for term in FIELD_TERMS if (request := term.draw(context, self.config.terms)) is not None]
         segments = Segments.joined([self._segments(request) for _, request in asked])
         jitter = torch.rand(len(segments), generator=self.rng).to(self.device)

@@ -60,9 +60,10 @@ def refine_folder(
     if folder.scene.surfels:
         raise ConfigError(f"{source} is made of surfels (--method matcha), which the refiner does not know; make the scene with the default method.")
     _refuse_twice(folder)
+    settings = _settings(source)
     capture = _capture(folder)
     refiner = SplatRefiner(device=device or torch.device("cpu"))
-    verdict = Verdict(strength, ()) if strength is not None else judge(capture, _settings(source), refiner, seed, device, say)
+    verdict = Verdict(strength, ()) if strength is not None else judge(capture, settings, refiner, seed, device, say)
     scene = refined(folder.scene, capture, refiner, verdict.strength)
     before, after = (train_psnr(s, capture) for s in (folder.scene, scene))
     about = {

@@ -45,7 +45,7 @@ class ContractedSpace:
         return torch.where(outside, beyond, x) * self.radius + self.center
 
     def segments(self, origins: Float[Tensor, "R 3"], directions: Float[Tensor, "R 3"], forward: Float[Tensor, "R 3"]) -> Segments:
-        """From the camera to FAR, in PIECES pieces for each ray; some are of no length. No ray misses."""
+        """From the camera to FAR, in PIECES pieces for each ray; some are of no length."""
         o, d = (origins - self.center) / self.radius, directions
         t = _knots(o, d)  # R, PIECES + 1, in radii
         x = o[:, None] + t[..., None] * d[:, None]

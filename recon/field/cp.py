@@ -20,7 +20,7 @@ class CpGrid(nn.Module):
     def forward(self, xyz: Float[Tensor, "N 3"]) -> Float[Tensor, "N F"]:
         """Places beside the cube are clamped to it."""
         p = xyz.clamp(0, 1) * (self.side - 1)
-        lower = p.detach().long().clamp(max=self.side - 2)
+        lower = p.detach().long().clamp(0, self.side - 2)
         t = p - lower
         ends = [(line.index_select(0, i), line.index_select(0, i + 1)) for line, i in zip(self.lines, lower.unbind(1), strict=True)]
         x, y, z = (torch.lerp(a, b, t[:, k, None]) for k, (a, b) in enumerate(ends))

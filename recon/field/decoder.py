@@ -1,4 +1,4 @@
-"""From features to density and colour: one hidden layer; colour as spherical harmonics of the viewing direction, as splats have it."""
+"""From features to density and colour: one hidden layer; colour as spherical harmonics of the viewing direction, through a sigmoid."""
 
 from __future__ import annotations
 

@@ -38,7 +38,7 @@ class HashGrid(nn.Module):
         out = []
         for side, part in zip(self.sides, self.table.split(self._sizes), strict=True):
             p = xyz.clamp(0, 1) * (side - 1)
-            lower = p.detach().long().clamp(max=side - 2)
+            lower = p.detach().long().clamp(0, side - 2)
             t = p - lower
             u, v, w = torch.stack([1 - t, t], 2).unbind(1)
             weight = (u[:, :, None, None] * v[:, None, :, None] * w[:, None, None]).reshape(-1, 8, 1)

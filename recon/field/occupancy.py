@@ -17,19 +17,15 @@ DensityFn = Callable[[Float[Tensor, "N 3"]], Float[Tensor, "N"]]
 
 
 class OccupancyGrid:
-    """`side`^3 cells. Each remembers the highest density lately seen in it, which fades by `fade` whenever it is looked at; those above `threshold` may hold something.
-
-    `allowed` are cells that may be sampled at all (space carving by masks, say).
-    """
+    """`side`^3 cells. Each remembers the highest density lately seen in it, which fades by `fade` whenever it is looked at; those above `threshold` may hold something."""
 
     def __init__(self, side: int = 96, fade: float = 0.9, threshold: float = 1.0, device: torch.device | str = "cpu") -> None:
         self.side, self.fade, self.threshold = side, fade, threshold
         self.density = torch.full((side,) * 3, float("inf"), device=device)
-        self.allowed = torch.ones(side, side, side, dtype=torch.bool, device=device)
 
     @property
     def cells(self) -> Bool[Tensor, "G G G"]:
-        return (self.density > self.threshold) & self.allowed
+        return self.density > self.threshold
 
     def centers(self) -> Float[Tensor, "G3 3"]:
         axis = (torch.arange(self.side, device=self.density.device) + 0.5) / self.side
@@ -84,7 +80,7 @@ def _merged(segments: Segments, samples: Samples) -> Samples:
 
 
 def march_torch(segments: Segments, cells: Bool[Tensor, "G G G"], steps: float, jitter: Float[Tensor, "R"]) -> Samples:
-    """The slow twin: all steps of all rays, then those that count."""
+    """The slow twin: all steps of all rays, then those that count. Some 70 bytes for each step that the longest piece has, times all pieces."""
     jitter = _phases(segments, steps, jitter)
     size = torch.linalg.vector_norm(segments.span, dim=1)
     hit = (segments.length > 0) & (size > 0)

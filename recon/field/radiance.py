@@ -54,7 +54,7 @@ class ReadyField:
     def __init__(self, field: RadianceField, grids: tuple[Tensor, Tensor] | None, twin: bool = False) -> None:
         self.decoder, self.grids = field.decoder, grids
         self.encoding = field.encoding
-        self._native = False
+        self._twin, self._native = twin, False
         if grids is not None and not twin and native_or_none() is not None:
             tensors = (*grids, *field.decoder.weights())
             fits = grids[0].shape[-1] % 16 == 0 and field.decoder.w1.shape[1] % 16 == 0
@@ -68,7 +68,7 @@ class ReadyField:
         with torch.no_grad():
             copy = deepcopy(field).requires_grad_(False)
             grids = None if self.grids is None else (self.grids[0].detach().clone(), self.grids[1].detach().clone())
-        return ReadyField(copy, grids)
+        return ReadyField(copy, grids, self._twin)
 
     def _tensors(self) -> tuple[Tensor, ...]:
         assert self.grids is not None

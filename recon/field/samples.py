@@ -114,7 +114,7 @@ class Segments:
         at = depth / self.rate + self.shift
         near, far = self._turned(self.ends).unbind(1)
         away = far - near
-        return (self._turned(at) - near) / torch.where(away == 0, torch.ones_like(away), away)
+        return (self._turned(at if self.in_disparity is False else at.clamp_min(1e-9)) - near) / torch.where(away == 0, torch.ones_like(away), away)
 
 
 @dataclass(frozen=True)

@@ -32,7 +32,7 @@ def pixel_segments(space: Space, cameras: Cameras, index: Int[Tensor, "R"], uv: 
 
 @dataclass(frozen=True)
 class FieldScene:
-    """See `Scene` in recon/scene.py.
+    """See `Scene` in recon/scene.py. Depth is that of the expected place on the ray: in a frustum, where places run in disparity, the inverse of the mean inverse depth.
 
     Attributes:
         field: with its grids made; steps: samples to an edge of the cube; cells: where it may hold something.
@@ -48,11 +48,12 @@ class FieldScene:
 
     @torch.no_grad()
     def render(self, cameras: Cameras, normal: bool = False) -> RenderOutput:
-        """Normals are those of the density at the expected depth."""
+        """Normals are those of the density at the expected place, turned towards the camera."""
         device = self.cells.device
         cameras = cameras.to(device, torch.float32)
+        chunk = CHUNK if device.type == "cpu" else CHUNK // 4  # there plain torch holds all steps of all pieces at once
         v, h, w = len(cameras), cameras.height, cameras.width
-        rows = [self._draw(cameras, k, uv, normal) for k in range(v) for uv in pixel_centers(w, h, device).reshape(-1, 2).split(CHUNK)]
+        rows = [self._draw(cameras, k, uv, normal) for k in range(v) for uv in pixel_centers(w, h, device).reshape(-1, 2).split(chunk)]
         out = torch.cat(rows).view(v, h, w, -1)
         none = torch.zeros(v, 0, device=device)
         aux = RenderAux(torch.zeros(v, 0, 2, device=device), none, none.bool())
@@ -70,7 +71,8 @@ class FieldScene:
         if normal:
             piece, s = segments.piece_at(place)
             xyz = piece.start + s[:, None] * piece.span
-            n = self.normals(xyz) * seen.alpha[:, None]
+            n = self.normals(xyz)
+            n = torch.where((n * segments.directions).sum(1, keepdim=True) > 0, -n, n) * seen.alpha[:, None]
             n = n @ cameras.cam_from_world[k, :3, :3].T
             columns.append(torch.where(there[:, None], n, torch.zeros_like(n)))
         return torch.cat(columns, 1)
@@ -80,7 +82,8 @@ class FieldScene:
         step, at = reach / self.steps, self.space.to_world(xyz)
         axes = torch.eye(3, device=xyz.device)
         # the world is laid into the cube unevenly, so the slope is taken in the world, over as much of it as the steps cover there
-        sizes = torch.stack([torch.linalg.vector_norm(self.space.to_world((xyz - step * a).clamp(0, 1)) - at, dim=1) for a in axes], 1)
+        inward = torch.where(xyz > 0.5, -1.0, 1.0)
+        sizes = torch.stack([torch.linalg.vector_norm(self.space.to_world(xyz + inward * step * a) - at, dim=1) for a in axes], 1)
         h = sizes.clamp_min(1e-9).amin(1, keepdim=True)
         slopes = []
         for a in axes:

@@ -32,7 +32,7 @@ def vm_features(planes: Float[Tensor, "3 S S C"], lines: Float[Tensor, "3 S C"],
     """Products at places in the unit cube (clamped to it), bilinear on the planes, linear on the lines. The slow twin of the kernels, and of grid_sample's use."""
     side = planes.shape[1]
     p = xyz.clamp(0, 1) * (side - 1)
-    lower = p.detach().long().clamp(max=side - 2)
+    lower = p.detach().long().clamp(0, side - 2)
     t = p - lower
     out = []
     for k, ((row, column), axis) in enumerate(zip(PLANE_AXES, LINE_AXIS, strict=True)):
@@ -46,7 +46,14 @@ def vm_features(planes: Float[Tensor, "3 S S C"], lines: Float[Tensor, "3 S C"],
 def resized_vm(
     planes: Float[Tensor, "3 S S C"], lines: Float[Tensor, "3 S C"], side: int
 ) -> tuple[Float[Tensor, "3 T T C"], Float[Tensor, "3 T C"]]:
-    """The same on a grid of another resolution."""
-    p = torch.nn.functional.interpolate(planes.permute(0, 3, 1, 2), (side, side), mode="bilinear", align_corners=True)
-    n = torch.nn.functional.interpolate(lines.transpose(1, 2), side, mode="linear", align_corners=True)
-    return p.permute(0, 2, 3, 1).contiguous(), n.transpose(1, 2).contiguous()
+    """The same on a grid of another resolution; a coarser one holds means, so that every grid point has its part in it."""
+    weights = _tents(planes.shape[1], side).to(planes)
+    return torch.einsum("ai,bj,kijc->kabc", weights, weights, planes).contiguous(), torch.einsum("ai,kic->kac", weights, lines).contiguous()
+
+
+def _tents(old: int, new: int) -> Float[Tensor, "new old"]:
+    """Of each new grid point, its weights of the old ones: tents as wide as the coarser grid's steps, grid points of both at the ends."""
+    at = torch.arange(new) * ((old - 1) / (new - 1))
+    width = max(1.0, (old - 1) / (new - 1))
+    tent = (1 - (torch.arange(old) - at[:, None]).abs() / width).clamp_min(0)
+    return tent / tent.sum(1, keepdim=True)

@@ -37,10 +37,10 @@ struct Held {
 
     Held(const In &planes, const In &lines, const In &w1, const In &b1, const In &w2_in, const In &b2_in, int bands) {
         want(planes.ndim() == 4 && planes.shape(0) == 3 && planes.shape(1) == planes.shape(2) && planes.shape(1) >= 2, "planes must be (3, S, S, C)");
-        f.side = (int)planes.shape(1), f.channels = (int)planes.shape(3), f.bands = bands, kept = 1 + 3 * bands;
+        f.side = (int)planes.shape(1), f.channels = (int)planes.shape(3), f.features = 3 * f.channels, f.bands = bands, kept = 1 + 3 * bands;
         want(f.channels > 0 && f.channels % kFieldPad == 0, "channels must be a multiple of 16");
         want(lines.ndim() == 3 && lines.shape(0) == 3 && lines.shape(1) == planes.shape(1) && lines.shape(2) == planes.shape(3), "lines must be (3, S, C)");
-        want(w1.ndim() == 2 && (int)w1.shape(0) == f.features() && w1.shape(1) % kFieldPad == 0 && w1.shape(1) > 0, "w1 must be (3 C, H), H a multiple of 16");
+        want(w1.ndim() == 2 && (int)w1.shape(0) == f.features && w1.shape(1) % kFieldPad == 0 && w1.shape(1) > 0, "w1 must be (3 C, H), H a multiple of 16");
         f.hidden = (int)w1.shape(1);
         want(b1.ndim() == 1 && (int)b1.shape(0) == f.hidden, "b1 must be (H)");
         want(bands >= 1 && w2_in.ndim() == 2 && (int)w2_in.shape(0) == f.hidden && (int)w2_in.shape(1) == kept, "w2 must be (H, 1 + 3 bands)");
@@ -49,7 +49,7 @@ struct Held {
         w2.assign((size_t)f.hidden * (size_t)f.outputs, 0.0f), b2.assign((size_t)f.outputs, 0.0f);
         for (int h = 0; h < f.hidden; ++h) std::copy_n(w2_in.data() + h * kept, kept, w2.data() + h * f.outputs);
         std::copy_n(b2_in.data(), kept, b2.data());
-        w1t = transposed(w1.data(), f.features(), f.hidden), w2t = transposed(w2.data(), f.hidden, f.outputs);
+        w1t = transposed(w1.data(), f.features, f.hidden), w2t = transposed(w2.data(), f.hidden, f.outputs);
         f.planes = planes.data(), f.lines = lines.data(), f.w1 = w1.data(), f.b1 = b1.data();
         f.w2 = w2.data(), f.b2 = b2.data(), f.w1t = w1t.data(), f.w2t = w2t.data();
     }
@@ -82,8 +82,9 @@ template <class F> void in_chunks(int threads, int64_t count, const F &body) {
 
 // start, span: R,3 in the unit cube; length, jitter: R; grid: G,G,G. Samples (xyz N,3; delta N; s N) and where each ray's begin (R + 1).
 static nb::tuple field_march(In start, In span, In length, In jitter, Grid grid, float steps, int threads) {
+    want(start.ndim() == 2 && threads >= 1, "start must be (R, 3), threads 1 or more");
     const size_t rays = start.shape(0);
-    want(start.ndim() == 2 && start.shape(1) == 3 && span.ndim() == 2 && span.shape(0) == rays && span.shape(1) == 3, "start and span must be (R, 3)");
+    want(start.shape(1) == 3 && span.ndim() == 2 && span.shape(0) == rays && span.shape(1) == 3, "start and span must be (R, 3)");
     want(length.size() == rays && jitter.size() == rays, "length and jitter must be (R)");
     want(grid.shape(0) == grid.shape(1) && grid.shape(1) == grid.shape(2) && grid.shape(0) >= 1, "grid must be (G, G, G)");
     want(steps > 0, "steps must be more than 0");
@@ -117,7 +118,7 @@ static nb::tuple field_march(In start, In span, In length, In jitter, Grid grid,
 
 // Raw outputs N, 1 + 3 bands at the points.
 static Tensors vm_points(In planes, In lines, In w1, In b1, In w2, In b2, In xyz, int bands, int threads) {
-    want(xyz.ndim() == 2 && xyz.shape(1) == 3, "xyz must be (N, 3)");
+    want(xyz.ndim() == 2 && xyz.shape(1) == 3 && threads >= 1, "xyz must be (N, 3), threads 1 or more");
     const Held held(planes, lines, w1, b1, w2, b2, bands);
     const size_t n = xyz.shape(0);
     Array<float> out(n * (size_t)held.kept);
@@ -136,6 +137,7 @@ static Tensors vm_points(In planes, In lines, In w1, In b1, In w2, In b2, In xyz
 
 // Per ray r, g, b, alpha, sum of w s, distortion (R,6), and per sample density and colour (N,4; of those that light reaches).
 static nb::tuple vm_rays(In planes, In lines, In w1, In b1, In w2, In b2, In xyz, In delta, In s, In basis, InLong starts, int threads) {
+    want(basis.ndim() == 2 && threads >= 1, "basis must be (R, bands), threads 1 or more");
     const int bands = (int)basis.shape(1);
     const Held held(planes, lines, w1, b1, w2, b2, bands);
     const RayBatch rays = batch(&xyz, delta, s, &basis, starts, bands);
@@ -153,18 +155,20 @@ static nb::tuple vm_rays(In planes, In lines, In w1, In b1, In w2, In b2, In xyz
     return nb::make_tuple(to_tensor(out, {count, (size_t)kRayOutputs}), to_tensor(value, {delta.size(), 4}));
 }
 
-// Gradients to planes, lines, w1, b1, w2, b2. Sums go part by part, one part a thread, so they are the same for the same number of threads.
+// Gradients to planes, lines, w1, b1, w2, b2. Sums go part by part, one part a thread (64 at most, and 1 GiB of them), so they are the same for the same number of
+// threads. Memory: parts x 4 (3 S S C + 3 S C + F H + H + H O + O) bytes, and 16 for each sample.
 static nb::tuple vm_grad(In planes, In lines, In w1, In b1, In w2, In b2, In xyz, In delta, In s, In basis, InLong starts, In value, In v_out, int threads) {
+    want(basis.ndim() == 2 && threads >= 1, "basis must be (R, bands), threads 1 or more");
     const int bands = (int)basis.shape(1);
     const Held held(planes, lines, w1, b1, w2, b2, bands);
     const VmField &f = held.f;
     const RayBatch rays = batch(&xyz, delta, s, &basis, starts, bands);
     const int64_t count = (int64_t)starts.size() - 1;
     want(value.size() == 4 * delta.size() && (int64_t)v_out.size() == count * kRayOutputs, "value must be (N, 4), v_out (R, 6)");
-    const int slots = std::max(1, std::min(threads, 64));
     const size_t sizes[6] = {planes.size(), lines.size(), w1.size(), b1.size(), held.w2.size(), held.b2.size()};
     size_t each = 0;
     for (size_t n : sizes) each += n;
+    const int slots = (int)std::max<size_t>(1, std::min<size_t>({(size_t)threads, 64, ((size_t)1 << 28) / each}));
     Array<float> sums(each * (size_t)slots), dvalue(4 * delta.size());
     {
         nb::gil_scoped_release release;
@@ -193,7 +197,7 @@ static nb::tuple vm_grad(In planes, In lines, In w1, In b1, In w2, In b2, In xyz
         at += sizes[a];
         return to_tensor(part, shape);
     };
-    const size_t S = (size_t)f.side, C = (size_t)f.channels, F = (size_t)f.features(), H = (size_t)f.hidden, O = (size_t)f.outputs;
+    const size_t S = (size_t)f.side, C = (size_t)f.channels, F = (size_t)f.features, H = (size_t)f.hidden, O = (size_t)f.outputs;
     auto a = taken(0, {3, S, S, C}), b = taken(1, {3, S, C}), c = taken(2, {F, H}), d = taken(3, {H}), e = taken(4, {H, O}), g = taken(5, {O});
     return nb::make_tuple(a, b, c, d, e, g);
 }

@@ -15,9 +15,8 @@ struct VmField {
     const float *planes, *lines;       // 3,S,S,C and 3,S,C
     const float *w1, *b1, *w2, *b2;    // F,H; H; H,O; O with F = 3 C, O padded with zeros
     const float *w1t, *w2t;            // H,F and O,H: the same, transposed
-    int side, channels, hidden, outputs;
+    int side, channels, features, hidden, outputs;  // features = 3 channels
     int bands;                         // of spherical harmonics: of the outputs, 1 + 3 bands count
-    int features() const { return 3 * channels; }
 };
 
 struct VmGrads {

@@ -72,7 +72,7 @@ struct GridCell {
 inline GridCell cell_of(const float *xyz, int side) {
     GridCell c;
     for (int a = 0; a < 3; ++a) {
-        float x = xyz[a] < 0.0f ? 0.0f : xyz[a] > 1.0f ? 1.0f : xyz[a];  // NaN goes through; the caller has none
+        float x = xyz[a] > 0.0f ? (xyz[a] < 1.0f ? xyz[a] : 1.0f) : 0.0f;  // NaN is 0
         x *= (float)(side - 1);
         int i = (int)x;
         if (i > side - 2) i = side - 2;
@@ -127,10 +127,10 @@ struct FieldScratch {
     float *P, *L, *x, *dx, *h, *dh, *out, *dout;
 };
 
-static size_t field_scratch(const VmField &f) { return (size_t)kFieldBlock * (size_t)(4 * f.features() + 2 * f.hidden + 2 * f.outputs); }
+static size_t field_scratch(const VmField &f) { return (size_t)kFieldBlock * (size_t)(4 * f.features + 2 * f.hidden + 2 * f.outputs); }
 
 inline FieldScratch split(const VmField &f, float *p) {
-    const size_t F = (size_t)(kFieldBlock * f.features()), H = (size_t)(kFieldBlock * f.hidden), O = (size_t)(kFieldBlock * f.outputs);
+    const size_t F = (size_t)(kFieldBlock * f.features), H = (size_t)(kFieldBlock * f.hidden), O = (size_t)(kFieldBlock * f.outputs);
     FieldScratch s;
     s.P = p, s.L = p + F, s.x = p + 2 * F, s.dx = p + 3 * F, p += 4 * F;
     s.h = p, s.dh = p + H, p += 2 * H;
@@ -140,11 +140,11 @@ inline FieldScratch split(const VmField &f, float *p) {
 
 // n samples, n <= kFieldBlock: features, hidden units and (where wanted) outputs
 inline void decode(const VmField &f, const float *xyz, int n, FieldScratch s, bool outputs) {
-    const int F = f.features(), H = f.hidden, rows = (n + 3) / 4 * 4;
+    const int F = f.features, H = f.hidden, rows = (n + 3) / 4 * 4;
     for (int i = 0; i < n; ++i) look_up(f, xyz + 3 * i, s.P + i * F, s.L + i * F, s.x + i * F);
     memset(s.x + n * F, 0, sizeof(float) * (size_t)((rows - n) * F));
     mul(s.x, rows, F, f.w1, H, f.b1, s.h);
-    for (int i = 0; i < rows * H; i += W) store(s.h + i, max(load(s.h + i), zero()));
+    for (int i = 0; i < rows * H; i += W) store(s.h + i, max(zero(), load(s.h + i)));  // in this order NaN stays NaN, and is seen in the loss
     if (outputs) mul(s.h, rows, H, f.w2, f.outputs, f.b2, s.out);
 }
 
@@ -160,7 +160,7 @@ static void vm_points(const VmField &f, const float *xyz, int64_t begin, int64_t
 
 // -- rays --------------------------------------------------------------------------------------------------------------
 
-inline float density_of(float raw) { return expf(raw < kMostLogDensity ? raw : kMostLogDensity); }
+inline float density_of(float raw) { return expf(raw > kMostLogDensity ? kMostLogDensity : raw); }
 inline float sigmoid(float x) { return 1.0f / (1.0f + expf(-x)); }
 
 // Front to back; add() is false once no light is left.
@@ -244,7 +244,7 @@ static void composite_grad(const RayBatch &rays, const float *value, int64_t beg
 
 // A block of samples, their dout filled in, back to the network and the grid.
 inline void block_grad(const VmField &f, const float *xyz, int n, FieldScratch s, VmGrads g) {
-    const int F = f.features(), H = f.hidden, O = f.outputs, rows = (n + 3) / 4 * 4;
+    const int F = f.features, H = f.hidden, O = f.outputs, rows = (n + 3) / 4 * 4;
     memset(s.dout + n * O, 0, sizeof(float) * (size_t)((rows - n) * O));
     decode(f, xyz, n, s, false);
     outer(s.h, H, s.dout, O, rows, g.w2);
@@ -286,11 +286,11 @@ static void vm_grad(const VmField &f, const RayBatch &rays, const float *value, 
     if (n) block_grad(f, xyz, n, s, g);
 }
 
-// Samples of the straight segments start + t span, t in [0, 1], at every step/|span| from jitter on, where the grid says so. xyz null: counts only.
+// Samples of the straight segments start + t span, t in [0, 1], in steps of 1 / (steps |span|) from jitter of one on, where the grid says so. xyz null: counts only.
 static int64_t march_ray(const float *start, const float *span, float steps, float jitter, float length, const uint8_t *grid, int side, float *xyz, float *delta,
                          float *s) {
     const float size = sqrtf(span[0] * span[0] + span[1] * span[1] + span[2] * span[2]);
-    if (!(length > 0 && size > 0)) return 0;
+    if (!(length > 0 && size > 0 && size < 3e38f && jitter >= 0)) return 0;  // nothing that is not finite
     const float dt = 1.0f / (size * steps);
     int64_t n = 0;
     for (int64_t i = 0;; ++i) {
@@ -300,7 +300,7 @@ static int64_t march_ray(const float *start, const float *span, float steps, flo
         int64_t cell = 0;
         for (int a = 0; a < 3; ++a) {
             p[a] = start[a] + t * span[a];
-            p[a] = p[a] < 0 ? 0 : p[a] > 1 ? 1 : p[a];
+            p[a] = p[a] > 0 ? (p[a] < 1 ? p[a] : 1) : 0;
             const int q = (int)(p[a] * (float)side);
             cell = cell * side + (q < side ? q : side - 1);
         }

@@ -16,9 +16,8 @@ static void backward_any(const Camera &c, const Options &o, const Splat *s, Pair
                : backward_tile<kPlain>(c, o, s, p, tile, st, drawn, in, grads, hit);
 }
 
-static const Kernels table = {HANDFUL_NAME, project,    forward_any, backward_any, project_grad, loss_scratch,
-                              loss_strips,  loss_strip, adam_rows,   decay_rows,   field_scratch, vm_points,    vm_rays,
-                              vm_grad,      composite_rays, composite_grad, march_ray};
+static const Kernels table = {HANDFUL_NAME, project,   forward_any, backward_any,  project_grad, loss_scratch,   loss_strips,    loss_strip, adam_rows,
+                              decay_rows,   field_scratch, vm_points, vm_rays, vm_grad,      composite_rays, composite_grad, march_ray};
 
 }  // namespace HANDFUL_NS
 }  // namespace handful

@@ -18,11 +18,11 @@ def test_small_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert field.main(["--rays", "64", "--repeats", "1", "--json", str(out), "--quiet"]) == 0
     assert capsys.readouterr().out == ""
     result = json.loads(out.read_text(encoding="utf-8"))
-    assert [r["side"] for r in result["rows"]] == [160, 256, 160] and [g["side"] for g in result["generator"]] == [96, 160]
+    assert [r["side"] for r in result["rows"]] == [160, 160, 256, 160] and [g["side"] for g in result["generator"]] == [96, 160]
     for row in result["rows"]:
         assert row["samples"] > 1000 and all(row[way]["step_ms"] > 0 for way in ("native", "torch", "index"))
     assert field.main(["--table", str(out)]) == 0
-    assert "| 256, 16 channels |" in capsys.readouterr().out
+    assert "| solid, 256, 16 channels |" in capsys.readouterr().out
     assert field.main(["--rays", "0"]) == 2 and "must be 1 or more" in capsys.readouterr().err
 
 
@@ -35,7 +35,7 @@ def test_the_three_ways_see_the_same() -> None:
 
     rng = torch.Generator().manual_seed(1)
     made = RadianceField(VmGrid(24, 16, rng), Decoder(48, 16, 1, rng=rng))
-    segments, cells = field.rays_around(50), field.ball(made)
+    segments, cells = field.rays_around(50), field.ball(made, field.FOG)
     samples = march(segments, cells, 64)
     colors = [field._colors(way, made, samples, segments) for way in ("native", "torch", "index")]
     torch.testing.assert_close(colors[1], colors[2], rtol=1e-4, atol=1e-5)

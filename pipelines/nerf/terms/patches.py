@@ -8,6 +8,7 @@ from torch import Tensor
 from ....recon.camera import Cameras
 from ....recon.field.samples import Segments
 from ....recon.field.volume import RayColors
+from ...methods.photos import Photos
 from ..config import FieldTermsConfig
 from .protocol import FieldContext, Request
 
@@ -31,7 +32,7 @@ class SmoothPatches:
         axis = STRIDE * torch.arange(SIDE, device=draw.device)
         grid = torch.stack(torch.meshgrid(axis, axis, indexing="xy"), -1).reshape(-1, 2)
         uv = (corner.T[:, None] + grid).reshape(-1, 2)
-        cameras = _between(photos.cameras, count, context.rng)
+        cameras = _between(photos, count, context.rng)
         return Request(torch.arange(count, device=draw.device).repeat_interleave(SIDE**2), uv, cameras=cameras)
 
     def loss(self, context: FieldContext, config: FieldTermsConfig, request: Request, seen: RayColors, segments: Segments) -> Tensor:
@@ -42,11 +43,12 @@ class SmoothPatches:
         return config.smooth_patches * fade * (dx.mean() + dy.mean())
 
 
-def _between(cameras: Cameras, count: int, rng: torch.Generator) -> Cameras:
-    """Photos' cameras moved a random part of the way to another photo's place, looking as before."""
-    draw = torch.rand(3, count, generator=rng).to(cameras.device)
-    a, b = (draw[:2] * len(cameras)).long().clamp_max(len(cameras) - 1)
-    centers = torch.lerp(cameras.centers[a], cameras.centers[b], draw[2][:, None])
+def _between(photos: Photos, count: int, rng: torch.Generator) -> Cameras:
+    """Photos' cameras on a random part of the way to the nearest other photo, looking as before."""
+    draw = torch.rand(2, count, generator=rng).to(photos.images.device)
+    cameras, a = photos.cameras, (draw[0] * len(photos)).long().clamp_max(len(photos) - 1)
+    b = torch.tensor(photos.nearest, device=a.device)[a]
+    centers = torch.lerp(cameras.centers[a], cameras.centers[b], draw[1][:, None])
     poses = cameras.cam_from_world[a].clone()
     poses[:, :3, 3] = -(poses[:, :3, :3] @ centers[:, :, None])[:, :, 0]
     return Cameras(poses, cameras.K[a], cameras.width, cameras.height)

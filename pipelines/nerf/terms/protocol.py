@@ -40,20 +40,21 @@ class FieldContext:
     """One training step.
 
     Attributes:
-        photos: all of them; guide: values (V, H, W) of a coarse depth map and how far they are to be trusted; guide_sign: -1 where larger values are nearer.
+        photos: all of them.
+        guide: values (V, H, W) of a coarse depth map, how far they are to be trusted, and -1 where larger ones are nearer, else 1; None where no term asks.
         background: behind everything.
-        progress: share of the run that is done, [0, 1); step: number of the step.
+        progress: share of the run that is done, [0, 1).
+        frustum: whether the field lives in the frustum before photos that look one way.
         rng: the run's random numbers (part of the checkpoint).
         rays: how many pixels the photometric term draws.
         errors: mean square errors of the photometric term, for the report.
     """
 
     photos: Photos
-    guide: tuple[Tensor, Tensor]
-    guide_sign: float
+    guide: tuple[Tensor, Tensor, float] | None
     background: Float[Tensor, "3"]
     progress: float
-    step: int
+    frustum: bool
     rng: torch.Generator
     rays: int
     errors: list[Tensor] = field(default_factory=list)

@@ -35,9 +35,13 @@ class _Pairs:
     def known(self, context: FieldContext, request: Request) -> tuple[Tensor, Tensor, Tensor]:
         """The map's values at both pixels of each pair, and how far it is to be trusted there."""
         photo, y, x = request.about
+        assert context.guide is not None, "the run makes it where a weight is above 0"
         first, second = context.guide[0][photo, y, x].chunk(2)
         here, beside = context.guide[1][photo, y, x].chunk(2)
         return first, second, torch.minimum(here, beside)
+
+    def sign(self, context: FieldContext) -> float:
+        return 1.0 if context.guide is None else context.guide[2]
 
     def depths(self, context: FieldContext, seen: RayColors, segments: Segments) -> tuple[Tensor, Tensor, Tensor]:
         """Rendered, in median depths, and where both pixels show something."""
@@ -57,7 +61,7 @@ class Ranking(_Pairs):
     def loss(self, context: FieldContext, config: FieldTermsConfig, request: Request, seen: RayColors, segments: Segments) -> Tensor:
         first, second, trust = self.known(context, request)
         a, b, there = self.depths(context, seen, segments)
-        farther = torch.sign(second - first) * context.guide_sign  # +1 where the second is
+        farther = torch.sign(second - first) * self.sign(context)  # +1 where the second is
         weight = trust * there * ((second - first).abs() > CLEAR * torch.minimum(first.abs(), second.abs()))
         return config.rank * (weight * (MARGIN - farther * (b - a)).clamp_min(0)).sum() / weight.sum().clamp_min(1)
 

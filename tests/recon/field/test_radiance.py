@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
 from handful.recon.field.decoder import Decoder
 from handful.recon.field.radiance import RadianceField
+from handful.recon.field.samples import Samples
 from handful.recon.field.vm import LINE_AXIS, PLANE_AXES, VmGrid, resized_vm, vm_features
 from handful.recon.field.vm_prior import VmGenerator
-from handful.recon.field.volume import RayColors
+from handful.recon.field.volume import LEAST_TRANSMITTANCE, MOST_LOG_DENSITY, RayColors
 from handful.recon.kernels import native, native_or_none
 from torch import Tensor
 
@@ -36,7 +39,10 @@ def test_another_resolution_keeps_grid_points() -> None:
     torch.testing.assert_close(planes[:, ::2, ::2], grid.planes, rtol=1e-5, atol=1e-6)
     torch.testing.assert_close(lines[:, ::2], grid.lines, rtol=1e-5, atol=1e-6)
     xyz = torch.rand(50, 3)
-    torch.testing.assert_close(vm_features(planes, lines, xyz)[:, :1].shape, torch.Size([50, 1]))
+    torch.testing.assert_close(vm_features(planes, lines, xyz), grid(xyz), rtol=1e-4, atol=1e-5)  # between them it is the same function
+    coarse, _ = resized_vm(*grid.grids(), 3)
+    (gradient,) = torch.autograd.grad(coarse.sum(), grid.planes)
+    assert bool((gradient > 0).all()), "every grid point has its part in a coarser grid"
 
 
 @pytest.fixture
@@ -95,6 +101,47 @@ def test_one_thread_count_one_result() -> None:
     field, pull = RadianceField(VmGrid(16, 16), Decoder(48, 32, 1, 5.0)), torch.randn(40, 6)
     first, second = everything(field, False, 2, pull), everything(field, False, 2, pull)
     assert torch.equal(first[0], second[0]) and all(torch.equal(first[1][k], second[1][k]) for k in first[1])
+
+
+@needs_kernels
+@pytest.mark.parametrize("threads", [1, 3, 100])
+def test_any_number_of_threads_and_nothing_to_see(threads: int) -> None:
+    """More threads than rays, the smallest grid, no samples, no rays."""
+    field, pull = RadianceField(VmGrid(2, 16), Decoder(48, 16, 1, 5.0)), torch.randn(40, 6)
+    twin, twins = everything(field, True, 2, pull)
+    before = torch.get_num_threads()
+    try:
+        torch.set_num_threads(threads)
+        out, grads = everything(field, False, 2, pull)
+        empty = Samples(torch.zeros(0, 3), torch.zeros(0), torch.zeros(0), torch.zeros(4, dtype=torch.int64))
+        assert field.ready().rays(empty, torch.eye(3)).alpha.tolist() == [0.0] * 3
+        assert len(field.ready().rays(replace(empty, starts=torch.zeros(1, dtype=torch.int64)), torch.zeros(0, 3)).alpha) == 0
+    finally:
+        torch.set_num_threads(before)
+    torch.testing.assert_close(out, twin, rtol=1e-4, atol=5e-6)
+    for name, grad in grads.items():
+        assert float((grad - twins[name]).norm()) <= 1e-4 * float(twins[name].norm()), name
+
+
+@needs_kernels
+def test_what_is_not_a_number_is_seen_and_harms_nothing() -> None:
+    field = RadianceField(VmGrid(8, 16), Decoder(48, 16, 0))
+    bad = torch.tensor([[float("nan")] * 3, [float("inf")] * 3, [-1e30, 1e30, 0.5]])
+    with torch.no_grad():
+        for twin in (False, True):
+            assert bool(torch.isfinite(field.ready(twin).raw(bad)[1:]).all())
+        field.encoding.planes[0, 3, 3, 3] = float("nan")  # pyright: ignore[reportIndexIssue, reportAttributeAccessIssue]
+        assert not bool(torch.isfinite(field.ready().raw(torch.full((1, 3), 3.2 / 7))).all()), "a field that has come apart says so"
+    nothing = torch.full((2, 3), float("inf"))
+    cells = torch.ones(4, 4, 4, dtype=torch.bool)
+    assert len(native().field_march(nothing, nothing, torch.ones(2), torch.zeros(2), cells, 64.0, 1)[0]) == 0
+    one = torch.ones(2, 3) * 0.5
+    assert len(native().field_march(one, one, torch.ones(2), torch.full((2,), float("nan")), cells, 64.0, 1)[0]) == 0
+
+
+def test_the_cap_of_density_is_one_number() -> None:
+    header = (Path(__file__).resolve().parents[3] / "recon/native/field_types.h").read_text()
+    assert f"kMostLogDensity = {MOST_LOG_DENSITY}f" in header and f"kLeastTransmittance = {LEAST_TRANSMITTANCE:g}f".replace("0.0001", "1e-4") in header
 
 
 @needs_kernels
