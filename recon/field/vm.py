@@ -48,7 +48,8 @@ def resized_vm(
 ) -> tuple[Float[Tensor, "3 T T C"], Float[Tensor, "3 T C"]]:
     """The same on a grid of another resolution; a coarser one holds means, so that every grid point has its part in it."""
     weights = _tents(planes.shape[1], side).to(planes)
-    return torch.einsum("ai,bj,kijc->kabc", weights, weights, planes).contiguous(), torch.einsum("ai,kic->kac", weights, lines).contiguous()
+    rows = torch.einsum("ai,kijc->kajc", weights, planes)
+    return torch.einsum("bj,kajc->kabc", weights, rows).contiguous(), torch.einsum("ai,kic->kac", weights, lines).contiguous()
 
 
 def _tents(old: int, new: int) -> Float[Tensor, "new old"]:
