@@ -126,7 +126,7 @@ def test_what_a_file_cannot_say_is_one_sentence(data: Path, change: tuple[str, s
 
 def test_the_files_that_come_along_can_be_read(tmp_path: Path) -> None:
     root = Path(__file__).resolve().parents[2] / "benchmarks"
-    for folder in ("llff_fern", "llff_flower", "llff_fortress", "llff_horns", "dtu_scan24", "dtu_scan37"):
+    for folder in ("llff_fern", "llff_flower", "llff_fortress", "llff_horns", "dtu_scan24", "dtu_scan37", "synthetic_lego"):
         (tmp_path / folder).mkdir()
     files = sorted(root.glob("*.toml"))
     assert len(files) >= 9

@@ -74,6 +74,7 @@ def test_scored_like_everything_else(table: Path, tmp_path: Path, capsys: pytest
     assert "no setting 'grid.sides'; did you mean 'side'" in capsys.readouterr().err
 
 
+@pytest.mark.slow  # pytest -m slow tests/pipelines/nerf
 def test_a_benchmark_compares_both_kinds(table: Path, tmp_path: Path) -> None:
     settings = ", ".join(f'"{s}"' for s in TINY)
     methods = f'methods = [{{method = "vm", set = [{settings}]}}, {{method = "3dgs", set = ["optim.steps=10", "seed.budget=4000"]}}]'
