@@ -15,7 +15,7 @@ from .samples import Samples
 from .vm import resized_vm, vm_features
 from .volume import RayColors, composite
 
-__all__ = ["Encoding", "RadianceField", "ReadyField", "VmEncoding"]
+__all__ = ["Encoding", "RadianceField", "ReadyField"]
 
 
 class Encoding(Protocol):
@@ -24,12 +24,6 @@ class Encoding(Protocol):
     features: int
 
     def __call__(self, xyz: Float[Tensor, "N 3"]) -> Float[Tensor, "N F"]: ...
-
-
-class VmEncoding(Encoding, Protocol):
-    """One that is planes and lines, learned or generated: what the kernels read."""
-
-    def grids(self) -> tuple[Float[Tensor, "3 S S C"], Float[Tensor, "3 S C"]]: ...
 
 
 class RadianceField(nn.Module):

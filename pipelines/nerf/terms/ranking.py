@@ -16,6 +16,7 @@ __all__ = ["Continuity", "Ranking"]
 PAIRS = 0.25  # of a step's rays, in each of the two terms
 REACH = 0.05  # of the longer side: how far apart two pixels of a pair may be
 CLEAR = 0.01  # relative difference of the map's values below which their order says nothing, and two neighbours are one surface
+FAR = 20.0  # median depths beyond which differences mean nothing
 MARGIN = 1e-4  # by which the nearer should be nearer, or which is free, in median depths
 
 
@@ -32,16 +33,14 @@ class _Pairs:
         near = torch.stack([photo, (y + dy).clamp(0, h - 1), (x + dx).clamp(0, w - 1)])
         return pixels_of(torch.cat([torch.stack([photo, y, x]), near], 1))
 
-    def known(self, context: FieldContext, request: Request) -> tuple[Tensor, Tensor, Tensor]:
-        """The map's values at both pixels of each pair, and how far it is to be trusted there."""
+    def known(self, context: FieldContext, request: Request) -> tuple[Tensor, Tensor, Tensor, float]:
+        """The map's values at both pixels of each pair, how far it is to be trusted there, and -1 where larger values are nearer."""
         photo, y, x = request.about
         assert context.guide is not None, "the run makes it where a weight is above 0"
-        first, second = context.guide[0][photo, y, x].chunk(2)
-        here, beside = context.guide[1][photo, y, x].chunk(2)
-        return first, second, torch.minimum(here, beside)
-
-    def sign(self, context: FieldContext) -> float:
-        return 1.0 if context.guide is None else context.guide[2]
+        values, trust, sign = context.guide
+        first, second = values[photo, y, x].chunk(2)
+        here, beside = trust[photo, y, x].chunk(2)
+        return first, second, torch.minimum(here, beside), sign
 
     def depths(self, context: FieldContext, seen: RayColors, segments: Segments) -> tuple[Tensor, Tensor, Tensor]:
         """Rendered, in median depths, and where both pixels show something."""
@@ -51,17 +50,14 @@ class _Pairs:
         return a, b, here & beside
 
 
-FAR = 20.0  # median depths beyond which differences mean nothing
-
-
 class Ranking(_Pairs):
     def draw(self, context: FieldContext, config: FieldTermsConfig) -> Request | None:
         return self.pairs(context, max(1, round(REACH * max(context.photos.images.shape[1:3])))) if config.rank > 0 else None
 
     def loss(self, context: FieldContext, config: FieldTermsConfig, request: Request, seen: RayColors, segments: Segments) -> Tensor:
-        first, second, trust = self.known(context, request)
+        first, second, trust, sign = self.known(context, request)
         a, b, there = self.depths(context, seen, segments)
-        farther = torch.sign(second - first) * self.sign(context)  # +1 where the second is
+        farther = torch.sign(second - first) * sign  # +1 where the second is
         weight = trust * there * ((second - first).abs() > CLEAR * torch.minimum(first.abs(), second.abs()))
         return config.rank * (weight * (MARGIN - farther * (b - a)).clamp_min(0)).sum() / weight.sum().clamp_min(1)
 
@@ -71,7 +67,7 @@ class Continuity(_Pairs):
         return self.pairs(context, 1) if config.continuity > 0 else None
 
     def loss(self, context: FieldContext, config: FieldTermsConfig, request: Request, seen: RayColors, segments: Segments) -> Tensor:
-        first, second, trust = self.known(context, request)
+        first, second, trust, _ = self.known(context, request)
         a, b, there = self.depths(context, seen, segments)
         weight = trust * there * ((second - first).abs() < CLEAR * torch.minimum(first.abs(), second.abs()))
         return config.continuity * (weight * ((b - a).abs() - MARGIN).clamp_min(0)).sum() / weight.sum().clamp_min(1)
