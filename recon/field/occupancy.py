@@ -23,6 +23,10 @@ class OccupancyGrid:
         self.side, self.fade, self.threshold = side, fade, threshold
         self.density = torch.full((side,) * 3, float("inf"), device=device)
 
+    def leave_out(self, cells: Bool[Tensor, "G G G"]) -> None:
+        """These hold nothing; looking at them says so again."""
+        self.density[cells] = 0.0
+
     @property
     def cells(self) -> Bool[Tensor, "G G G"]:
         return self.density > self.threshold
