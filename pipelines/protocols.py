@@ -180,7 +180,11 @@ _BLENDER_TRAIN = (26, 86, 2, 55, 75, 93, 16, 73)
 
 
 def _blender(names: Sequence[str], views: int) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """DietNeRF and FreeNeRF: eight fixed training views, every 8th of the 200 test views. Four (InfoNeRF) and six are the first of them in DietNeRF's order."""
+    """DietNeRF and FreeNeRF: eight fixed training views, every 8th of the 200 test views. Four (InfoNeRF) and six are the first of them in DietNeRF's order; more are
+    evenly spaced over the training photos at hand."""
+    if views > len(_BLENDER_TRAIN):
+        photos = [n for n in names if n.startswith("train/")]
+        return tuple(photos[i] for i in spaced(len(photos), views)), tuple(f"test/r_{i}" for i in range(0, 200, 8))
     return tuple(f"train/r_{i}" for i in sorted(_BLENDER_TRAIN[:views])), tuple(f"test/r_{i}" for i in range(0, 200, 8))
 
 
@@ -203,7 +207,7 @@ DATASETS: dict[str, Dataset] = {
     "dtu": Dataset(_dtu, (3, 6, 9), (0,), (400, 300), "object", metrics("white", mask_psnr=True), "dtu"),
     # its folders hold poses_bounds.npy as well; the tables use the COLMAP files
     "mipnerf360": Dataset(_every_eighth, (12, 24), (4, 8), format="colmap"),
-    "blender": Dataset(_blender, (8, 6, 4), (0,), (400, 400), format="blender"),
+    "blender": Dataset(_blender, (8, 6, 4, 32), (0,), (400, 400), format="blender"),
 }
 _SUFFIX = {8: "eighth", 4: "quarter"}
 

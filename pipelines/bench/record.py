@@ -49,8 +49,10 @@ JOB_SCHEMA: dict[str, Any] = strict_object(
                         "peak_memory_mb": _NUMBER,  # of the process, when training ended; scoring excluded
                         "peak_gpu_mb": _MAYBE,  # of the device, likewise
                         "gaussians": _COUNT,
+                        "parameters": _COUNT,  # numbers that a field learned; 0 of splats
                         "curve": {"type": "array", "items": {"type": "array", "items": _NUMBER, "minItems": 3, "maxItems": 3}},
-                    }
+                    },
+                    optional=("parameters",),  # records of older versions lack them
                 ),
             ]
         },

@@ -69,6 +69,12 @@ class ReadyField:
             grids = None if self.grids is None else (self.grids[0].detach().clone(), self.grids[1].detach().clone())
         return ReadyField(copy, grids, self._twin)
 
+    @property
+    def parameters(self) -> int:
+        """Numbers that were learned: a generated grid's generator counts, not the grid."""
+        parts = (self.encoding, self.decoder)
+        return sum(p.numel() for part in parts if isinstance(part, nn.Module) for p in part.parameters())
+
     def raw(self, xyz: Float[Tensor, "N 3"]) -> Float[Tensor, "N O"]:
         """The network's outputs, NO_MATTER and zeros where the encoding holds nothing; without gradients where the kernels answer."""
         if self._fused is not None and not torch.is_grad_enabled():

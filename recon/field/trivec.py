@@ -189,13 +189,14 @@ def _reached(centers: Float[Tensor, "T 3"], size: float, side: int) -> Bool[Tens
     return (count.cumsum(0).cumsum(1).cumsum(2) > 0)[:side, :side, :side]
 
 
-def trivec_centers(points: Float[Tensor, "N 3"], size: float, most: int) -> Float[Tensor, "T 3"]:
-    """One to each voxel of that size that holds points: their mean. Of more than `most`, those of the most points."""
-    voxel = (points / size).floor().long()
+def trivec_centers(points: Float[Tensor, "N 3"], edge: float, most: int) -> Float[Tensor, "T 3"]:
+    """Middles of the voxels of that edge that hold points; of more than `most`, those of the most points. Boxes no smaller than the voxels, there, hold all points."""
+    voxel = (points / edge).floor().long()
     low = voxel.amin(0) if len(voxel) else voxel.new_zeros(3)
     extent = (voxel - low).amax(0) + 1 if len(voxel) else voxel.new_ones(3)
     x, y, z = (voxel - low).unbind(1)
-    _, index, count = ((x * extent[1] + y) * extent[2] + z).unique(return_inverse=True, return_counts=True)
-    mean = points.new_zeros(len(count), 3, dtype=torch.float64).index_add(0, index, points.double()) / count[:, None]
+    flat, count = ((x * extent[1] + y) * extent[2] + z).unique(return_counts=True)
     fullest = count.argsort(descending=True, stable=True)[:most].sort().values
-    return mean[fullest].to(points.dtype)
+    flat = flat[fullest]
+    found = torch.stack([flat // (extent[1] * extent[2]), flat // extent[2] % extent[1], flat % extent[2]], 1) + low
+    return (found + 0.5).to(points.dtype) * edge
