@@ -128,7 +128,7 @@ class FieldRun(Paced):
             self.occupancy.load_state_dict({k.removeprefix("occupancy."): v for k, v in tensors.items() if k.startswith("occupancy.")})
             self.rng.set_state(tensors["rng"])
             self.restore_pace(meta)
-        except (KeyError, RuntimeError, ShapeError) as e:
+        except (KeyError, RuntimeError, ShapeError, CheckpointError) as e:
             raise CheckpointError(f"The checkpoint does not fit this field ({str(e).splitlines()[0]}); delete it to start anew.") from e
 
     def _measured(self) -> Float[Tensor, "N 3"]:
@@ -147,7 +147,7 @@ class FieldRun(Paced):
     def _look(self) -> Iterator[Event]:
         """Draws the box tight around what a quick field without a prior finds in it: grid points beyond that would be wasted."""
         assert isinstance(self.space, BoxSpace), "only a box is drawn tighter"
-        sampling = replace(self.config.sampling, first_look=0, space="box", steps=FIRST_STEPS)
+        sampling = replace(self.config.sampling, first_look=0, space="box", steps=FIRST_STEPS, occupancy="grid")
         quick = FieldConfig(GridConfig(side=FIRST_SIDE, degree=0), sampling, FieldOptimConfig(steps=self.config.sampling.first_look))
         run = FieldRun(quick, self._start)
         for event in run.events():

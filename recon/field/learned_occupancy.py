@@ -20,7 +20,7 @@ __all__ = ["LearnedOccupancy", "empty_loss", "imbalance_loss"]
 FREQUENCIES, HIDDEN = 6, 32
 PLACES = 4096  # that the losses are taken over in each step, anywhere in the cube
 CERTAIN = 2.0  # logit of everything at the start: all is occupied
-EMPTY, BALANCE = 0.1, 1e-3  # weights of the two losses
+EMPTY, BALANCE = 1e-2, 3e-5  # weights of the two losses: with a ratio of 3e-3 a place is occupied from about the density on that the grid goes by
 BAKE_EVERY = 32  # steps between two bakes
 
 
