@@ -68,6 +68,10 @@ class ReadyField:
         assert self.grids is not None
         return (*self.grids, *self.decoder.weights())
 
+    def native_tensors(self) -> tuple[Tensor, ...] | None:
+        """Planes, lines and the network's weights as the kernels take them, without gradients; None where the kernels do not answer for this field."""
+        return tuple(t.detach() for t in self._tensors()) if self._native else None
+
     def raw(self, xyz: Float[Tensor, "N 3"]) -> Float[Tensor, "N O"]:
         """The network's outputs; without gradients where the kernels answer."""
         if self._native and not torch.is_grad_enabled():

@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from ..camera import Cameras, pixel_centers
+from ..errors import ConfigError
 from ..raster.protocol import RenderAux, RenderOutput
+from .cells import draw_cells
 from .occupancy import march
 from .radiance import ReadyField
 from .samples import Segments
-from .space import Space
+from .space import BoxSpace, Space
+from .volume import RayColors
 
 __all__ = ["FieldScene", "pixel_segments"]
 
@@ -36,6 +40,9 @@ class FieldScene:
 
     Attributes:
         field: with its grids made; steps: samples to an edge of the cube; cells: where it may hold something.
+        order: in which samples are come by: along each ray ("rays"), or cell by cell, nearest first ("points", cells.py; in a box alone). The picture is the same.
+
+    Raises ConfigError for an order that its space does not have.
     """
 
     field: ReadyField
@@ -45,14 +52,20 @@ class FieldScene:
     cameras: Cameras
     names: tuple[str, ...]
     background: tuple[float, float, float] = (0.0, 0.0, 0.0)
+    order: Literal["rays", "points"] = "rays"
+
+    def __post_init__(self) -> None:
+        if self.order == "points" and not isinstance(self.space, BoxSpace):
+            raise ConfigError("A field is drawn cell by cell only where it lives in a box; draw this one with order='rays'.")
 
     @torch.no_grad()
     def render(self, cameras: Cameras, normal: bool = False) -> RenderOutput:
         """Normals are those of the density at the expected place, turned towards the camera."""
         device = self.cells.device
         cameras = cameras.to(device, torch.float32)
-        chunk = CHUNK if device.type == "cpu" else CHUNK // 4  # there plain torch holds all steps of all pieces at once
         v, h, w = len(cameras), cameras.height, cameras.width
+        chunk = CHUNK if device.type == "cpu" else CHUNK // 4  # there plain torch holds all steps of all pieces at once
+        chunk = max(1, h * w) if self.order == "points" else chunk
         rows = [self._draw(cameras, k, uv, normal) for k in range(v) for uv in pixel_centers(w, h, device).reshape(-1, 2).split(chunk)]
         out = torch.cat(rows).view(v, h, w, -1)
         none = torch.zeros(v, 0, device=device)
@@ -62,7 +75,7 @@ class FieldScene:
     def _draw(self, cameras: Cameras, k: int, uv: Float[Tensor, "R 2"], normal: bool) -> Float[Tensor, "R C"]:
         index = torch.full((len(uv),), k, device=uv.device)
         segments = pixel_segments(self.space, cameras, index, uv)
-        seen = self.field.rays(march(segments, self.cells, self.steps), segments.directions)
+        seen = self._seen(cameras[k], segments)
         color = seen.over(torch.tensor(self.background, device=uv.device))
         there = seen.alpha > 1e-3
         place = seen.place / seen.alpha.clamp_min(1e-3)
@@ -76,6 +89,12 @@ class FieldScene:
             n = n @ cameras.cam_from_world[k, :3, :3].T
             columns.append(torch.where(there[:, None], n, torch.zeros_like(n)))
         return torch.cat(columns, 1)
+
+    def _seen(self, camera: Cameras, segments: Segments) -> RayColors:
+        if self.order == "points":
+            assert isinstance(self.space, BoxSpace), "checked when it was made"
+            return draw_cells(self.field, self.space, camera, segments, self.cells, self.steps)[0]
+        return self.field.rays(march(segments, self.cells, self.steps), segments.directions)
 
     def normals(self, xyz: Float[Tensor, "N 3"], reach: float = 2.0) -> Float[Tensor, "N 3"]:
         """Unit vectors, world frame, out of the matter at places in the cube: against the slope of density, over about `reach` samples to each side."""
