@@ -76,11 +76,14 @@ def test_along_every_ray_cells_only_get_further(place: tuple[float, float, float
 @pytest.mark.parametrize("density", [1.0, 30.0, 3000.0])
 @pytest.mark.parametrize("place", PLACES)
 def test_the_picture_is_that_of_the_rays(place: tuple[float, float, float], density: float) -> None:
-    """Thin, dense, and solid at the first sample; to the last bit, as both add the same samples in the same order."""
+    """Thin, dense, and solid at the first sample. Opacity and depth to the last bit, as both add the same samples in the same order; colours but for how the compiler
+    rounds their products."""
     scene, camera = scene_of(density), camera_at(place, seed=5)
     by_rays = flat(scene, camera)
     assert float(by_rays[..., 3].max()) > 0.05
-    assert torch.equal(flat(replace(scene, order="points"), camera), by_rays)
+    by_cells = flat(replace(scene, order="points"), camera)
+    assert torch.equal(by_cells[..., 3:], by_rays[..., 3:])
+    torch.testing.assert_close(by_cells, by_rays, rtol=0, atol=5e-7)
 
 
 @needs_kernels
@@ -123,11 +126,11 @@ def test_threads_and_instruction_sets_draw_the_same() -> None:
         torch.set_num_threads(3)
         assert torch.equal(flat(scene, camera), expected)
         for name in ("avx2", "sse2", "neon", "scalar"):
-            if native().choose_kernels(name):
+            if native().set_isa(name):
                 torch.testing.assert_close(flat(scene, camera), expected, rtol=1e-3, atol=1e-4)
     finally:
         torch.set_num_threads(threads)
-        native().choose_kernels("auto")
+        native().set_isa("auto")
 
 
 def test_without_kernels_the_twin_draws() -> None:
