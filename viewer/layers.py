@@ -23,7 +23,7 @@ __all__ = ["LAYERS", "Drawing", "FieldDrawing", "SplatDrawing", "draw_layer", "f
 LAYERS = {"color": (0, 1, 2), "depth": (3, 4), "normal": (3, 5, 6, 7), "opacity": (3,)}
 SOLID = 0.3  # from this opacity on depth and normals are shown in full
 COARSE = 4  # times smaller along each side: the splats' first picture
-COARSE_PIXELS = 8000  # of a field's first picture: some 100 x 80, a few hundredths of a second on two cores
+COARSE_PIXELS = 8000  # the least that a field's first picture has: some 100 x 80, a few hundredths of a second on two cores
 RAYS = 8192  # of a field between two looks at whether something else is more urgent
 
 Picture = Float[Tensor, "H W 3"]
@@ -57,7 +57,7 @@ class SplatDrawing:
 
 @dataclass(frozen=True)
 class FieldDrawing:
-    """Pictures of twice the width each time, the first of about COARSE_PIXELS.
+    """Pictures of twice the width each time, the first of one to four times COARSE_PIXELS.
 
     Attributes:
         steps: the page's edits, whose world its cameras are in; the field stays in the world that it was learned in. Only edits that move the world count.
@@ -70,7 +70,7 @@ class FieldDrawing:
 
     def sizes(self, width: int, height: int) -> tuple[tuple[int, int], ...]:
         times = [float(self.shrink)]
-        while width * height / times[0] ** 2 > 2 * COARSE_PIXELS:  # so the first is between half of that and twice of it
+        while width * height / times[0] ** 2 > 4 * COARSE_PIXELS:
             times.insert(0, 2 * times[0])
         return tuple((max(2, round(width / t)), max(2, round(height / t))) for t in times)
 
