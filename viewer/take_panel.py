@@ -6,7 +6,7 @@ from typing import Any
 
 from ..recon.errors import HandfulError
 from .page import Page
-from .painter import draw_layer
+from .layers import draw_layer
 
 __all__ = ["TakePanel"]
 

@@ -19,9 +19,11 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from ...recon.camera import Cameras
+    from ...recon.field.scene import FieldScene
     from ...recon.gaussians import Gaussians
     from ...recon.sweeps import Sweep
     from ..job import Reconstruction
+    from ..protocol import Run
     from ..scene_folder import SceneFolder
 
 __all__ = ["LiveView", "ViewCommand"]
@@ -79,6 +81,9 @@ class ViewCommand(CommonOptions):
             server.set_gaussians(gaussians)
             if folder is not None:
                 server.set_scans(scans_of(folder.path, console))
+                field = field_of(folder, console)
+                if field is not None:
+                    server.set_field(field)
             warn_if_open(self.host, console)
             console.say("Ctrl-C ends it.")
             server.wait()
@@ -105,6 +110,19 @@ def scans_of(folder: Path, console: Console) -> tuple[Sweep, ...]:
         except HandfulError as e:
             console.warn(f"{str(e).rstrip('.')}; this scan is not shown.")
     return tuple(sweeps)
+
+
+def field_of(folder: SceneFolder, console: Console) -> FieldScene | None:
+    """The field that the splats were made from, if one was; one that cannot be read is told and left out."""
+    from ...recon.errors import HandfulError
+
+    if not folder.has_field:
+        return None
+    try:
+        return folder.field()
+    except HandfulError as e:
+        console.warn(f"{str(e).rstrip('.')}; the page shows the splats alone.")
+        return None
 
 
 def photos_of(folder: SceneFolder, capture: Path | None) -> tuple[Cameras, list[Tensor], tuple[str, ...], list[bool]]:
@@ -184,6 +202,7 @@ class LiveView:
 
             def shown() -> Gaussians:
                 began = time.monotonic()
+                self._show_field(run)
                 gaussians = run.shown().gaussians
                 run.rest(time.monotonic() - began)  # a field takes a while to be looked at
                 return gaussians
@@ -196,6 +215,14 @@ class LiveView:
             self._server.set_photos(scene.cameras, work.run.images, scene.names, left_out=self._left_out(work))  # where refinement has brought the cameras
             self._server.live.end()
             self._server.set_gaussians(scene.gaussians)
+            self._show_field(work.run)
+
+    def _show_field(self, run: Run) -> None:
+        """As it is now, where the run learns one."""
+        from ..nerf.run import FieldRun
+
+        if isinstance(run, FieldRun):
+            self._server.set_field(run.snapshot())
 
     def _left_out(self, work: Reconstruction) -> list[str]:
         return [] if work.init is None else [f"{u.name} ({u.reason.rstrip('.')})" for u in work.init.report.unplaced]
