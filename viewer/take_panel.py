@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from ..recon.errors import HandfulError
-from .page import Page
 from .layers import draw_layer
+from .page import Page
 
 __all__ = ["TakePanel"]
 
