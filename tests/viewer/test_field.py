@@ -281,6 +281,32 @@ def test_each_visitor_gets_his_own_view(server: SceneServer, cameras: Cameras, m
     assert [len(v.pictures) for v in visitors] == seen and not server._look._painter.waiting, "nobody looks at the field: nothing is drawn"
 
 
+def test_a_field_that_learns_is_asked_for_by_those_who_look(server: SceneServer, cameras: Cameras, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[float] = []
+    field = ball_field(cameras)
+
+    def learned() -> FieldScene:
+        asked.append(1.0)
+        return field
+
+    (visitor,) = visit(server, monkeypatch, cameras[0])
+    server.set_field(field)
+    server.set_field(learned)
+    assert not asked, "nobody looks at it"
+    server._look._layer.value = "field"
+    wait_for(lambda: visitor.pictures and visitor.pictures[-1].shape[1] == 320 and not server._look._painter.waiting, 30)
+    for _ in range(3):
+        server.set_field(learned)
+    assert len(asked) == 1
+    wait_for(lambda: [p.shape[1] for p in visitor.pictures] == [160, 320, 320], 30)  # no coarse one in between
+    server.set_field(learned)
+    assert len(asked) == 1, "too soon"
+    server._look._next_field = 0.0
+    wait_for(lambda: not server._look._painter.waiting)
+    server.set_field(learned)
+    assert len(asked) == 2
+
+
 def test_no_field_no_choice_and_no_thread_is_left(server: SceneServer, cameras: Cameras) -> None:
     look = server._look
     assert look._layer.options == tuple(LAYERS) and not look._finest.visible
