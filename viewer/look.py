@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import threading
+import time
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -24,6 +26,7 @@ BROWSER = "splats, by the browser"
 SIGHTINGS = "seen by how many photos"
 LAYERS = {BROWSER: None, "picture": "color", "depth": "depth", "normals": "normal", "opacity": "opacity", SIGHTINGS: "color"}
 FIELD_LAYERS = {"field": "color", "field: depth": "depth", "field: normals": "normal", "field: opacity": "opacity"}  # where the scene has one
+FIELD_INTERVAL = 5.0  # seconds between two looks at a field that learns: they take time from the training
 FINEST = {"full": 1, "half": 2, "quarter": 4}
 WITH = ("the photo", "the difference")
 _LEGEND = "".join(
@@ -39,6 +42,7 @@ class LookPanel:
         self._page = page
         self._painter = Painter()
         self._field: FieldScene | None = None
+        self._next_field = 0.0  # when one that learns is looked at again
         self._lock = threading.RLock()
         self._wipes: dict[int, Wipe] = {}
         self._painted: tuple[Gaussians, Gaussians] | None = None  # the scene, and the same in the colours of its sightings
@@ -90,8 +94,14 @@ class LookPanel:
         self._layer.value = names[(names.index(self._layer.value) + 1) % len(names)]
         self._page.in_background(self._layer_changed)
 
-    def take_field(self, field: FieldScene) -> None:
-        """A field to be looked at, in the scene's world before edits; again whenever it has learned more."""
+    def take_field(self, field: FieldScene | Callable[[], FieldScene]) -> None:
+        """A field to be looked at, in the scene's world before edits; again whenever it has learned more. A function is asked for it only where somebody looks
+        at the field, what was asked before is drawn, and a while has passed."""
+        if not isinstance(field, FieldScene):
+            now = time.monotonic()
+            if not self.of_field or not self._page.browsers() or self._painter.waiting or now < self._next_field:
+                return
+            field, self._next_field = field(), now + FIELD_INTERVAL
         self._field = field
         if len(self._layer.options) == len(LAYERS):
             self._layer.options = (*LAYERS, *FIELD_LAYERS)

@@ -162,8 +162,8 @@ class SceneServer:
         self._edit.refresh()
         self._take_panel.refresh()
 
-    def set_field(self, field: FieldScene) -> None:
-        """The radiance field that the splats were made from, of the world before edits, offered to be drawn itself. Call again when it has learned more."""
+    def set_field(self, field: FieldScene | Callable[[], FieldScene]) -> None:
+        """The radiance field that the splats were made from, of the world before edits. A function makes it anew for those who look at it; call after every step."""
         self._look.take_field(field)
 
     def set_scans(self, sweeps: Sequence[Sweep]) -> None:

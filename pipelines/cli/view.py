@@ -177,7 +177,7 @@ class LiveView:
 
         self._edits = read_edits(out / EDITS)  # one that cannot be read is told before the work
         self._server = SceneServer(host, port, announce=console.say, keeper=FolderKeeper(out))
-        self._begun = False
+        self._begun = self._field_begun = False
 
     def update(self, work: Reconstruction, event: Event) -> None:
         """Shows one event. Costs nothing most of the time; takes a snapshot of the scene every few seconds while a page is open."""
@@ -202,12 +202,12 @@ class LiveView:
 
             def shown() -> Gaussians:
                 began = time.monotonic()
-                self._show_field(run)
                 gaussians = run.shown().gaussians
                 run.rest(time.monotonic() - began)  # a field takes a while to be looked at
                 return gaussians
 
             self._server.update_gaussians(shown, event.step, info)
+            self._show_field(run, event)
             run.rest(self._server.live.gate(lambda: work.stopped))
         elif isinstance(event, Finished) and work.run is not None:
             scene = work.splats or work.run.shown()
@@ -215,14 +215,16 @@ class LiveView:
             self._server.set_photos(scene.cameras, work.run.images, scene.names, left_out=self._left_out(work))  # where refinement has brought the cameras
             self._server.live.end()
             self._server.set_gaussians(scene.gaussians)
-            self._show_field(work.run)
+            self._show_field(work.run, event)
 
-    def _show_field(self, run: Run) -> None:
-        """As it is now, where the run learns one."""
+    def _show_field(self, run: Run, event: Event) -> None:
+        """Where the run learns one: as it is at the first step and at the end, and between them when somebody looks at it."""
         from ..nerf.run import FieldRun
 
         if isinstance(run, FieldRun):
-            self._server.set_field(run.snapshot())
+            learns = self._field_begun and not isinstance(event, Finished)
+            self._server.set_field(run.snapshot if learns else run.snapshot())
+            self._field_begun = True
 
     def _left_out(self, work: Reconstruction) -> list[str]:
         return [] if work.init is None else [f"{u.name} ({u.reason.rstrip('.')})" for u in work.init.report.unplaced]
