@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal
 
@@ -62,20 +63,27 @@ class FieldScene:
     def render(self, cameras: Cameras, normal: bool = False) -> RenderOutput:
         """Normals are those of the density at the expected place, turned towards the camera."""
         device = self.cells.device
-        cameras = cameras.to(device, torch.float32)
         v, h, w = len(cameras), cameras.height, cameras.width
-        chunk = CHUNK if device.type == "cpu" else CHUNK // 4  # there plain torch holds all steps of all pieces at once
-        chunk = max(1, h * w) if self.order == "points" else chunk
-        rows = [self._draw(cameras, k, uv, normal) for k in range(v) for uv in pixel_centers(w, h, device).reshape(-1, 2).split(chunk)]
-        out = torch.cat(rows).view(v, h, w, -1)
+        out = torch.cat([part for k in range(v) for part in self.strips(cameras[k], normal)]).view(v, h, w, -1)
         none = torch.zeros(v, 0, device=device)
         aux = RenderAux(torch.zeros(v, 0, 2, device=device), none, none.bool())
         return RenderOutput(out[..., :3], out[..., 3], out[..., 4], out[..., 5:8] if normal else None, aux)
 
-    def _draw(self, cameras: Cameras, k: int, uv: Float[Tensor, "R 2"], normal: bool) -> Float[Tensor, "R C"]:
-        index = torch.full((len(uv),), k, device=uv.device)
-        segments = pixel_segments(self.space, cameras, index, uv)
-        seen = self._seen(cameras[k], segments)
+    def strips(self, camera: Cameras, normal: bool = False, rays: int = CHUNK) -> Iterator[Float[Tensor, "R C"]]:
+        """One camera's picture piece by piece, row after row: at most `rays` pixels each, drawn when asked for. C: red, green, blue, opacity, depth, then
+        the normal where it is wanted."""
+        device = self.cells.device
+        camera = camera.to(device, torch.float32)
+        rays = rays if device.type == "cpu" else max(1, rays // 4)  # there plain torch holds all steps of all pieces at once
+        if self.order == "points":
+            rays = max(1, camera.width * camera.height)  # cells give to pixels of the whole picture
+        for uv in pixel_centers(camera.width, camera.height, device).reshape(-1, 2).split(rays):
+            yield self._draw(camera, uv, normal)
+
+    @torch.no_grad()
+    def _draw(self, camera: Cameras, uv: Float[Tensor, "R 2"], normal: bool) -> Float[Tensor, "R C"]:
+        segments = pixel_segments(self.space, camera, torch.zeros(len(uv), dtype=torch.long, device=uv.device), uv)
+        seen = self._seen(camera, segments)
         color = seen.over(torch.tensor(self.background, device=uv.device))
         there = seen.alpha > 1e-3
         place = seen.place / seen.alpha.clamp_min(1e-3)
@@ -86,7 +94,7 @@ class FieldScene:
             xyz = piece.start + s[:, None] * piece.span
             n = self.normals(xyz)
             n = torch.where((n * segments.directions).sum(1, keepdim=True) > 0, -n, n) * seen.alpha[:, None]
-            n = n @ cameras.cam_from_world[k, :3, :3].T
+            n = n @ camera.cam_from_world[0, :3, :3].T
             columns.append(torch.where(there[:, None], n, torch.zeros_like(n)))
         return torch.cat(columns, 1)
 
