@@ -103,14 +103,14 @@ def _view(scene: FieldScene, camera: Cameras, repeats: int) -> dict[str, float]:
     pictures: dict[str, Tensor] = {}
     uv = pixel_centers(camera.width, camera.height, "cpu").reshape(-1, 2)
     index = torch.zeros(len(uv), dtype=torch.int64)
+    segments = pixel_segments(scene.space, camera, index, uv)
+    samples = march(segments, scene.cells, scene.steps)
     for _ in range(repeats):
         for name, way in ways.items():
             times[name].append(_ms(lambda name=name, way=way: pictures.update({name: way.render(camera).color})))
-        segments = pixel_segments(scene.space, camera, index, uv)
-        samples = march(segments, scene.cells, scene.steps)
         times["segments"].append(_ms(lambda: pixel_segments(scene.space, camera, index, uv)))
-        times["march"].append(_ms(lambda s=segments: march(s, scene.cells, scene.steps)))
-        times["decode"].append(_ms(lambda a=samples, s=segments: scene.field.rays(a, s.directions)))
+        times["march"].append(_ms(lambda: march(segments, scene.cells, scene.steps)))
+        times["decode"].append(_ms(lambda: scene.field.rays(samples, segments.directions)))
     used = torch.zeros(len(uv)).index_add(0, samples.rays, (sample_weights(scene.field.density(samples.xyz), samples) > 0).float())
     by_rays = torch.minimum((used / GROUP).ceil() * GROUP, samples.starts.diff().float()).sum()
     decoded = draw_cells(scene.field, scene.space, camera, segments, scene.cells, scene.steps)[1]
