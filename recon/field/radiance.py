@@ -68,6 +68,10 @@ class ReadyField:
         assert self.grids is not None
         return (*self.grids, *self.decoder.weights())
 
+    def native_tensors(self) -> tuple[Tensor, ...] | None:
+        """Planes, lines and the network's weights as the kernels take them, without gradients; None where the kernels do not answer for this field."""
+        return tuple(t.detach() for t in self._tensors()) if self._native else None
+
     def raw(self, xyz: Float[Tensor, "N 3"]) -> Float[Tensor, "N O"]:
         """The network's outputs; without gradients where the kernels answer."""
         if self._native and not torch.is_grad_enabled():
@@ -78,6 +82,13 @@ class ReadyField:
 
     def density(self, xyz: Float[Tensor, "N 3"]) -> Float[Tensor, "N"]:
         return density_of(self.raw(xyz))
+
+    def opacity(self, xyz: Float[Tensor, "N 3"], length: float) -> Float[Tensor, "N"]:
+        """1 - exp(-density length): of a piece of a ray of that length at each place. Differentiable in the field, natively too."""
+        n, device = len(xyz), xyz.device
+        alone = Samples(xyz, torch.full((n,), length, device=device), torch.zeros(n, device=device), torch.arange(n + 1, device=device))
+        ahead = torch.tensor([0.0, 0.0, 1.0], device=device).expand(n, 3)  # density does not ask where one looks
+        return self.rays(alone, ahead).alpha
 
     def rays(self, samples: Samples, directions: Float[Tensor, "R 3"]) -> RayColors:
         """What each ray sees. Differentiable in the field, not in the samples' places."""

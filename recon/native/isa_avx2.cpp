@@ -14,6 +14,7 @@
 #include "kernels_loss.h"
 #include "kernels_adam.h"
 #include "kernels_field.h"
+#include "kernels_field_points.h"
 #include "kernels_table.h"
 const handful::Kernels *handful::kernels_avx2() { return &handful::avx2::table; }
 #else

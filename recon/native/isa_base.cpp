@@ -20,5 +20,6 @@
 #include "kernels_loss.h"
 #include "kernels_adam.h"
 #include "kernels_field.h"
+#include "kernels_field_points.h"
 #include "kernels_table.h"
 const handful::Kernels *handful::kernels_base() { return &handful::base::table; }

@@ -163,6 +163,16 @@ static void vm_points(const VmField &f, const float *xyz, int64_t begin, int64_t
 inline float density_of(float raw) { return expf(raw > kMostLogDensity ? kMostLogDensity : raw); }
 inline float sigmoid(float x) { return 1.0f / (1.0f + expf(-x)); }
 
+// density and colour, of the network's outputs
+inline void value_of(const VmField &f, const float *o, const float *basis, float *v) {
+    v[0] = density_of(o[0]);
+    for (int c = 0; c < 3; ++c) {
+        float x = 0;
+        for (int k = 0; k < f.bands; ++k) x += basis[k] * o[1 + c * f.bands + k];
+        v[1 + c] = sigmoid(x);
+    }
+}
+
 // Front to back; add() is false once no light is left.
 struct RaySum {
     float T = 1, r = 0, g = 0, b = 0, alpha = 0, s = 0, distortion = 0;
@@ -189,14 +199,8 @@ static void vm_rays(const VmField &f, const RayBatch &rays, int64_t begin, int64
             const int n = (int)(left < kFieldGroup ? left : kFieldGroup);
             decode(f, rays.xyz + 3 * i, n, s, true);
             for (int j = 0; j < n && light; ++j) {
-                const float *o = s.out + j * f.outputs;
                 float *v = value + 4 * (i + j);
-                v[0] = density_of(o[0]);
-                for (int c = 0; c < 3; ++c) {
-                    float x = 0;
-                    for (int k = 0; k < f.bands; ++k) x += basis[k] * o[1 + c * f.bands + k];
-                    v[1 + c] = sigmoid(x);
-                }
+                value_of(f, s.out + j * f.outputs, basis, v);
                 light = sum.add(v, rays.delta[i + j], rays.s[i + j]);
             }
         }
@@ -286,6 +290,16 @@ static void vm_grad(const VmField &f, const RayBatch &rays, const float *value, 
     if (n) block_grad(f, xyz, n, s, g);
 }
 
+// Where a sample lies, and in which cell.
+inline void sample_place(const float *start, const float *span, float t, int side, float *p, int *cell) {
+    for (int a = 0; a < 3; ++a) {
+        p[a] = start[a] + t * span[a];
+        p[a] = p[a] > 0 ? (p[a] < 1 ? p[a] : 1) : 0;
+        const int q = (int)(p[a] * (float)side);
+        cell[a] = q < side ? q : side - 1;
+    }
+}
+
 // Samples of the straight segments start + t span, t in [0, 1], in steps of 1 / (steps |span|) from jitter of one on, where the grid says so. xyz null: counts only.
 static int64_t march_ray(const float *start, const float *span, float steps, float jitter, float length, const uint8_t *grid, int side, float *xyz, float *delta,
                          float *s) {
@@ -297,14 +311,9 @@ static int64_t march_ray(const float *start, const float *span, float steps, flo
         const float t = ((float)i + jitter) * dt;
         if (t >= 1) break;
         float p[3];
-        int64_t cell = 0;
-        for (int a = 0; a < 3; ++a) {
-            p[a] = start[a] + t * span[a];
-            p[a] = p[a] > 0 ? (p[a] < 1 ? p[a] : 1) : 0;
-            const int q = (int)(p[a] * (float)side);
-            cell = cell * side + (q < side ? q : side - 1);
-        }
-        if (!grid[cell]) continue;
+        int at[3];
+        sample_place(start, span, t, side, p, at);
+        if (!grid[((int64_t)at[0] * side + at[1]) * side + at[2]]) continue;
         if (xyz) {
             memcpy(xyz + 3 * n, p, sizeof(p));
             delta[n] = dt * length, s[n] = t;

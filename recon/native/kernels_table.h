@@ -17,7 +17,8 @@ static void backward_any(const Camera &c, const Options &o, const Splat *s, Pair
 }
 
 static const Kernels table = {HANDFUL_NAME, project,   forward_any, backward_any,  project_grad, loss_scratch,   loss_strips,    loss_strip, adam_rows,
-                              decay_rows,   field_scratch, vm_points, vm_rays, vm_grad,      composite_rays, composite_grad, march_ray};
+                              decay_rows,   field_scratch, vm_points, vm_rays, vm_grad,      composite_rays, composite_grad, march_ray,
+                              cells_scratch, draw_cells};
 
 }  // namespace HANDFUL_NS
 }  // namespace handful
