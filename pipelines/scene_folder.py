@@ -74,9 +74,14 @@ class SceneFolder:
         rasterizer = closer(self.scene.rasterizer, NEAR_PLANE * scale_after(steps))
         return replace(self, scene=replace(self.scene, gaussians=gaussians, cameras=cameras, rasterizer=rasterizer))
 
+    @property
+    def has_field(self) -> bool:
+        """Whether the splats were made from a radiance field that is kept here."""
+        return (self.path / FIELD).is_file()
+
     def field(self, device: torch.device | str = "cpu") -> FieldScene:
         """The radiance field that the splats were made from. Raises CaptureError where there was none."""
-        if not (self.path / FIELD).is_file():
+        if not self.has_field:
             raise CaptureError(f"{self.path} holds no {FIELD}: only scenes of methods such as zerorf do. Leave --field away.")
         return load_field(self.path / FIELD, self.cameras, self.names, self.scene.background, device)
 

@@ -21,6 +21,7 @@ from torch import Tensor
 from ..recon.camera import Cameras
 from ..recon.edits import EditStep
 from ..recon.errors import HandfulError, ShapeError
+from ..recon.field.scene import FieldScene
 from ..recon.framing import Framing
 from ..recon.gaussians import Gaussians
 from ..recon.raster.changed import closer, with_surfels
@@ -41,7 +42,7 @@ from .sending import SplatSender
 from .serving import start_server, undisturbed
 from .shell import Shell
 from .splats import SCENE_DEPTH, ViewFrame, pack_splats
-from .standing import camera_of, link_to, move
+from .standing import camera_of, link_to, move, wait_for_reset
 from .status import LiveInfo, live_text
 from .take_panel import TakePanel
 from .world import World, no_cameras
@@ -51,7 +52,6 @@ __all__ = ["SceneServer"]
 MIN_INTERVAL = 2.0  # seconds between two live updates; more when one takes long
 LIVE_SHARE = 0.05  # of the training's time that live updates may take
 STATUS_INTERVAL = 0.5
-RESET_SECONDS = 1.5
 NEAR_SHARE = 1e-3  # of the scene's depth: nearer than this nothing is drawn
 SAME_UP = 1e-5  # 1 - cosine of what counts as the same up: a quarter of a degree
 _log = logging.getLogger(__name__)
@@ -161,6 +161,10 @@ class SceneServer:
         self._tell_scene()
         self._edit.refresh()
         self._take_panel.refresh()
+
+    def set_field(self, field: FieldScene | Callable[[], FieldScene]) -> None:
+        """The radiance field that the splats were made from, of the world before edits. A function makes it anew for those who look at it; call after every step."""
+        self._look.take_field(field)
 
     def set_scans(self, sweeps: Sequence[Sweep]) -> None:
         """Scans of the scene's world (as it was before edits), shown beside the splats; none = none."""
@@ -331,20 +335,13 @@ class SceneServer:
             turned = self._up != before
         if carry is not None:
             if turned:
-                self._wait_for_reset(stood)
+                wait_for_reset([c for c in stood if c.client_id in self.browsers()], self._server.initial_camera.position)
             for client, camera in stood.items():
                 self.move(client, carry.apply_to_cameras(camera))
             self._path.moved(carry.apply_to_cameras)
         self._send_splats()
         self._tell_scene()
         self._take_panel.refresh()
-
-    def _wait_for_reset(self, stood: dict[Any, Cameras]) -> None:
-        """A browser that is told another up goes back to the first photo, some frames later; only then can it be put where it was."""
-        end = time.monotonic() + RESET_SECONDS
-        first = self._server.initial_camera.position
-        while time.monotonic() < end and any(np.linalg.norm(c.camera.position - first) > 1e-3 * SCENE_DEPTH for c in stood if c.client_id in self.browsers()):
-            time.sleep(0.05)
 
     def in_background(self, job: Callable[[], None], client: Any = None) -> None:
         def run() -> None:
@@ -417,7 +414,7 @@ class SceneServer:
             gaussians = change(gaussians)
         packed = pack_splats(gaussians, frame, cameras, self._max_splats, self._look.splat_size)
         if self._splats.send(number, packed, self._look.by_browser and not self._scan.alone):
-            self._look.scene_changed()
+            self._look.scene_changed(live)
             self._scan.scene_changed(live)
 
     # -- where things are --------------------------------------------------------------------------------------------------------

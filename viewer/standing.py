@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import time
+from collections.abc import Sequence
 from typing import Any
 from urllib.parse import urlencode
 
+import numpy as np
 import torch
 
 from ..recon.camera import Cameras
 from .painter import window_camera
 from .splats import SCENE_DEPTH, ViewFrame
 
-__all__ = ["camera_of", "link_to", "move"]
+__all__ = ["camera_of", "link_to", "move", "wait_for_reset"]
+
+RESET_SECONDS = 1.5
 
 
 def camera_of(client: Any, frame: ViewFrame) -> Cameras | None:
@@ -49,3 +54,10 @@ def link_to(client: Any, url: str, token: str | None) -> str | None:
     if token is not None:
         values["token"] = token
     return f"{url.split('/?')[0]}/?{urlencode(values, safe=',')}"
+
+
+def wait_for_reset(clients: Sequence[Any], start: np.ndarray) -> None:
+    """A browser that is told another up goes back to where it came in, at `start` (viewer units), some frames later; only then can it be put where it was."""
+    end = time.monotonic() + RESET_SECONDS
+    while time.monotonic() < end and any(np.linalg.norm(c.camera.position - start) > 1e-3 * SCENE_DEPTH for c in clients):
+        time.sleep(0.05)

@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from ..recon.errors import HandfulError
+from .layers import draw_layer
 from .page import Page
-from .painter import draw_layer
 
 __all__ = ["TakePanel"]
 

@@ -78,7 +78,7 @@ class RenderCommand(CommonOptions):
         folder, steps = (raw, ()) if self.unedited else (raw.edited(), raw.edits())
         if self.field and steps:
             raise ConfigError(f"The edits of {self.scene} are of its splats, not of its field; add --unedited to draw the field as it is.")
-        field = raw.field(device) if self.field else None
+        field = raw.field(device).quickest() if self.field else None
         cameras, fps = self._cameras(folder, size, up_after(steps))
         open_sink(self.out, cameras.width * len(layers), cameras.height, len(cameras), fps)  # an impossible name is told before work begins
         console = self.console

@@ -19,9 +19,11 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from ...recon.camera import Cameras
+    from ...recon.field.scene import FieldScene
     from ...recon.gaussians import Gaussians
     from ...recon.sweeps import Sweep
     from ..job import Reconstruction
+    from ..protocol import Run
     from ..scene_folder import SceneFolder
 
 __all__ = ["LiveView", "ViewCommand"]
@@ -79,6 +81,9 @@ class ViewCommand(CommonOptions):
             server.set_gaussians(gaussians)
             if folder is not None:
                 server.set_scans(scans_of(folder.path, console))
+                field = field_of(folder, console)
+                if field is not None:
+                    server.set_field(field)
             warn_if_open(self.host, console)
             console.say("Ctrl-C ends it.")
             server.wait()
@@ -105,6 +110,19 @@ def scans_of(folder: Path, console: Console) -> tuple[Sweep, ...]:
         except HandfulError as e:
             console.warn(f"{str(e).rstrip('.')}; this scan is not shown.")
     return tuple(sweeps)
+
+
+def field_of(folder: SceneFolder, console: Console) -> FieldScene | None:
+    """The field that the splats were made from, if one was; one that cannot be read is told and left out."""
+    from ...recon.errors import HandfulError
+
+    if not folder.has_field:
+        return None
+    try:
+        return folder.field()
+    except HandfulError as e:
+        console.warn(f"{str(e).rstrip('.')}; the page shows the splats alone.")
+        return None
 
 
 def photos_of(folder: SceneFolder, capture: Path | None) -> tuple[Cameras, list[Tensor], tuple[str, ...], list[bool]]:
@@ -159,7 +177,7 @@ class LiveView:
 
         self._edits = read_edits(out / EDITS)  # one that cannot be read is told before the work
         self._server = SceneServer(host, port, announce=console.say, keeper=FolderKeeper(out))
-        self._begun = False
+        self._begun = self._field_begun = False
 
     def update(self, work: Reconstruction, event: Event) -> None:
         """Shows one event. Costs nothing most of the time; takes a snapshot of the scene every few seconds while a page is open."""
@@ -189,6 +207,7 @@ class LiveView:
                 return gaussians
 
             self._server.update_gaussians(shown, event.step, info)
+            self._show_field(run, event)
             run.rest(self._server.live.gate(lambda: work.stopped))
         elif isinstance(event, Finished) and work.run is not None:
             scene = work.splats or work.run.shown()
@@ -196,6 +215,16 @@ class LiveView:
             self._server.set_photos(scene.cameras, work.run.images, scene.names, left_out=self._left_out(work))  # where refinement has brought the cameras
             self._server.live.end()
             self._server.set_gaussians(scene.gaussians)
+            self._show_field(work.run, event)
+
+    def _show_field(self, run: Run, event: Event) -> None:
+        """Where the run learns one: as it is at the first step and at the end, and between them when somebody looks at it."""
+        from ..nerf.run import FieldRun
+
+        if isinstance(run, FieldRun):
+            learns = self._field_begun and not isinstance(event, Finished)
+            self._server.set_field(run.snapshot if learns else run.snapshot())
+            self._field_begun = True
 
     def _left_out(self, work: Reconstruction) -> list[str]:
         return [] if work.init is None else [f"{u.name} ({u.reason.rstrip('.')})" for u in work.init.report.unplaced]

@@ -58,15 +58,21 @@ class SamplingConfig:
             cameras suggest ("auto").
         first_look: steps of a quick field without a prior, after which a box is drawn tight around what was found (0 = left as it is).
         steps: samples to an edge of the cube. None = 256 in a box, 128 elsewhere.
-        cells: of the occupancy grid, along an edge; threshold: density below which a cell is passed over; warm_up: steps before any is.
+        occupancy: what tells which cells hold something: "grid" looks at the field's density in them (Instant NGP); "learned" is a small classifier that learns with
+            the field (LeC2O-NeRF; recon/field/learned_occupancy.py).
+        cells: that are told apart, along an edge; warm_up: steps before any is passed over.
+        threshold: of "grid": density below which a cell is passed over.
+        occupied: of "learned": share of the cube towards which that of the places called occupied is drawn.
     """
 
     space: Literal["auto", "box", "frustum", "contracted"] = "auto"
     first_look: int = 200
     steps: int | None = None
+    occupancy: Literal["grid", "learned"] = "grid"
     cells: int = 96
     threshold: float = 1.0
     warm_up: int = 100
+    occupied: float = 0.1
 
 
 @dataclass(frozen=True)
@@ -77,6 +83,7 @@ class FieldOptimConfig:
         steps: optimisation steps; rays: pixels in each, from all photos.
         lr_grid: learning rate of planes, lines and tables; lr_prior: of the network that makes them; lr_decoder: of the one that reads them.
         lr_final: all fall exponentially to this share.
+        weight_decay: pull of all that is learned towards 0, a step, relative to its learning rate (Loshchilov and Hutter 2019, AdamW).
         fine_from: share of the run over which a VM grid grows from an eighth of its resolution to the whole, or frequencies open one after the other (0 = whole from the
             start); of no meaning to other kinds.
     """
@@ -87,6 +94,7 @@ class FieldOptimConfig:
     lr_prior: float = 2e-3
     lr_decoder: float = 2e-3
     lr_final: float = 0.1
+    weight_decay: float = 0.0
     fine_from: float = 0.0
 
 
@@ -147,8 +155,9 @@ def check_field_settings(config: FieldConfig) -> None:
         "grid.density": (grid.density, 1e-6, 1e6), "grid.levels": (grid.levels, 1, 32), "grid.entries": (grid.entries, 16, 2**24), "grid.per_level": (grid.per_level, 1, 16),
         "grid.coarsest": (grid.coarsest, 2, 1024), "grid.frequencies": (grid.frequencies, 1, 16), "grid.tensors": (grid.tensors, 1, 10**6), "grid.nearest": (grid.nearest, 1, 64), "grid.spacing": (grid.spacing, 0.1, 1),
         "sampling.steps": (sampling.steps, 8, 8192), "sampling.first_look": (sampling.first_look, 0, 10**6), "sampling.cells": (sampling.cells, 4, 512),
-        "sampling.threshold": (sampling.threshold, 0, 1e6), "sampling.warm_up": (sampling.warm_up, 0, 10**9), "optim.steps": (optim.steps, 1, 10**9),
-        "optim.rays": (optim.rays, 1, 10**7), "optim.lr_final": (optim.lr_final, 1e-6, 1), "optim.fine_from": (optim.fine_from, 0, 1),
+        "sampling.threshold": (sampling.threshold, 0, 1e6), "sampling.warm_up": (sampling.warm_up, 0, 10**9), "sampling.occupied": (sampling.occupied, 1e-3, 0.9),
+        "optim.steps": (optim.steps, 1, 10**9),
+        "optim.rays": (optim.rays, 1, 10**7), "optim.lr_final": (optim.lr_final, 1e-6, 1), "optim.weight_decay": (optim.weight_decay, 0, 10), "optim.fine_from": (optim.fine_from, 0, 1),
         "terms.occlusion_reach": (config.terms.occlusion_reach, 1e-3, 1),
     }  # fmt: skip
     ranges |= {f"optim.{n}": (getattr(optim, n), 1e-9, 10) for n in ("lr_grid", "lr_prior", "lr_decoder")}

@@ -13,12 +13,11 @@ from torch import Tensor
 from ...recon.errors import CheckpointError, ShapeError
 from ...recon.field.decoder import Decoder
 from ...recon.field.frequency import FrequencyEncoding
-from ...recon.field.occupancy import OccupancyGrid, march
+from ...recon.field.occupancy import Occupancy, march
 from ...recon.field.radiance import RadianceField
 from ...recon.field.samples import Segments
 from ...recon.field.scene import FieldScene, pixel_segments
 from ...recon.field.space import BoxSpace, FrustumSpace, Space, space_from_tensors, space_to_tensors
-from ...recon.field.trivec import TriVectors
 from ...recon.optim import SparseAdam
 from ...recon.raster.registry import get_rasterizer
 from ...recon.scene import SplatScene
@@ -30,11 +29,11 @@ from .config import FieldConfig, FieldOptimConfig, GridConfig
 from .convert import seeded_splats
 from .grids import make_grid
 from .layout import choose_space, seen_surface, tightened
+from .occupancies import make_occupancy
 from .terms import FIELD_TERMS, FieldContext, Request
 
 __all__ = ["FieldMethod", "FieldRun"]
 
-GRID_EVERY, GRID_SHARE = 16, 0.25  # the occupancy grid looks at a share of its cells every so many steps
 COARSEST = 1 / 8  # of the resolution, at the start of a run from coarse to fine
 BOX_STEPS, OPEN_STEPS = 256, 128  # samples to an edge of the cube; what is open runs in disparity, where half of them are enough
 FIRST_SIDE, FIRST_STEPS = 64, 128  # grid and samples to an edge of the first look
@@ -74,12 +73,11 @@ class FieldRun(Paced):
         grid = make_grid(config.grid, self.rng, self._surface() if config.grid.kind == "trivec" else None)
         decoder = Decoder(grid.features, config.grid.hidden, config.grid.degree, config.grid.density, self.rng)
         self.field = RadianceField(grid, decoder).to(self.device)
-        self.occupancy = OccupancyGrid(config.sampling.cells, threshold=config.sampling.threshold, device=self.device)
-        if isinstance(grid, TriVectors):
-            self.occupancy.leave_out(~grid.reached(config.sampling.cells))
+        self.occupancy: Occupancy = make_occupancy(config.sampling, grid, self.rng, self.device)
         rate = {"vm-prior": config.optim.lr_prior, "frequency": config.optim.lr_decoder}.get(config.grid.kind, config.optim.lr_grid)
-        self.rates = {n: config.optim.lr_decoder if n.startswith("decoder.") else rate for n, _ in self.field.named_parameters()}
-        self.optimiser = SparseAdam(dict(self.field.named_parameters()), self.rates, betas=BETAS, eps=EPS)
+        learned = dict(self.field.named_parameters()) | {f"occupancy.{n}": p for n, p in self.occupancy.named_parameters()}
+        self.rates = {n: config.optim.lr_decoder if n.startswith(("decoder.", "occupancy.")) else rate for n in learned}
+        self.optimiser = SparseAdam(learned, self.rates, betas=BETAS, eps=EPS)
 
     def events(self) -> Iterator[Event]:
         """A first look, where one is due, then one event per step."""
@@ -114,7 +112,8 @@ class FieldRun(Paced):
 
     def state(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
         with self._lock:
-            tensors = {"rng": self.rng.get_state(), "occupancy": self.occupancy.density.clone()}
+            tensors = {"rng": self.rng.get_state()}
+            tensors |= {f"occupancy.{k}": v.detach().clone() for k, v in self.occupancy.state_dict().items()}
             tensors |= {f"field.{k}": v.detach().clone() for k, v in self.field.state_dict().items()}
             tensors |= {f"optimiser.{k}": v.clone() for k, v in self.optimiser.state_dict().items()}
             tensors |= {f"space.{k}": v for k, v in space_to_tensors(self.space).items()}
@@ -130,10 +129,10 @@ class FieldRun(Paced):
             own = {k.removeprefix("field."): v for k, v in tensors.items() if k.startswith("field.")}
             self.field.load_state_dict(own)
             self.optimiser.load_state_dict({k.removeprefix("optimiser."): v for k, v in tensors.items() if k.startswith("optimiser.")})
-            self.occupancy.density.copy_(tensors["occupancy"])
+            self.occupancy.load_state_dict({k.removeprefix("occupancy."): v for k, v in tensors.items() if k.startswith("occupancy.")})
             self.rng.set_state(tensors["rng"])
             self.restore_pace(meta)
-        except (KeyError, RuntimeError, ShapeError) as e:
+        except (KeyError, RuntimeError, ShapeError, CheckpointError) as e:
             raise CheckpointError(f"The checkpoint does not fit this field ({str(e).splitlines()[0]}); delete it to start anew.") from e
 
     def _surface(self) -> Float[Tensor, "N 3"]:
@@ -156,7 +155,7 @@ class FieldRun(Paced):
     def _look(self) -> Iterator[Event]:
         """A quick field without a prior. A box is drawn tight around what it finds, as grid points beyond that would be wasted; tensors are laid on it."""
         box = isinstance(self.space, BoxSpace)
-        sampling = replace(self.config.sampling, first_look=0, space="box" if box else self.config.sampling.space, steps=FIRST_STEPS)
+        sampling = replace(self.config.sampling, first_look=0, space="box" if box else self.config.sampling.space, steps=FIRST_STEPS, occupancy="grid")
         quick = FieldConfig(GridConfig(side=FIRST_SIDE, degree=0), sampling, FieldOptimConfig(steps=self.config.sampling.first_look))
         run = FieldRun(quick, self._start)
         for event in run.events():
@@ -174,10 +173,11 @@ class FieldRun(Paced):
     # -- one step ------------------------------------------------------------------------------------------------
 
     def _one_step(self) -> None:
-        optim, sampling = self.config.optim, self.config.sampling
+        optim = self.config.optim
         progress = self.step / self.steps
+        fall = optim.lr_final**progress
         for name, rate in self.rates.items():
-            self.optimiser.set_lr(name, rate * optim.lr_final**progress)
+            self.optimiser.set_lr(name, rate * fall)
         if isinstance(self.field.encoding, FrequencyEncoding):
             self.field.encoding.share.fill_(min(1.0, progress / optim.fine_from) if optim.fine_from else 1.0)
         field = self.field.ready(side=self._side(progress))
@@ -192,13 +192,17 @@ class FieldRun(Paced):
             part = slice(at, at + len(request.index))
             losses.append(term.loss(context, self.config.terms, request, seen.select(part), segments.select(part)))
             at = part.stop
-        loss = torch.stack(losses).sum()
+        own = self.occupancy.loss(self.step, lambda xyz: field.opacity(xyz, 1 / self.samples), self.rng)
+        loss = torch.stack(losses if own is None else [*losses, own]).sum()
         self.optimiser.zero_grad()
         loss.backward()
-        self.optimiser.step()
-        if self.step >= sampling.warm_up and self.step % GRID_EVERY == 0:
+        if optim.weight_decay:
             with torch.no_grad():
-                self.occupancy.update(self.field.ready(side=self._side(progress)).density, self.rng, 1.0 if self.step < sampling.warm_up + GRID_EVERY else GRID_SHARE)
+                for name, p in self.field.named_parameters():
+                    p.mul_(1 - optim.weight_decay * self.rates[name] * fall)
+        self.optimiser.step()
+        with torch.no_grad():
+            self.occupancy.after_step(self.step, lambda xyz: self.field.ready(side=self._side(progress)).density(xyz), self.rng)
         self.step += 1
         if self.due_to_report:
             self._readings.append((float(loss.detach()), context.psnr()))

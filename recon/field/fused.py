@@ -14,7 +14,7 @@ from .decoder import Decoder
 from .samples import Samples
 from .trivec import CloudArrays
 
-__all__ = ["Fused", "fused_cloud", "fused_vm"]
+__all__ = ["Fused", "FusedVm", "fused_cloud", "fused_vm"]
 
 
 class Fused(Protocol):
@@ -31,7 +31,7 @@ class Fused(Protocol):
 
 def fused_vm(grids: tuple[Tensor, Tensor], decoder: Decoder) -> Fused | None:
     """None where the kernels are not there or do not do it."""
-    return _FusedVm(grids, decoder) if _fit(grids, decoder) and grids[0].shape[-1] % 16 == 0 else None
+    return FusedVm(grids, decoder) if _fit(grids, decoder) and grids[0].shape[-1] % 16 == 0 else None
 
 
 def fused_cloud(cloud: CloudArrays, decoder: Decoder) -> Fused | None:
@@ -52,7 +52,9 @@ def _rays(samples: Samples, basis: Tensor) -> tuple[Tensor, ...]:
 # -- planes and lines --------------------------------------------------------------------------------------------------
 
 
-class _FusedVm:
+class FusedVm:
+    """Planes and lines, and the network. `tensors`: planes, lines and the network's weights, as the kernels take them."""
+
     def __init__(self, grids: tuple[Tensor, Tensor], decoder: Decoder) -> None:
         self.tensors, self.bands = (*grids, *decoder.weights()), decoder.bands
 

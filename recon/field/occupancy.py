@@ -1,27 +1,60 @@
-"""Which cells of the cube may hold anything, and samples along rays in those alone (the occupancy grid of Mueller et al. 2022, Instant NGP, appendix E.2)."""
+"""Which cells of the cube may hold anything, and samples along rays in those alone (the occupancy grid of Mueller et al. 2022, Instant NGP, appendix E.2).
+
+What finds that out during a run is an `Occupancy`: the grid here looks at the field's density, the classifier in learned_occupancy.py learns with the field.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, Protocol
 
 import torch
 from jaxtyping import Bool, Float
-from torch import Tensor
+from torch import Tensor, nn
 
 from ..kernels import native_or_none
 from .samples import Samples, Segments
 
-__all__ = ["OccupancyGrid", "march", "march_torch"]
+__all__ = ["Occupancy", "OccupancyGrid", "OpacityFn", "march", "march_torch"]
 
 DensityFn = Callable[[Float[Tensor, "N 3"]], Float[Tensor, "N"]]
+OpacityFn = Callable[[Float[Tensor, "N 3"]], Float[Tensor, "N"]]
+
+LOOK_EVERY, LOOK_SHARE = 16, 0.25  # the grid looks at a share of its cells every so many steps
 
 
-class OccupancyGrid:
-    """`side`^3 cells. Each remembers the highest density lately seen in it, which fades by `fade` whenever it is looked at; those above `threshold` may hold something."""
+class Occupancy(Protocol):
+    """What tells a run which cells to pass over; a torch module, whose parameters learn with the field's and whose state goes into the run's checkpoint. The march
+    asks `cells` alone, and nothing else is kept with a finished field."""
 
-    def __init__(self, side: int = 96, fade: float = 0.9, threshold: float = 1.0, device: torch.device | str = "cpu") -> None:
-        self.side, self.fade, self.threshold = side, fade, threshold
-        self.density = torch.full((side,) * 3, float("inf"), device=device)
+    @property
+    def cells(self) -> Bool[Tensor, "G G G"]: ...
+
+    def loss(self, step: int, opacity: OpacityFn, rng: torch.Generator) -> Float[Tensor, ""] | None:
+        """To be added to that of a step; None where nothing is learned. `opacity`: how opaque one step of the march is at places, differentiable in the field."""
+        ...
+
+    def after_step(self, step: int, density: DensityFn, rng: torch.Generator) -> None:
+        """Brings `cells` up to date, where it is time to. `density` is asked without gradients."""
+        ...
+
+    def named_parameters(self) -> Iterator[tuple[str, nn.Parameter]]: ...
+
+    def state_dict(self) -> dict[str, Any]: ...
+
+    def load_state_dict(self, state_dict: Mapping[str, Any], /) -> object: ...
+
+
+class OccupancyGrid(nn.Module):
+    """`side`^3 cells. Each remembers the highest density lately seen in it, which fades by `fade` whenever it is looked at; those above `threshold` may hold something.
+    In a run all cells may for `warm_up` steps; then all are looked at, and from there on a share of them every few steps."""
+
+    density: Float[Tensor, "G G G"]
+
+    def __init__(self, side: int = 96, fade: float = 0.9, threshold: float = 1.0, device: torch.device | str = "cpu", warm_up: int = 0) -> None:
+        super().__init__()
+        self.side, self.fade, self.threshold, self.warm_up = side, fade, threshold, warm_up
+        self.register_buffer("density", torch.full((side,) * 3, float("inf"), device=device))
 
     def leave_out(self, cells: Bool[Tensor, "G G G"]) -> None:
         """These hold nothing; looking at them says so again."""
@@ -34,6 +67,13 @@ class OccupancyGrid:
     def centers(self) -> Float[Tensor, "G3 3"]:
         axis = (torch.arange(self.side, device=self.density.device) + 0.5) / self.side
         return torch.stack(torch.meshgrid(axis, axis, axis, indexing="ij"), -1).reshape(-1, 3)
+
+    def loss(self, step: int, opacity: OpacityFn, rng: torch.Generator) -> None:
+        return None
+
+    def after_step(self, step: int, density: DensityFn, rng: torch.Generator) -> None:
+        if step >= self.warm_up and step % LOOK_EVERY == 0:
+            self.update(density, rng, 1.0 if step < self.warm_up + LOOK_EVERY else LOOK_SHARE)
 
     @torch.no_grad()
     def update(self, density: DensityFn, rng: torch.Generator, share: float = 1.0) -> None:

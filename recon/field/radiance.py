@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from ..sh import sh_basis
 from .decoder import Decoder, colors_of, density_of
-from .fused import fused_cloud, fused_vm
+from .fused import FusedVm, fused_cloud, fused_vm
 from .samples import Samples
 from .trivec import TriVectors
 from .vm import resized_vm, vm_features
@@ -75,6 +75,10 @@ class ReadyField:
         parts = (self.encoding, self.decoder)
         return sum(p.numel() for part in parts if isinstance(part, nn.Module) for p in part.parameters())
 
+    def native_tensors(self) -> tuple[Tensor, ...] | None:
+        """Planes, lines and the network's weights as the kernels take them, without gradients; None where the field is no VM grid or the kernels do not answer for it."""
+        return tuple(t.detach() for t in self._fused.tensors) if isinstance(self._fused, FusedVm) else None
+
     def raw(self, xyz: Float[Tensor, "N 3"]) -> Float[Tensor, "N O"]:
         """The network's outputs, NO_MATTER and zeros where the encoding holds nothing; without gradients where the kernels answer."""
         if self._fused is not None and not torch.is_grad_enabled():
@@ -91,6 +95,13 @@ class ReadyField:
 
     def density(self, xyz: Float[Tensor, "N 3"]) -> Float[Tensor, "N"]:
         return density_of(self.raw(xyz))
+
+    def opacity(self, xyz: Float[Tensor, "N 3"], length: float) -> Float[Tensor, "N"]:
+        """1 - exp(-density length): of a piece of a ray of that length at each place. Differentiable in the field, natively too."""
+        n, device = len(xyz), xyz.device
+        alone = Samples(xyz, torch.full((n,), length, device=device), torch.zeros(n, device=device), torch.arange(n + 1, device=device))
+        ahead = torch.tensor([0.0, 0.0, 1.0], device=device).expand(n, 3)  # density does not ask where one looks
+        return self.rays(alone, ahead).alpha
 
     def rays(self, samples: Samples, directions: Float[Tensor, "R 3"]) -> RayColors:
         """What each ray sees. Differentiable in the field, not in the samples' places."""

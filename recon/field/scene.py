@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from typing import Literal
 
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from ..camera import Cameras, pixel_centers
+from ..errors import ConfigError
 from ..raster.protocol import RenderAux, RenderOutput
+from .cells import draw_cells
 from .occupancy import march
 from .radiance import ReadyField
 from .samples import Segments
-from .space import Space
+from .space import BoxSpace, Space
+from .volume import RayColors
 
 __all__ = ["FieldScene", "pixel_segments"]
 
@@ -36,6 +41,9 @@ class FieldScene:
 
     Attributes:
         field: with its grids made; steps: samples to an edge of the cube; cells: where it may hold something.
+        order: in which samples are come by: along each ray ("rays"), or cell by cell, nearest first ("points", cells.py; in a box alone). The picture is the same.
+
+    Raises ConfigError for an order that its space does not have.
     """
 
     field: ReadyField
@@ -45,24 +53,42 @@ class FieldScene:
     cameras: Cameras
     names: tuple[str, ...]
     background: tuple[float, float, float] = (0.0, 0.0, 0.0)
+    order: Literal["rays", "points"] = "rays"
+
+    def __post_init__(self) -> None:
+        if self.order == "points" and not isinstance(self.space, BoxSpace):
+            raise ConfigError("A field is drawn cell by cell only where it lives in a box; draw this one with order='rays'.")
+
+    def quickest(self) -> FieldScene:
+        """The same scene in the order in which whole pictures are drawn soonest: cell by cell where kernels do it, else along rays."""
+        by_cells = isinstance(self.space, BoxSpace) and self.field.native_tensors() is not None
+        return replace(self, order="points" if by_cells else "rays")
 
     @torch.no_grad()
     def render(self, cameras: Cameras, normal: bool = False) -> RenderOutput:
         """Normals are those of the density at the expected place, turned towards the camera."""
         device = self.cells.device
-        cameras = cameras.to(device, torch.float32)
-        chunk = CHUNK if device.type == "cpu" else CHUNK // 4  # there plain torch holds all steps of all pieces at once
         v, h, w = len(cameras), cameras.height, cameras.width
-        rows = [self._draw(cameras, k, uv, normal) for k in range(v) for uv in pixel_centers(w, h, device).reshape(-1, 2).split(chunk)]
-        out = torch.cat(rows).view(v, h, w, -1)
+        out = torch.cat([part for k in range(v) for part in self.strips(cameras[k], normal)]).view(v, h, w, -1)
         none = torch.zeros(v, 0, device=device)
         aux = RenderAux(torch.zeros(v, 0, 2, device=device), none, none.bool())
         return RenderOutput(out[..., :3], out[..., 3], out[..., 4], out[..., 5:8] if normal else None, aux)
 
-    def _draw(self, cameras: Cameras, k: int, uv: Float[Tensor, "R 2"], normal: bool) -> Float[Tensor, "R C"]:
-        index = torch.full((len(uv),), k, device=uv.device)
-        segments = pixel_segments(self.space, cameras, index, uv)
-        seen = self.field.rays(march(segments, self.cells, self.steps), segments.directions)
+    def strips(self, camera: Cameras, normal: bool = False, rays: int = CHUNK) -> Iterator[Float[Tensor, "R C"]]:
+        """One camera's picture piece by piece, row after row: at most `rays` pixels each, drawn when asked for. C: red, green, blue, opacity, depth, then
+        the normal where it is wanted."""
+        device = self.cells.device
+        camera = camera.to(device, torch.float32)
+        rays = rays if device.type == "cpu" else max(1, rays // 4)  # there plain torch holds all steps of all pieces at once
+        if self.order == "points":
+            rays = max(1, camera.width * camera.height)  # cells give to pixels of the whole picture
+        for uv in pixel_centers(camera.width, camera.height, device).reshape(-1, 2).split(rays):
+            yield self._draw(camera, uv, normal)
+
+    @torch.no_grad()
+    def _draw(self, camera: Cameras, uv: Float[Tensor, "R 2"], normal: bool) -> Float[Tensor, "R C"]:
+        segments = pixel_segments(self.space, camera, torch.zeros(len(uv), dtype=torch.long, device=uv.device), uv)
+        seen = self._seen(camera, segments)
         color = seen.over(torch.tensor(self.background, device=uv.device))
         there = seen.alpha > 1e-3
         place = seen.place / seen.alpha.clamp_min(1e-3)
@@ -73,9 +99,15 @@ class FieldScene:
             xyz = piece.start + s[:, None] * piece.span
             n = self.normals(xyz)
             n = torch.where((n * segments.directions).sum(1, keepdim=True) > 0, -n, n) * seen.alpha[:, None]
-            n = n @ cameras.cam_from_world[k, :3, :3].T
+            n = n @ camera.cam_from_world[0, :3, :3].T
             columns.append(torch.where(there[:, None], n, torch.zeros_like(n)))
         return torch.cat(columns, 1)
+
+    def _seen(self, camera: Cameras, segments: Segments) -> RayColors:
+        if self.order == "points":
+            assert isinstance(self.space, BoxSpace), "checked when it was made"
+            return draw_cells(self.field, self.space, camera, segments, self.cells, self.steps)[0]
+        return self.field.rays(march(segments, self.cells, self.steps), segments.directions)
 
     def normals(self, xyz: Float[Tensor, "N 3"], reach: float = 2.0) -> Float[Tensor, "N 3"]:
         """Unit vectors, world frame, out of the matter at places in the cube: against the slope of density, over about `reach` samples to each side."""

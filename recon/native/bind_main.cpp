@@ -8,6 +8,7 @@ void bind_image(nb::module_ &m);
 void bind_stereo(nb::module_ &m);
 void bind_fill(nb::module_ &m);
 void bind_field(nb::module_ &m);
+void bind_field_points(nb::module_ &m);
 
 NB_MODULE(_native, m) {
     m.doc() = "Handful's compiled kernels (see recon/kernels.py).";
@@ -16,4 +17,5 @@ NB_MODULE(_native, m) {
     bind_stereo(m);
     bind_fill(m);
     bind_field(m);
+    bind_field_points(m);
 }

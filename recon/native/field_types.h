@@ -59,6 +59,20 @@ struct RayBatch {
     const int64_t *starts;
 };
 
+// An occupied cell, and the pixels it may cover: columns u0 .. u1 - 1 of rows v0 .. v1 - 1.
+struct CellFootprint {
+    int32_t at[3], u0, u1, v0, v1;
+};
+
+// A picture to be drawn by cells, nearest first: of each pixel its ray as march_ray takes it, from the middle of the first step on.
+struct CellPicture {
+    const float *start, *span, *length, *basis;  // P,3; P,3; P; P,bands
+    const CellFootprint *cells;
+    int64_t count;
+    int width, side;  // side: cells to an edge of the cube
+    float steps;
+};
+
 constexpr int kRayOutputs = 6;  // r, g, b, alpha, sum of w s, distortion
 
 }  // namespace handful

@@ -16,6 +16,7 @@
 #include "kernels_vm.h"
 #include "kernels_trivec.h"
 #include "kernels_field.h"
+#include "kernels_field_points.h"
 #include "kernels_table.h"
 const handful::Kernels *handful::kernels_avx512() { return &handful::avx512::table; }
 #else

@@ -22,5 +22,6 @@
 #include "kernels_vm.h"
 #include "kernels_trivec.h"
 #include "kernels_field.h"
+#include "kernels_field_points.h"
 #include "kernels_table.h"
 const handful::Kernels *handful::kernels_base() { return &handful::base::table; }

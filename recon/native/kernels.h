@@ -34,6 +34,8 @@ struct Kernels {
     void (*composite_grad)(const RayBatch &, const float *value, int64_t begin, int64_t end, const float *v_out, float *dvalue);
     int64_t (*march_ray)(const float *start, const float *span, float steps, float jitter, float length, const uint8_t *grid, int side, float *xyz, float *delta,
                          float *s);
+    size_t (*cells_scratch)(int pixels);  // floats of scratch for draw_cells, beside that of the field
+    int64_t (*draw_cells)(const Field<VmGrid> &, const CellPicture &, int row0, int row1, float *scratch, float *out);
 };
 
 // null where the compiler's target has no such variant

@@ -121,6 +121,16 @@ template <class G> static void field_points(const Field<G> &f, const float *xyz,
 inline float density_of(float raw) { return expf(raw > kMostLogDensity ? kMostLogDensity : raw); }
 inline float sigmoid(float x) { return 1.0f / (1.0f + expf(-x)); }
 
+// density and colour, of the network's outputs
+inline void value_of(const FieldNet &f, const float *o, const float *basis, float *v) {
+    v[0] = density_of(o[0]);
+    for (int c = 0; c < 3; ++c) {
+        float x = 0;
+        for (int k = 0; k < f.bands; ++k) x += basis[k] * o[1 + c * f.bands + k];
+        v[1 + c] = sigmoid(x);
+    }
+}
+
 // Front to back; add() is false once no light is left.
 struct RaySum {
     float T = 1, r = 0, g = 0, b = 0, alpha = 0, s = 0, distortion = 0;
@@ -152,14 +162,8 @@ template <class G> static void field_rays(const Field<G> &f, const RayBatch &ray
             }
             decode(f.net, n, s, true);
             for (int j = 0; j < n && light; ++j) {
-                const float *o = s.out + j * f.net.outputs;
                 float *v = value + 4 * at[j];
-                v[0] = density_of(o[0]);
-                for (int c = 0; c < 3; ++c) {
-                    float x = 0;
-                    for (int k = 0; k < bands; ++k) x += basis[k] * o[1 + c * bands + k];
-                    v[1 + c] = sigmoid(x);
-                }
+                value_of(f.net, s.out + j * f.net.outputs, basis, v);
                 light = sum.add(v, rays.delta[at[j]], rays.s[at[j]]);
             }
         }
@@ -249,6 +253,16 @@ template <class G> static void field_grad(const Field<G> &f, const RayBatch &ray
     if (n) block_grad(f, n, s, g);
 }
 
+// Where a sample lies, and in which cell.
+inline void sample_place(const float *start, const float *span, float t, int side, float *p, int *cell) {
+    for (int a = 0; a < 3; ++a) {
+        p[a] = start[a] + t * span[a];
+        p[a] = p[a] > 0 ? (p[a] < 1 ? p[a] : 1) : 0;
+        const int q = (int)(p[a] * (float)side);
+        cell[a] = q < side ? q : side - 1;
+    }
+}
+
 // Samples of the straight segments start + t span, t in [0, 1], in steps of 1 / (steps |span|) from jitter of one on, where the grid says so. xyz null: counts only.
 static int64_t march_ray(const float *start, const float *span, float steps, float jitter, float length, const uint8_t *grid, int side, float *xyz, float *delta,
                          float *s) {
@@ -260,14 +274,9 @@ static int64_t march_ray(const float *start, const float *span, float steps, flo
         const float t = ((float)i + jitter) * dt;
         if (t >= 1) break;
         float p[3];
-        int64_t cell = 0;
-        for (int a = 0; a < 3; ++a) {
-            p[a] = start[a] + t * span[a];
-            p[a] = p[a] > 0 ? (p[a] < 1 ? p[a] : 1) : 0;
-            const int q = (int)(p[a] * (float)side);
-            cell = cell * side + (q < side ? q : side - 1);
-        }
-        if (!grid[cell]) continue;
+        int at[3];
+        sample_place(start, span, t, side, p, at);
+        if (!grid[((int64_t)at[0] * side + at[1]) * side + at[2]]) continue;
         if (xyz) {
             memcpy(xyz + 3 * n, p, sizeof(p));
             delta[n] = dt * length, s[n] = t;

@@ -27,7 +27,7 @@ from handful.pipelines.path_file import load_path
 from handful.pipelines.scene_folder import load_scene
 from handful.recon.edits import CropBox, DropFaint, Move
 from handful.recon.errors import HandfulError
-from handful.viewer.painter import draw_layer
+from handful.viewer.layers import draw_layer
 from handful.viewer.server import SceneServer
 from handful.viewer.status import LiveInfo
 from PIL import Image

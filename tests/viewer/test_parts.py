@@ -25,7 +25,8 @@ from handful.recon.se3 import matrix_from_quat
 from handful.recon.sh import rgb_from_sh_dc, sh_dc_from_rgb
 from handful.recon.sightings import COLORS, count_sightings, painted_by_sightings
 from handful.viewer.edit_panel import upright
-from handful.viewer.painter import COARSE, Painter, Wish, draw_layer, window_camera
+from handful.viewer.layers import COARSE, SplatDrawing, draw_layer
+from handful.viewer.painter import Painter, Wish, window_camera
 from handful.viewer.path_panel import PathPanel
 from handful.viewer.photos import Photo
 from handful.viewer.picker import hit
@@ -97,14 +98,15 @@ class Slow:
 
 def test_the_newest_wish_wins_and_coarse_pictures_come_first() -> None:
     slow = Slow()
-    painter = Painter(lambda: slow)  # pyright: ignore[reportArgumentType]
+    painter = Painter()
     got: list[tuple[str, bool, int]] = []
 
     def wish(who: str, focal: float) -> Wish:
         c = camera((0.0, 0, -2))
         K = c.K.clone()
         K[:, 0, 0] = focal * 64
-        return Wish(wall(1.0, 3), Cameras(c.cam_from_world, K, 64, 64), "color", (0.0, 0, 0), lambda p, full: got.append((who, full, p.shape[1])))
+        drawing = SplatDrawing(wall(1.0, 3), slow)  # pyright: ignore[reportArgumentType]
+        return Wish(drawing, Cameras(c.cam_from_world, K, 64, 64), "color", (0.0, 0, 0), lambda p, full: got.append((who, full, p.shape[1])))
 
     try:
         painter.wish(1, wish("a old", 1.0))
@@ -126,15 +128,15 @@ def test_the_newest_wish_wins_and_coarse_pictures_come_first() -> None:
 
 
 def test_a_browser_that_fails_does_not_end_the_painter(caplog: pytest.LogCaptureFixture) -> None:
-    painter = Painter(ReferenceRasterizer)
+    painter, drawing = Painter(), SplatDrawing(wall(1.0, 3), ReferenceRasterizer())
     done = threading.Event()
 
     def fails(picture: np.ndarray, full: bool) -> None:
         raise RuntimeError("gone")
 
     try:
-        painter.wish(1, Wish(wall(1.0, 3), camera((0.0, 0, -2)), "color", (0.0, 0, 0), fails))
-        painter.wish(2, Wish(wall(1.0, 3), camera((0.0, 0, -2)), "color", (0.0, 0, 0), lambda p, full: done.set() if full else None))
+        painter.wish(1, Wish(drawing, camera((0.0, 0, -2)), "color", (0.0, 0, 0), fails))
+        painter.wish(2, Wish(drawing, camera((0.0, 0, -2)), "color", (0.0, 0, 0), lambda p, full: done.set() if full else None))
         assert done.wait(10)
     finally:
         painter.close()

@@ -207,6 +207,35 @@ def test_whatever_it_is_made_of_goes_on_exactly_and_is_kept(kind: str, table: tu
             load_field(tmp_path / "g", scene.cameras, scene.names, scene.background)
 
 
+def test_learned_occupancy_goes_on_exactly_and_only_its_cells_are_kept(table: tuple[Start, Capture], tmp_path: Path) -> None:
+    settings = ["optim.steps=60", "sampling.warm_up=4", "sampling.occupancy=learned"]
+    whole, half = run_of("vm", table[0], *settings), run_of("vm", table[0], *settings)
+    finish(whole)
+    for event in half.events():
+        if isinstance(event, StepDone) and event.step == 45:  # between two bakes
+            break
+    save_checkpoint(tmp_path / "c", *half.state())
+    again = run_of("vm", table[0], *settings)
+    again.restore(*load_checkpoint(tmp_path / "c"))
+    assert torch.equal(again.occupancy.cells, half.occupancy.cells) and not bool(half.occupancy.cells.all())
+    finish(again)
+    for (name, a), b in zip([*whole.field.named_parameters(), *whole.occupancy.named_parameters()], [*again.field.parameters(), *dict(again.occupancy.named_parameters()).values()], strict=True):
+        assert torch.equal(a, b), name
+    assert torch.equal(whole.occupancy.cells, again.occupancy.cells)
+    save_field(tmp_path / "f", whole.snapshot())
+    kept, _ = load_checkpoint(tmp_path / "f")
+    assert torch.equal(kept["cells"].bool(), whole.occupancy.cells) and not any("weights" in k for k in kept)
+    with pytest.raises(CheckpointError, match="does not fit this field"):
+        run_of("vm", table[0], "sampling.warm_up=4").restore(*load_checkpoint(tmp_path / "c"))
+
+
+def test_an_object_is_learned_with_its_occupancy(thing: tuple[Start, Capture], learned: FieldRun) -> None:
+    start, test = thing
+    run = finish(run_of("vm", start, "optim.steps=150", "optim.rays=1024", "sampling.occupancy=learned"))
+    assert quality(run, test) > quality(learned, test) - 3  # in half the steps
+    assert 0.01 < float(run.occupancy.cells.float().mean()) < 0.7
+
+
 def test_tensors_lie_where_depth_was_measured(thing: tuple[Start, Capture]) -> None:
     start = thing[0]
     run = run_of("strivec", start, "sampling.first_look=0")
@@ -215,7 +244,7 @@ def test_tensors_lie_where_depth_was_measured(thing: tuple[Start, Capture]) -> N
     assert float((features != 0).all(1).float().mean()) > 0.99
     assert float((run.field.encoding(torch.rand(1000, 3)) == 0).all(1).float().mean()) > 0.5
     unknown = tuple(replace(d, valid=torch.zeros_like(d.valid)) for d in start.depth)
-    with pytest.raises(ConfigError, match="lays its tensors where depth was measured, and none was"):
+    with pytest.raises(ConfigError, match="lays its tensors on a surface .* and none was found"):
         run_of("strivec", replace(start, depth=unknown), "sampling.first_look=0")
 
 
@@ -259,7 +288,7 @@ def test_settings_that_no_run_can_have_are_refused() -> None:
     for text, said in (
         ("grid.side=8", "grid.side must be from 16"), ("grid.channels=20", "grid.channels must be a multiple of 16"), ("optim.rays=0", "optim.rays must be"),
         ("grid.kind=vm-prior,grid.side=100", "multiple of 8"), ("grid.kind=hash,grid.coarsest=200", "grid.coarsest must not be more"), ("grid.boxes=[]", "grid.boxes"), ("grid.boxes=[0.2,2]", "grid.boxes"),
-        ("grid.nearest=0", "grid.nearest"), ("grid.levels=0", "grid.levels"), ("terms.occlusion_reach=0", "occlusion_reach"), ("optim.lr_grid=-1", "optim.lr_grid must be from"), ("terms.rank=-1", "terms.rank must be"),
+        ("grid.nearest=0", "grid.nearest"), ("grid.levels=0", "grid.levels"), ("terms.occlusion_reach=0", "occlusion_reach"), ("optim.lr_grid=-1", "optim.lr_grid must be from"), ("sampling.occupied=1", "sampling.occupied must be from"), ("terms.rank=-1", "terms.rank must be"),
         ("optim.lr_final=2", "lr_final"),
     ):  # fmt: skip
         with pytest.raises(ConfigError, match=said):
@@ -322,3 +351,19 @@ def test_coarse_to_fine_begins_blurred(table: tuple[Start, Capture]) -> None:
     planes = run.snapshot().field.grids[0]  # pyright: ignore[reportOptionalSubscript]
     assert planes.shape[1] == 8, "what is shown is what it has learned so far"
     assert [run._side(p) for p in (0.0, 0.25, 0.5, 0.9)] == [8, 11, None, None]
+
+
+def test_decay_pulls_by_its_share_of_the_rate(thing: tuple[Start, Capture]) -> None:
+    """After one step, whose gradients are the same: AdamW is Adam less rate times decay times what was there."""
+    settings = ("optim.steps=10", "sampling.first_look=0")
+    runs = [run_of("zerorf", thing[0], *settings, f"optim.weight_decay={d}") for d in (0, 5)]
+    before = {n: p.detach().clone() for n, p in runs[0].field.named_parameters()}
+    for run in runs:
+        events = run.events()
+        next(e for e in events if isinstance(e, StepDone))
+        run.stop()
+    plain, pulled = (dict(run.field.named_parameters()) for run in runs)
+    assert {run.step for run in runs} == {1}
+    for name, p in before.items():
+        rate = runs[0].rates[name]
+        torch.testing.assert_close(pulled[name], plain[name] - 5 * rate * p, rtol=1e-5, atol=1e-7)
