@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-import cv2
 import numpy as np
 import torch
 from jaxtyping import Float
@@ -21,6 +20,8 @@ LEAST_OBJECT = 0.002  # share of a photo; with less there is nothing to outline
 def outline_on_white(image: Float[Tensor, "H W 3"]) -> Float[Tensor, "H W"] | None:
     """1 on the object, 0 on the white that reaches the photo's border, from neighbour to neighbour; white seen through the object counts as object.
     None where that leaves next to nothing, or the whole photo."""
+    import cv2
+
     white = (image.amin(-1) >= WHITE).cpu().numpy().astype(np.uint8)
     _, label = cv2.connectedComponents(white, connectivity=8)
     border = np.unique(np.concatenate([label[0], label[-1], label[:, 0], label[:, -1]]))
