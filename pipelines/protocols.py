@@ -37,6 +37,8 @@ __all__ = [
     "resolve",
     "save_protocol",
     "scene_name",
+    "stem",
+    "stored_path",
     "stored_protocols",
     "validation",
 ]
@@ -232,7 +234,7 @@ def protocol_id(dataset: str, views: int, downscale: int) -> str:
 def protocol_by_rule(dataset: str, names: Sequence[str], views: int, scene: str, downscale: int | None = None) -> EvalProtocol:
     """The protocol of any capture of the data set: `names` are all its photos, also those missing at this scale."""
     d, scale = _dataset(dataset, views, downscale)
-    train, test = d.split(sorted((_stem(n) for n in names), key=natural_key), views)
+    train, test = d.split(sorted((stem(n) for n in names), key=natural_key), views)
     return EvalProtocol(protocol_id(dataset, views, scale), dataset, scene, train, test, scale, d.size, mask=d.mask, metrics=d.metrics)
 
 
@@ -247,7 +249,7 @@ def protocol_for(dataset: str, names: Sequence[str], views: int, scene: str = ""
     path = SPLITS / dataset / f"{scene}_{protocol_id(dataset, views, scale).removeprefix(dataset + '-').replace('-', '_')}.json"
     if path.is_file():
         stored = load_protocol(path)
-        if {_stem(n) for n in (*stored.train, *stored.test)} <= {_stem(n) for n in names}:
+        if {stem(n) for n in (*stored.train, *stored.test)} <= {stem(n) for n in names}:
             return stored
     return protocol_by_rule(dataset, names, views, scene, downscale)
 
@@ -287,7 +289,7 @@ def holdout(names: Sequence[str], every: int, views: int | None, scene: str) -> 
 # -- captures ----------------------------------------------------------------------------------------------------------
 
 
-def _stem(name: str) -> str:
+def stem(name: str) -> str:
     """The name without the ending of a photo; its folder stays."""
     p = PurePosixPath(name)
     return str(p.with_suffix("")) if re.fullmatch(r"\.(jpe?g|png|tiff?|webp|heic)", p.suffix.lower()) else name
@@ -297,10 +299,10 @@ def resolve(names: Sequence[str], available: Sequence[str]) -> tuple[str, ...]:
     """The capture's own names for a protocol's names. Raises CaptureError for one that is not there, or that two photos could be."""
     by_stem: dict[str, list[str]] = {}
     for a in available:
-        by_stem.setdefault(_stem(a), []).append(a)
+        by_stem.setdefault(stem(a), []).append(a)
     out = []
     for name in names:
-        found = [name] if name in available else by_stem.get(_stem(name), [])
+        found = [name] if name in available else by_stem.get(stem(name), [])
         if len(found) != 1:
             what = "has no photo" if not found else f"has {len(found)} photos"
             raise CaptureError(f"The capture {what} {name!r} that the protocol names; it has {len(available)} photos, the first is {available[0] if available else '-'!r}.")
@@ -320,8 +322,8 @@ def present(names: Sequence[str], available: Sequence[str]) -> tuple[str, ...]:
 
 
 def scene_name(dataset: str, path: Path) -> str:
-    """fern for .../fern and .../llff_fern."""
-    return path.resolve().name.removeprefix(f"{dataset}_").removeprefix("nerf_")
+    """fern for .../fern and .../llff_fern, lego for .../synthetic_lego."""
+    return path.resolve().name.removeprefix(f"{dataset}_").removeprefix("nerf_").removeprefix("synthetic_")
 
 
 def load_benchmark(dataset: str, path: Path, views: int, downscale: int | None = None) -> tuple[Capture, EvalProtocol]:

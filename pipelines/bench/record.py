@@ -27,8 +27,9 @@ JOB_SCHEMA: dict[str, Any] = strict_object(
         "place": strict_object(
             {
                 "dataset": _TEXT, "scene": _TEXT, "views": _COUNT, "poses": _TEXT, "downscale": _MAYBE, "max_side": _MAYBE, "every": _COUNT,
-                "split": {"type": ["string", "null"]}, "validation": {"type": "boolean"},
-            }
+                "split": {"type": ["string", "null"]}, "validation": {"type": "boolean"}, "spread": {"type": "boolean"},
+            },
+            optional=("validation", "spread"),  # records of older versions lack them
         ),  # fmt: skip
         "seed": _COUNT,
         "device": _TEXT,
@@ -64,8 +65,7 @@ JOB_SCHEMA: dict[str, Any] = strict_object(
         **ORIGIN_SCHEMA,
     }
 )
-JOB_SCHEMA["required"].remove("blame")  # records of older versions lack these two
-JOB_SCHEMA["properties"]["place"]["required"].remove("validation")
+JOB_SCHEMA["required"].remove("blame")  # records of older versions lack it
 
 
 @dataclass(frozen=True)
