@@ -15,10 +15,10 @@ from ...data.mesh_open3d import keep_large_parts, level_surface, textured
 from ...recon.errors import ConfigError, HandfulError
 from ...recon.field.scene import FieldScene
 from ...recon.field.space import BoxSpace
-from ...recon.field.surface import Lattice, above_level, colors_from_outside, level_density, natural_lattice, world_lattice
-from ...recon.framing import frame_scene
+from ...recon.field.surface import Lattice, above_level, colors_from_outside, faced_from, level_density, natural_lattice, world_lattice
 from ...recon.mesh import Mesh
 from ..mesh import MeshOptions
+from .points import typical_depth
 
 __all__ = ["LEVEL", "check_bounds", "joined_slabs", "mesh_field"]
 
@@ -46,8 +46,8 @@ def mesh_field(
     """The surface on which one of the renderer's samples is as opaque as `level`, in the field's world.
 
     Args:
-        options: resolution: voxels along the longest edge of what is looked at; reach, of a frustum or of all around: no further than so many times the typical distance
-            from the photos to what they look at; watertight: what is looked at ends in a wall through matter, where it would be open; nothing else has to be closed.
+        options: resolution: voxels along the longest edge of what is looked at; reach, of a frustum or of all around: no further than so many times the median depth
+            of what the photos see; watertight: what is looked at ends in a wall through matter, where it would be open; nothing else has to be closed.
         bounds: a box of the world, its lower and upper corner, meshed in even steps; None = all of the field, in even steps of its cube: of an object's box that is the
             same, in a frustum and all around voxels grow with the distance, as the field itself grows coarse there.
         photos: those of scene.cameras; needed for a texture.
@@ -60,7 +60,7 @@ def mesh_field(
         raise ConfigError("A texture needs the photos; mesh a scene folder, or leave --texture away.")
     tell = progress or (lambda what, share: None)
     if bounds is None:
-        lattice = natural_lattice(scene.space.to("cpu"), options.resolution, options.reach * frame_scene(scene.cameras).depth)
+        lattice = natural_lattice(scene.space.to("cpu"), options.resolution, options.reach * typical_depth(scene))
     else:
         lattice = world_lattice(scene.space, bounds, options.resolution)
     # of an object's box all is there: beyond it there is nothing
@@ -117,4 +117,4 @@ def _in_world(lattice: Lattice, places: Float[np.ndarray, "N 3"]) -> Float[np.nd
 def _colored(scene: FieldScene, mesh: Mesh, tell: Callable[[str, float], None]) -> Mesh:
     tell("looking at its colours", 0.0)
     at, normals = (torch.from_numpy(x).float().to(scene.cells.device) for x in (mesh.vertices, vertex_normals(mesh.vertices, mesh.triangles)))
-    return Mesh(mesh.vertices, mesh.triangles, colors_from_outside(scene, at, normals).double().cpu().numpy())
+    return Mesh(mesh.vertices, mesh.triangles, colors_from_outside(scene, at, faced_from(scene, at, normals)).double().cpu().numpy())

@@ -9,12 +9,13 @@ import torch
 from ...recon.field.scene import FieldScene
 from ...recon.framing import frame_scene
 from ...recon.points import PointCloud
-from ..mesh import believed
+from ..mesh import SOLID, believed
 
-__all__ = ["MOST_POINTS", "field_points"]
+__all__ = ["MOST_POINTS", "field_points", "typical_depth"]
 
 MOST_POINTS = 2_000_000
-REACH = 10.0  # times the typical distance from the photos to what they look at: further away is no surface but sky
+REACH = 10.0  # times the typical depth: further away is no surface but sky
+GLANCE = 64  # pixels of the longer side, to tell that depth
 
 
 def field_points(scene: FieldScene, most: int = MOST_POINTS, progress: Callable[[float], None] | None = None) -> PointCloud:
@@ -28,7 +29,7 @@ def field_points(scene: FieldScene, most: int = MOST_POINTS, progress: Callable[
     cameras = scene.cameras.to("cpu", torch.float32)
     shrink = max(1.0, (len(cameras) * cameras.width * cameras.height / most) ** 0.5)
     cameras = cameras.resized(max(1, int(cameras.width / shrink)), max(1, int(cameras.height / shrink)))
-    farthest, background = REACH * frame_scene(cameras).depth, torch.tensor(scene.background)
+    farthest, background = REACH * typical_depth(scene), torch.tensor(scene.background)
     parts = []
     for k in range(len(cameras)):
         out = scene.render(cameras[k], normal=True)
@@ -43,3 +44,13 @@ def field_points(scene: FieldScene, most: int = MOST_POINTS, progress: Callable[
             progress((k + 1) / len(cameras))
     xyz, rgb, normals = (torch.cat(columns) for columns in zip(*parts, strict=True))
     return PointCloud(xyz, rgb, normals=normals)
+
+
+def typical_depth(scene: FieldScene) -> float:
+    """The median depth of what the photos' cameras see of the field; where that is nothing, what the cameras alone tell (of parallel ones, little)."""
+    cameras = scene.cameras.to("cpu", torch.float32)
+    shrink = max(1.0, max(cameras.width, cameras.height) / GLANCE)
+    small = cameras.resized(max(1, round(cameras.width / shrink)), max(1, round(cameras.height / shrink)))
+    out = scene.render(small)
+    seen = out.depth[(out.alpha > SOLID) & torch.isfinite(out.depth) & (out.depth > 0)]
+    return float(seen.median()) if len(seen) else frame_scene(cameras).depth

@@ -13,7 +13,7 @@ from .samples import Samples
 from .scene import FieldScene
 from .space import BoxSpace, FrustumSpace, Space
 
-__all__ = ["Lattice", "above_level", "colors_from_outside", "level_density", "natural_lattice", "world_lattice"]
+__all__ = ["Lattice", "above_level", "colors_from_outside", "faced_from", "level_density", "natural_lattice", "world_lattice"]
 
 SLAB = 2_000_000  # grid points at once
 POINTS = 1 << 17  # places that the network reads at once
@@ -123,12 +123,24 @@ def _held(cells: Bool[Tensor, "G G G"], xyz: Float[Tensor, "N 3"]) -> Bool[Tenso
     return inside & cells[i[:, 0], i[:, 1], i[:, 2]]
 
 
+def faced_from(scene: FieldScene, at: Float[Tensor, "N 3"], normals: Float[Tensor, "N 3"]) -> Float[Tensor, "N 3"]:
+    """Unit directions in which to look at places on the surface (world): of the photos' cameras, from that which they face most. Straight against the normal a field may
+    never have been looked at, and then it has any colour there."""
+    ahead, most = -normals, torch.full_like(at[:, 0], -torch.inf)
+    for center in scene.cameras.centers.to(at):
+        direction = torch.nn.functional.normalize(at - center, dim=1)
+        cosine = -(direction * normals).sum(1)
+        ahead = torch.where((cosine > most)[:, None], direction, ahead)
+        most = torch.maximum(cosine, most)
+    return ahead
+
+
 @torch.no_grad()
-def colors_from_outside(scene: FieldScene, at: Float[Tensor, "N 3"], normals: Float[Tensor, "N 3"]) -> Float[Tensor, "N 3"]:
-    """What is seen of places on the surface (world) by looking at them against their outward normals: the colour of a short piece of a ray, from a sample before to a
-    few behind each, without background. One place alone would have the colour of a depth that rays may pass or never reach."""
+def colors_from_outside(scene: FieldScene, at: Float[Tensor, "N 3"], directions: Float[Tensor, "N 3"]) -> Float[Tensor, "N 3"]:
+    """What is seen of places on the surface (world) in directions (unit vectors): the colour of a short piece of a ray, from a sample before to some behind each, without
+    background. One place alone would have the colour of a depth that rays may pass or never reach."""
     colors, count = [], OUTSIDE + 1 + INSIDE
-    for places, ahead in zip(at.split(POINTS // count), (-normals).split(POINTS // count), strict=True):
+    for places, ahead in zip(at.split(POINTS // count), directions.split(POINTS // count), strict=True):
         cube = scene.space.to_cube(places)
         tiny = 0.1 * scene.spacing(cube.clamp(0, 1))
         rate = torch.linalg.vector_norm(scene.space.to_cube(places + tiny * ahead) - cube, dim=1, keepdim=True) / tiny
