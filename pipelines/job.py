@@ -18,6 +18,7 @@ from ..data.registry import load_capture
 from ..recon.capture import Capture
 from ..recon.errors import CaptureError, ConfigError
 from ..recon.metrics import psnr
+from ..recon.outline import outlined
 from ..recon.scene import Scene, SplatScene
 from .catalog import AnyConfig, AnyRun, AnyScene, any_method_config, check_any, said_of, start_run
 from .checkpoint import load_checkpoint, save_checkpoint
@@ -216,7 +217,7 @@ class Reconstruction:
 
     def _load(self) -> Capture:
         side = self.job.max_side or DEFAULT_MAX_SIDE[self.device.type if self.device.type in DEFAULT_MAX_SIDE else "cpu"]
-        capture = load_capture(self.job.photos, LoadOptions(max_side=side, max_photos=self.job.max_photos)).kept()
+        capture = outlined(load_capture(self.job.photos, LoadOptions(max_side=side, max_photos=self.job.max_photos))).kept()
         if len(capture) < 2:
             why = f" ({capture.unplaced[0].name} is left out: {capture.unplaced[0].reason.rstrip('.')})" if capture.unplaced else ""
             raise CaptureError(
@@ -300,7 +301,7 @@ def train_capture(
     """Cameras (when missing), depth, seed and optimisation in memory: what the evaluator calls, and times, so nothing comes from a cache."""
     check_any(config)
     require_priors(config, capture)
-    capture = capture.kept()
+    capture = outlined(capture).kept()
     init = get_initializer("auto", config.init, capture, device).run(capture, seed, None)
     init, said = joined(init, capture.cameras is not None, wanted=config.scan)
     start = measure(init, config, capture.cameras is None, seed, device or torch.device("cpu"), anew=True)

@@ -75,7 +75,7 @@ class RenderCommand(CommonOptions):
         device = self.device if self.device != "auto" else ("cuda" if torch.cuda.is_available() else "cpu")
         raw = load_scene(self.scene, device=device)
         folder, steps = (raw, ()) if self.unedited else (raw.edited(), raw.edits())
-        field = whole_field(raw, self.unedited, device) if self.field else None
+        field = whole_field(raw, self.unedited, device).quickest() if self.field else None
         cameras, fps = self._cameras(folder, size, up_after(steps))
         open_sink(self.out, cameras.width * len(layers), cameras.height, len(cameras), fps)  # an impossible name is told before work begins
         console = self.console

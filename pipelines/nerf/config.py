@@ -80,6 +80,7 @@ class FieldOptimConfig:
         steps: optimisation steps; rays: pixels in each, from all photos.
         lr_grid: learning rate of planes, lines and tables; lr_prior: of the network that makes them; lr_decoder: of the one that reads them.
         lr_final: all fall exponentially to this share.
+        weight_decay: pull of all that is learned towards 0, a step, relative to its learning rate (Loshchilov and Hutter 2019, AdamW).
         fine_from: share of the run over which a VM grid grows from an eighth of its resolution to the whole, or frequencies open one after the other (0 = whole from the
             start); of no meaning to other kinds.
     """
@@ -90,6 +91,7 @@ class FieldOptimConfig:
     lr_prior: float = 2e-3
     lr_decoder: float = 2e-3
     lr_final: float = 0.1
+    weight_decay: float = 0.0
     fine_from: float = 0.0
 
 
@@ -152,7 +154,7 @@ def check_field_settings(config: FieldConfig) -> None:
         "sampling.steps": (sampling.steps, 8, 8192), "sampling.first_look": (sampling.first_look, 0, 10**6), "sampling.cells": (sampling.cells, 4, 512),
         "sampling.threshold": (sampling.threshold, 0, 1e6), "sampling.warm_up": (sampling.warm_up, 0, 10**9), "sampling.occupied": (sampling.occupied, 1e-3, 0.9),
         "optim.steps": (optim.steps, 1, 10**9),
-        "optim.rays": (optim.rays, 1, 10**7), "optim.lr_final": (optim.lr_final, 1e-6, 1), "optim.fine_from": (optim.fine_from, 0, 1),
+        "optim.rays": (optim.rays, 1, 10**7), "optim.lr_final": (optim.lr_final, 1e-6, 1), "optim.weight_decay": (optim.weight_decay, 0, 10), "optim.fine_from": (optim.fine_from, 0, 1),
         "terms.occlusion_reach": (config.terms.occlusion_reach, 1e-3, 1),
     }  # fmt: skip
     ranges |= {f"optim.{n}": (getattr(optim, n), 1e-9, 10) for n in ("lr_grid", "lr_prior", "lr_decoder")}

@@ -164,8 +164,9 @@ class FieldRun(Paced):
     def _one_step(self) -> None:
         optim = self.config.optim
         progress = self.step / self.steps
+        fall = optim.lr_final**progress
         for name, rate in self.rates.items():
-            self.optimiser.set_lr(name, rate * optim.lr_final**progress)
+            self.optimiser.set_lr(name, rate * fall)
         if isinstance(self.field.encoding, FrequencyEncoding):
             self.field.encoding.share.fill_(min(1.0, progress / optim.fine_from) if optim.fine_from else 1.0)
         field = self.field.ready(side=self._side(progress))
@@ -184,6 +185,10 @@ class FieldRun(Paced):
         loss = torch.stack(losses if own is None else [*losses, own]).sum()
         self.optimiser.zero_grad()
         loss.backward()
+        if optim.weight_decay:
+            with torch.no_grad():
+                for name, p in self.field.named_parameters():
+                    p.mul_(1 - optim.weight_decay * self.rates[name] * fall)
         self.optimiser.step()
         with torch.no_grad():
             self.occupancy.after_step(self.step, lambda xyz: self.field.ready(side=self._side(progress)).density(xyz), self.rng)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import torch
@@ -58,6 +58,11 @@ class FieldScene:
     def __post_init__(self) -> None:
         if self.order == "points" and not isinstance(self.space, BoxSpace):
             raise ConfigError("A field is drawn cell by cell only where it lives in a box; draw this one with order='rays'.")
+
+    def quickest(self) -> FieldScene:
+        """The same scene in the order in which whole pictures are drawn soonest: cell by cell where kernels do it, else along rays."""
+        by_cells = isinstance(self.space, BoxSpace) and self.field.native_tensors() is not None
+        return replace(self, order="points" if by_cells else "rays")
 
     @torch.no_grad()
     def render(self, cameras: Cameras, normal: bool = False) -> RenderOutput:

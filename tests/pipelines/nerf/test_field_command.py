@@ -70,8 +70,10 @@ def test_the_field_itself_is_drawn(out: Path, tmp_path: Path, capsys: pytest.Cap
     assert (tmp_path / "0.png").read_bytes() != (tmp_path / "1.png").read_bytes()
     (out / FIELD).rename(tmp_path / FIELD)
     try:
-        assert _run(["render", str(out), "-o", str(tmp_path / "x.png"), "--frames", "1", "--field"]) == 2
-        assert "holds no field.safetensors" in capsys.readouterr().err
+        for command in (["render", str(out), "-o", str(tmp_path / "x.png"), "--frames", "1"], ["export", str(out), "-o", str(tmp_path / "x.ply")]):
+            assert _run([*command, "--field"]) == 2
+            error = capsys.readouterr().err
+            assert "holds no field.safetensors" in error and "Traceback" not in error and not Path(command[3]).exists()
         (out / FIELD).write_bytes(b"no field")
         assert _run(["render", str(out), "-o", str(tmp_path / "x.png"), "--frames", "1", "--field"]) == 2
         error = capsys.readouterr().err

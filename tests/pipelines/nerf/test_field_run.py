@@ -351,3 +351,19 @@ def test_coarse_to_fine_begins_blurred(table: tuple[Start, Capture]) -> None:
     planes = run.snapshot().field.grids[0]  # pyright: ignore[reportOptionalSubscript]
     assert planes.shape[1] == 8, "what is shown is what it has learned so far"
     assert [run._side(p) for p in (0.0, 0.25, 0.5, 0.9)] == [8, 11, None, None]
+
+
+def test_decay_pulls_by_its_share_of_the_rate(thing: tuple[Start, Capture]) -> None:
+    """After one step, whose gradients are the same: AdamW is Adam less rate times decay times what was there."""
+    settings = ("optim.steps=10", "sampling.first_look=0")
+    runs = [run_of("zerorf", thing[0], *settings, f"optim.weight_decay={d}") for d in (0, 5)]
+    before = {n: p.detach().clone() for n, p in runs[0].field.named_parameters()}
+    for run in runs:
+        events = run.events()
+        next(e for e in events if isinstance(e, StepDone))
+        run.stop()
+    plain, pulled = (dict(run.field.named_parameters()) for run in runs)
+    assert {run.step for run in runs} == {1}
+    for name, p in before.items():
+        rate = runs[0].rates[name]
+        torch.testing.assert_close(pulled[name], plain[name] - 5 * rate * p, rtol=1e-5, atol=1e-7)

@@ -133,6 +133,13 @@ def test_threads_and_instruction_sets_draw_the_same() -> None:
         native().set_isa("auto")
 
 
+def test_the_quickest_order_is_by_cells_where_kernels_do_it() -> None:
+    scene = scene_of(30.0)
+    assert scene.quickest().order == ("points" if native_or_none() is not None else "rays")
+    assert replace(scene, order="points", space=SPACE, field=RadianceField(scene.field.encoding, scene.field.decoder).ready(twin=True)).quickest().order == "rays"
+    assert replace(scene, space=ContractedSpace(torch.zeros(3), 1.0)).quickest().order == "rays"
+
+
 def test_without_kernels_the_twin_draws() -> None:
     scene, camera = scene_of(30.0), camera_at(PLACES[0], 12, 9)
     plain = RadianceField(VmGrid(24, 16, torch.Generator().manual_seed(0)), scene.field.decoder).requires_grad_(False).ready(twin=True)
