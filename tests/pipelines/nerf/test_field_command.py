@@ -108,6 +108,13 @@ def test_its_surface_is_taken_along_as_a_mesh(solid: Path, tmp_path: Path, capsy
         assert _run([*common, *options]) == 2
         error = capsys.readouterr().err
         assert says in error and "Traceback" not in error
+    (solid / FIELD).rename(tmp_path / FIELD)
+    try:
+        assert _run([*common, "--field"]) == 2
+        error = capsys.readouterr().err
+        assert "holds no field.safetensors" in error and "Traceback" not in error
+    finally:
+        (tmp_path / FIELD).rename(solid / FIELD)
 
 
 def test_its_surface_is_taken_along_as_points(solid: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
