@@ -22,7 +22,7 @@ from .points import typical_depth
 
 __all__ = ["LEVEL", "check_bounds", "joined_slabs", "mesh_field"]
 
-LEVEL = 0.05  # opacity of one sample: matter that a few dozen of them make solid counts; see docs/meshes.md for what other levels do
+LEVEL = 0.05  # opacity of one sample: matter that a few dozen of them make solid counts; docs/field.md says what other levels do
 
 Bounds = tuple[float, float, float, float, float, float]
 

@@ -7,6 +7,7 @@ from collections.abc import Callable
 import torch
 
 from ...recon.field.scene import FieldScene
+from ...recon.field.surface import at_matter, level_density
 from ...recon.framing import frame_scene
 from ...recon.points import PointCloud
 from ..mesh import SOLID, believed
@@ -15,12 +16,13 @@ __all__ = ["MOST_POINTS", "field_points", "typical_depth"]
 
 MOST_POINTS = 2_000_000
 REACH = 10.0  # times the typical depth: further away is no surface but sky
+EMPTY = 0.01  # opacity of one sample below which there is no surface: a mean depth of something half clear and what lies behind it is at neither
 GLANCE = 64  # pixels of the longer side, to tell that depth
 
 
 def field_points(scene: FieldScene, most: int = MOST_POINTS, progress: Callable[[float], None] | None = None) -> PointCloud:
-    """One point for each pixel of each photo where the field is solid and its depth does not jump, in the field's world: at the depth that is rendered there, with the colour
-    that is (without background) and the normal of the density, towards the camera.
+    """One point for each pixel of each photo where the field is solid, its depth does not jump, and there is matter at it; in the field's world: at the depth that is
+    rendered there, with the colour that is (without background) and the normal of the density, towards the camera.
 
     Args:
         most: cameras with more pixels than this, all together, are looked through at a lower resolution.
@@ -36,10 +38,14 @@ def field_points(scene: FieldScene, most: int = MOST_POINTS, progress: Callable[
         assert out.normal is not None
         color, alpha, depth, normal = (t[0].cpu() for t in (out.color, out.alpha, out.depth, out.normal))
         sure = believed(depth, alpha, cameras[k], farthest)
+        xyz = cameras[k].unproject_depth(depth[None])[0]
+        ahead = torch.nn.functional.normalize(xyz[sure] - cameras[k].centers, dim=1)
+        device = scene.cells.device
+        sure[sure.clone()] = at_matter(scene, xyz[sure].to(device), ahead.to(device), level_density(scene, EMPTY)).cpu()
         a = alpha[sure][:, None]
         rgb = ((color[sure] - (1 - a) * background) / a).clamp(0, 1)
         in_world = torch.nn.functional.normalize(normal[sure] @ cameras[k].cam_from_world[0, :3, :3], dim=1)
-        parts.append((cameras[k].unproject_depth(depth[None])[0][sure], rgb, in_world))
+        parts.append((xyz[sure], rgb, in_world))
         if progress is not None:
             progress((k + 1) / len(cameras))
     xyz, rgb, normals = (torch.cat(columns) for columns in zip(*parts, strict=True))

@@ -13,7 +13,7 @@ from .samples import Samples
 from .scene import FieldScene
 from .space import BoxSpace, FrustumSpace, Space
 
-__all__ = ["Lattice", "above_level", "colors_from_outside", "faced_from", "level_density", "natural_lattice", "world_lattice"]
+__all__ = ["Lattice", "above_level", "at_matter", "colors_from_outside", "faced_from", "level_density", "natural_lattice", "world_lattice"]
 
 SLAB = 2_000_000  # grid points at once
 POINTS = 1 << 17  # places that the network reads at once
@@ -101,14 +101,13 @@ def above_level(scene: FieldScene, lattice: Lattice, level: float, closed: bool 
         last = min(first + thick, layers)
         begin, end = max(first - pad, 0), min(last - pad, lattice.shape[0])
         index = lattice.layers(begin, end - begin, device)
-        values = torch.cat([_values(scene, lattice, part, level, nothing) for part in index.split(POINTS)])
+        values = torch.cat([_values(scene, lattice.in_cube(part), level, nothing) for part in index.split(POINTS)])
         values = values.view(end - begin, *lattice.shape[1:]).cpu()
         front, back = begin + pad - first, last - pad - end
         yield torch.nn.functional.pad(values, (pad, pad, pad, pad, front, back), value=-MOST) if closed else values
 
 
-def _values(scene: FieldScene, lattice: Lattice, index: Float[Tensor, "N 3"], level: float, nothing: float) -> Float[Tensor, "N"]:
-    xyz = lattice.in_cube(index)
+def _values(scene: FieldScene, xyz: Float[Tensor, "N 3"], level: float, nothing: float) -> Float[Tensor, "N"]:
     there = _held(scene.cells, xyz)
     out = torch.full((len(xyz),), nothing, device=xyz.device)
     if bool(there.any()):
@@ -121,6 +120,17 @@ def _held(cells: Bool[Tensor, "G G G"], xyz: Float[Tensor, "N 3"]) -> Bool[Tenso
     inside = ((xyz >= -1e-6) & (xyz <= 1 + 1e-6)).all(1)
     i = (xyz * len(cells)).nan_to_num(0.0).clamp(0, len(cells) - 1).long()
     return inside & cells[i[:, 0], i[:, 1], i[:, 2]]
+
+
+@torch.no_grad()
+def at_matter(scene: FieldScene, at: Float[Tensor, "N 3"], directions: Float[Tensor, "N 3"], level: float, samples: int = 2) -> Bool[Tensor, "N"]:
+    """Whether density is above the level at places (world) or within so many samples of them, before or behind as seen in directions (unit vectors)."""
+    found = []
+    for places, ahead in zip(at.split(POINTS), directions.split(POINTS), strict=True):
+        step = scene.spacing(scene.space.to_cube(places).clamp(0, 1))
+        near = [_values(scene, scene.space.to_cube(places + k * step * ahead), level, -MOST) > 0 for k in range(-samples, samples + 1)]
+        found.append(torch.stack(near).any(0))
+    return torch.cat(found) if found else torch.zeros(0, dtype=torch.bool, device=at.device)
 
 
 def faced_from(scene: FieldScene, at: Float[Tensor, "N 3"], normals: Float[Tensor, "N 3"]) -> Float[Tensor, "N 3"]:

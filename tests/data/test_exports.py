@@ -87,10 +87,11 @@ def test_other_points_stand_in_for_the_centres(tmp_path: Path, scene):
     import pycolmap
 
     g, cameras, names, photos = scene
-    cloud = PointCloud(torch.randn(50, 3), torch.rand(50, 3), normals=torch.nn.functional.normalize(torch.randn(50, 3), dim=1))
+    normals = torch.nn.functional.normalize(torch.randn(50, 3), dim=1)
+    cloud = PointCloud(torch.randn(50, 3), torch.rand(50, 3), normals=normals)
     export_scene(tmp_path / "p.ply", g, points=cloud)  # with points, a .ply is one of points
     back = read_points(tmp_path / "p.ply")
-    assert torch.equal(back.xyz, cloud.xyz) and back.normals is not None and torch.equal(back.normals, cloud.normals)
+    assert torch.equal(back.xyz, cloud.xyz) and back.normals is not None and torch.equal(back.normals, normals)
     export_scene(tmp_path / "colmap", g, cameras, names, "colmap", photos, points=cloud)
     model = pycolmap.Reconstruction(str(tmp_path / "colmap" / "sparse" / "0"))
     assert np.allclose(sorted(p.xyz[0] for p in model.points3D.values()), sorted(cloud.xyz[:, 0].tolist()))

@@ -58,3 +58,19 @@ def test_no_more_points_than_asked_for_and_none_between_surfaces() -> None:
 def test_what_is_not_solid_is_no_surface() -> None:
     fog = scene_of(BOX, lambda at: torch.full((len(at),), -10.0), plain(0.5, 0.5, 0.5), 1.0)
     assert len(field_points(fog)) == 0 and typical_depth(fog) > 0
+
+
+def test_nothing_hangs_between_what_is_half_clear_and_what_lies_behind() -> None:
+    """Seen through a thin sheet of half opacity, the mean depth is between the sheet and the wall, and smooth: no point is there. Beside the sheet the wall is."""
+
+    def density(at: Tensor) -> Tensor:
+        sheet = torch.minimum(0.05 - (at[:, 2] - 2.0).abs(), -at[:, 0])
+        return torch.maximum(torch.where(sheet > 0, 1.0, -100.0), 100 * (at[:, 2] - 5.0))
+
+    scene = scene_of(FRUSTUM, density, steepness=1.0, steps=256.0, cameras=before(64))
+    left = scene.render(scene.cameras[0])
+    depth, alpha = left.depth[0, 32, 8], left.alpha[0, 32, 8]
+    assert 2.2 < float(depth) < 4.5 and float(alpha) > 0.99, "as it is rendered"
+    cloud = field_points(scene)
+    z = cloud.xyz[:, 2]
+    assert bool(((z - 5.0).abs() < 0.15).all()) and bool((cloud.xyz[:, 0] < 0).any()) and len(cloud) > 1500
