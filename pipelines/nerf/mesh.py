@@ -66,7 +66,7 @@ def mesh_field(
     # of an object's box all is there: beyond it there is nothing
     closed = options.watertight or (bounds is None and isinstance(scene.space, BoxSpace))
     slabs = above_level(scene, lattice, level_density(scene, level), closed)
-    places, triangles = joined_slabs(slabs, lambda layers: tell("marching", layers / lattice.shape[0]))
+    places, triangles = joined_slabs(slabs, lambda layers: tell("marching", min(1.0, layers / lattice.shape[0])))
     if not len(triangles):
         where = "these bounds" if bounds is not None else "this field"
         raise HandfulError(f"Nothing in {where} is as opaque as --level {level:g}; try a lower one{' or other --bounds' if bounds is not None else ''}.")
