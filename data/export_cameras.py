@@ -11,7 +11,7 @@ from ..recon.errors import CaptureError, ConfigError
 from .atomic import new_folder
 from .colmap import write_model
 from .export import NO_CAMERAS, ExportScene
-from .export_points import centers_as_points
+from .export_points import points_of
 from .nerfstudio_json import write_transforms
 
 __all__ = ["blender", "colmap", "colmap_text", "nerfstudio"]
@@ -31,7 +31,7 @@ def colmap(path: Path, scene: ExportScene, text: bool = False) -> None:
         names = _copy_photos(folder, scene)
         for mask in scene.masks:  # COLMAP looks for the photo's whole name with .png behind it
             _copy(mask, folder / "masks" / f"{mask.name}.png")
-        write_model(folder / "sparse" / "0", cameras, names, centers_as_points(scene.gaussians, MAX_POINTS), text)
+        write_model(folder / "sparse" / "0", cameras, names, points_of(scene, MAX_POINTS), text)
 
 
 def colmap_text(path: Path, scene: ExportScene) -> None:

@@ -1,4 +1,4 @@
-"""Exports of the splats' centres as coloured points, for programs that know points only."""
+"""Exports of coloured points, the splats' centres or other ones that the scene names, for programs that know points only."""
 
 from __future__ import annotations
 
@@ -17,19 +17,19 @@ from .las_file import laspy_module
 from .ply import write_points
 from .splat_rows import FiniteRows
 
-__all__ = ["centers_as_points", "las", "points"]
+__all__ = ["centers_as_points", "las", "points", "points_of"]
 
 _OPAQUE = 0.1  # fainter splats are haze, not surface
 
 
 def points(path: Path, scene: ExportScene) -> None:
-    write_points(path, centers_as_points(scene.gaussians))
+    write_points(path, points_of(scene))
 
 
 def las(path: Path, scene: ExportScene) -> None:
-    """LAS 1.4, point format 7 (16-bit colours), in the scene's own units and axes; .laz where lazrs is installed, too."""
+    """LAS 1.4, point format 7 (16-bit colours), in the scene's own units and axes, without normals; .laz where lazrs is installed, too."""
     laspy = laspy_module()
-    cloud = centers_as_points(scene.gaussians)
+    cloud = points_of(scene)
     xyz = cloud.xyz.double().numpy()
     header = laspy.LasHeader(point_format=7, version="1.4")
     if len(xyz):
@@ -44,6 +44,18 @@ def las(path: Path, scene: ExportScene) -> None:
             data.write(f, do_compress=path.suffix.lower() == ".laz")
     except laspy.errors.LaspyException as e:
         raise BackendUnavailable(f"Cannot write {path}: {str(e).splitlines()[0]} A .laz needs lazrs: pip install lazrs; or write a .las.") from e
+
+
+def points_of(scene: ExportScene, most: int | None = None) -> PointCloud:
+    """Those that it names, else the splats' centres; at most `most`, evenly taken."""
+    cloud = scene.points
+    if cloud is None:
+        return centers_as_points(scene.gaussians, most)
+    if most is None or len(cloud) <= most:
+        return cloud
+    every = slice(None, None, -(-len(cloud) // most))
+    rest = (None if t is None else t[every] for t in (cloud.rgb, cloud.confidence, cloud.intensity, cloud.normals))
+    return PointCloud(cloud.xyz[every], *rest)
 
 
 def centers_as_points(gaussians: Gaussians, most: int | None = None) -> PointCloud:

@@ -1,4 +1,4 @@
-"""Meshes by Open3D (Zhou et al. 2018; MIT): fusion of depth maps, small parts, Poisson, textures, files, rays. The only file that imports open3d (extra `mesh`)."""
+"""Meshes by Open3D (Zhou et al. 2018; MIT): fusion of depth maps, level surfaces, small parts, Poisson, textures, files, rays. The only file that imports open3d (extra `mesh`)."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from .atomic import beside, clear_leftovers, write_bytes, writing
 from .mesh_glb import glb_of_mesh, vertex_normals
 from .mesh_obj import obj_of_mesh
 
-__all__ = ["MESH_SUFFIXES", "MeshRays", "check_mesh_file", "fuse_depth", "keep_large_parts", "need_open3d", "textured", "watertight", "write_mesh"]
+__all__ = ["MESH_SUFFIXES", "MeshRays", "check_mesh_file", "fuse_depth", "keep_large_parts", "level_surface", "need_open3d", "textured", "watertight", "write_mesh"]
 
 MESH_SUFFIXES = (".glb", ".ply", ".obj", ".stl")
 _BLOCK, _BLOCKS = 16, 2000  # voxels along a block's edge, and blocks to begin with: 80 KB each, more when they are needed
@@ -77,6 +77,15 @@ def fuse_depth(views: Iterable[tuple[Cameras, Float[Tensor, "H W"], Float[Tensor
     return Mesh(
         made.vertex.positions.numpy().astype(np.float64), made.triangle.indices.numpy().astype(np.int32), made.vertex.colors.numpy().astype(np.float64).clip(0, 1)
     )
+
+
+def level_surface(values: Float[np.ndarray, "A B C"]) -> tuple[Float[np.ndarray, "N 3"], Int[np.ndarray, "M 3"]]:
+    """Where numbers on a grid pass zero: vertices, in steps from the first grid point, on the edges between grid points; triangles counter-clockwise as seen from where
+    the numbers are negative. Marching cubes, by flying edges (Schroeder et al. 2015)."""
+    o3d = _open3d()
+    made = o3d.t.geometry.TriangleMesh.create_isosurfaces(o3d.core.Tensor(np.ascontiguousarray(values, dtype=np.float32)))
+    vertices, triangles = made.vertex.positions.numpy(), made.triangle.indices.numpy()
+    return vertices[:, ::-1].astype(np.float64), triangles[:, ::-1].copy()  # its first axis is z; turned round, the triangles are seen from behind
 
 
 def keep_large_parts(mesh: Mesh, smallest: int) -> Mesh:

@@ -87,10 +87,13 @@ def _gaussians_of(v: np.ndarray, rest: int) -> Gaussians:
 
 
 def write_points(path: str | Path, points: PointCloud) -> None:
-    """x y z (float32) and red green blue (8 bit) where the points have colours; atomic."""
+    """x y z (float32), nx ny nz where the points have normals, red green blue (8 bit) where they have colours; atomic."""
     fields = [("x", "<f4"), ("y", "<f4"), ("z", "<f4")]
     header = ["ply", "format binary_little_endian 1.0", "comment made by Handful", f"element vertex {len(points)}"]
     header += [f"property float {n}" for n in "xyz"]
+    if points.normals is not None:
+        fields += [("nx", "<f4"), ("ny", "<f4"), ("nz", "<f4")]
+        header += [f"property float n{n}" for n in "xyz"]
     if points.rgb is not None:
         fields += [("red", "u1"), ("green", "u1"), ("blue", "u1")]
         header += [f"property uchar {n}" for n in ("red", "green", "blue")]
@@ -98,6 +101,9 @@ def write_points(path: str | Path, points: PointCloud) -> None:
     xyz = points.xyz.detach().cpu().numpy()
     for i, n in enumerate("xyz"):
         v[n] = xyz[:, i]
+    if points.normals is not None:
+        for n, column in zip(("nx", "ny", "nz"), points.normals.detach().cpu().numpy().T, strict=True):
+            v[n] = column
     if points.rgb is not None:
         rgb = (points.rgb.detach().cpu().clamp(0, 1) * 255).round().numpy().astype(np.uint8)
         for i, n in enumerate(("red", "green", "blue")):
@@ -108,7 +114,7 @@ def write_points(path: str | Path, points: PointCloud) -> None:
 
 
 def read_points(path: str | Path) -> PointCloud:
-    """Points with their colours where there are any; those that are not finite are left out. Raises CaptureError."""
+    """Points with their colours and normals where there are any; those that are not finite are left out. Raises CaptureError."""
     path = Path(path)
     v = read_vertices(path)
     names = v.dtype.names or ()
@@ -123,4 +129,5 @@ def read_points(path: str | Path) -> PointCloud:
             rgb = c.astype(np.float32) / (np.iinfo(c.dtype).max if c.dtype.kind in "ui" else 1.0)
             rgb = torch.from_numpy(np.nan_to_num(rgb[ok]).clip(0, 1))
             break
-    return PointCloud(torch.from_numpy(xyz[ok]), rgb)
+    normals = torch.from_numpy(np.stack([v[n].astype(np.float32) for n in ("nx", "ny", "nz")], axis=1)[ok]) if {"nx", "ny", "nz"} <= set(names) else None
+    return PointCloud(torch.from_numpy(xyz[ok]), rgb, normals=normals)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor
 
 from ..data.mesh_open3d import fuse_depth, keep_large_parts, textured, watertight
@@ -18,7 +18,7 @@ from ..recon.framing import frame_scene
 from ..recon.mesh import Mesh
 from ..recon.scene import SplatScene
 
-__all__ = ["MeshOptions", "facing", "mesh_scene", "turned"]
+__all__ = ["MeshOptions", "believed", "facing", "mesh_scene", "turned"]
 
 SOLID = 0.6  # opacity from which a pixel has a depth
 EDGE = 0.03  # of the depth: a jump between neighbours across which the rendered depth lies on neither side
@@ -125,7 +125,12 @@ def _cameras(scene: SplatScene, options: MeshOptions) -> Cameras:
 def _believed(scene: SplatScene, camera: Cameras, farthest: float) -> tuple[Float[Tensor, "H W"], Float[Tensor, "H W 3"]]:
     """Rendered depth where there is a surface (0 elsewhere), and the colours."""
     out = scene.render(camera)
-    z, alpha = out.depth[0].cpu(), out.alpha[0].cpu()
+    z = out.depth[0].cpu()
+    return torch.where(believed(z, out.alpha[0].cpu(), camera, farthest), z, 0.0), out.color[0].cpu().nan_to_num(0.0).clamp(0, 1)
+
+
+def believed(z: Float[Tensor, "H W"], alpha: Float[Tensor, "H W"], camera: Cameras, farthest: float) -> Bool[Tensor, "H W"]:
+    """Where a rendered depth is that of a surface: solid, no jump, no further than `farthest`."""
     jump = torch.zeros_like(z)
     for axis in (0, 1):
         step = z.diff(dim=axis).abs()
@@ -133,5 +138,4 @@ def _believed(scene: SplatScene, camera: Cameras, farthest: float) -> tuple[Floa
         jump = torch.maximum(jump, torch.maximum(torch.nn.functional.pad(step, first), torch.nn.functional.pad(step, last)))
     # a surface seen at an angle steps, too: by its depth over the focal length and the tangent of that angle
     slope = z / float(camera.K[0, 0, 0]) / GRAZING
-    sure = (alpha > SOLID) & (jump < torch.maximum(EDGE * z, slope)) & (z > 0) & (z < farthest) & torch.isfinite(z)
-    return torch.where(sure, z, 0.0), out.color[0].cpu().nan_to_num(0.0).clamp(0, 1)
+    return (alpha > SOLID) & (jump < torch.maximum(EDGE * z, slope)) & (z > 0) & (z < farthest) & torch.isfinite(z)

@@ -8,11 +8,17 @@ import sys
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import tyro
 
-__all__ = ["CommonOptions", "Console", "show_log"]
+if TYPE_CHECKING:
+    import torch
+
+    from ...recon.field.scene import FieldScene
+    from ..scene_folder import SceneFolder
+
+__all__ = ["CommonOptions", "Console", "show_log", "whole_field"]
 
 PLAIN_EVERY = 5.0  # seconds between two progress lines where there is no terminal
 
@@ -106,6 +112,15 @@ def duration(seconds: float) -> str:
     """1:05 for 65 seconds."""
     s = max(0, round(seconds))
     return f"{s // 3600}:{s % 3600 // 60:02d}:{s % 60:02d}" if s >= 3600 else f"{s // 60}:{s % 60:02d}"
+
+
+def whole_field(folder: SceneFolder, unedited: bool, device: torch.device | str = "cpu") -> FieldScene:
+    """The field of a scene for --field. Raises CaptureError where it has none, ConfigError where edits would be lost unsaid."""
+    from ...recon.errors import ConfigError
+
+    if not unedited and folder.edits():
+        raise ConfigError(f"The edits of {folder.path} are of its splats, not of its field; add --unedited to take the field as it is.")
+    return folder.field(device)
 
 
 def check_summary(path: Path) -> None:

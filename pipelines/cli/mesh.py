@@ -5,11 +5,16 @@ from __future__ import annotations
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import tyro
 
-from .common import CommonOptions, duration
+from .common import CommonOptions, Console, duration, whole_field
+
+if TYPE_CHECKING:
+    from ...recon.mesh import Mesh
+    from ..mesh import MeshOptions
+    from ..scene_folder import SceneFolder
 
 __all__ = ["MeshCommand"]
 
@@ -25,6 +30,7 @@ class MeshCommand(CommonOptions):
       handful mesh out/ -o scene.glb
       handful mesh out/ -o scene.obj --texture 4096
       handful mesh out/ -o print.stl --watertight --resolution 512
+      handful mesh out/ -o thing.glb --field --bounds -1 -1 0 1 1 1.5     (of a radiance field itself)
     """
 
     scene: tyro.conf.Positional[Path]
@@ -32,7 +38,7 @@ class MeshCommand(CommonOptions):
     out: Annotated[Path, tyro.conf.arg(aliases=["-o"], metavar="FILE")]
     """Mesh to write: .glb, .ply, .obj or .stl."""
     resolution: int = 256
-    """Voxels along the distance from the photos to the scene; twice as many take four to eight times as long."""
+    """Voxels along the distance from the photos to the scene (with --field: along the longest edge of what is meshed); twice as many take four to eight times as long."""
     reach: float = 3.0
     """Leave out what is further away than so many times that distance."""
     smallest: int = 500
@@ -40,11 +46,17 @@ class MeshCommand(CommonOptions):
     texture: int = 0
     """Size of a texture from the photos, in pixels (0: a colour per vertex)."""
     watertight: bool = False
-    """Close the surface (Poisson): for printing; what no photo sees is bridged."""
+    """Close the surface, for printing: by Poisson, which bridges what no photo sees; with --field by walls where it ends."""
     between: bool = True
     """Look from between the photos, too."""
     unedited: bool = False
     """The scene as it was before it was edited in the viewer."""
+    field: bool = False
+    """The surface of the radiance field (zerorf and its kin) itself, not of the splats it was turned into."""
+    bounds: Annotated[tuple[float, float, float, float, float, float] | None, tyro.conf.arg(metavar="X0 Y0 Z0 X1 Y1 Z1")] = None
+    """With --field: only what is in this box, in the scene's world."""
+    level: float | None = None
+    """With --field: how opaque one sample is on the surface, between 0 and 1 (default: 0.05); higher leaves out haze, and thin matter with it."""
 
     def run(self) -> dict[str, Any]:
         from ...data.atomic import ensure_place
@@ -52,10 +64,11 @@ class MeshCommand(CommonOptions):
         from ...data.scene_mark import refuse_own_file
         from ...recon.edits import up_after
         from ...recon.framing import frame_scene
-        from ..mesh import MeshOptions, facing, mesh_scene, turned
+        from ..mesh import MeshOptions, facing, turned
         from ..scene_folder import load_scene
 
         options = MeshOptions(self.resolution, self.reach, self.smallest, self.between, self.texture, self.watertight)
+        self._check_field_options()
         check_mesh_file(self.out, self.texture > 0)  # what cannot work is told before the work
         refuse_own_file(self.out)
         ensure_place(self.out)
@@ -63,8 +76,7 @@ class MeshCommand(CommonOptions):
         began, console = time.monotonic(), self.console
         raw = load_scene(self.scene)
         folder, steps = (raw, ()) if self.unedited else (raw.edited(), raw.edits())
-        photos = tuple(folder.images()) if self.texture else ()
-        mesh = mesh_scene(folder.scene, options, photos, lambda what, share: console.progress(f"{what} {share:.0%}"))
+        mesh = self._mesh(raw, folder, options, console)
         if self.out.suffix.lower() == ".glb":
             up = frame_scene(folder.cameras, folder.gaussians.means, folder.gaussians.opacities, up_after(steps)).up
             mesh = turned(mesh, facing(up, folder.cameras.cam_from_world[0, 2, :3]))
@@ -72,3 +84,26 @@ class MeshCommand(CommonOptions):
         seconds = time.monotonic() - began
         console.say(f"{self.out}: {len(mesh):,} triangles, {self.out.stat().st_size / 1e6:.1f} MB, {duration(seconds)}")
         return {"file": str(self.out), "triangles": len(mesh), "vertices": len(mesh.vertices), "seconds": round(seconds, 2)}
+
+    def _check_field_options(self) -> None:
+        from ...recon.errors import ConfigError
+        from ..nerf.mesh import LEVEL, check_bounds
+
+        if not self.field and (self.bounds is not None or self.level is not None):
+            raise ConfigError("--bounds and --level are of a field's surface; add --field, or crop the splats in the viewer.")
+        if self.field and not self.between:
+            raise ConfigError("--no-between is about places to look from, and a field's surface is not looked for from any; leave it or --field away.")
+        check_bounds(self.bounds, LEVEL if self.level is None else self.level)
+
+    def _mesh(self, raw: SceneFolder, folder: SceneFolder, options: MeshOptions, console: Console) -> Mesh:
+        from ..mesh import mesh_scene
+        from ..nerf.mesh import LEVEL, mesh_field
+
+        def tell(what: str, share: float) -> None:
+            console.progress(f"{what} {share:.0%}")
+
+        field = whole_field(raw, self.unedited) if self.field else None
+        photos = tuple(folder.images()) if self.texture else ()
+        if field is None:
+            return mesh_scene(folder.scene, options, photos, tell)
+        return mesh_field(field, options, self.bounds, LEVEL if self.level is None else self.level, photos, tell)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import tyro
 
-from .common import CommonOptions, duration
+from .common import CommonOptions, duration, whole_field
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -64,7 +64,6 @@ class RenderCommand(CommonOptions):
 
         from ...data.scene_mark import refuse_own_file
         from ...recon.edits import up_after
-        from ...recon.errors import ConfigError
         from ..frame_sinks import open_sink
         from ..scene_folder import load_scene
         from ..video import parse_what, render_path
@@ -76,9 +75,7 @@ class RenderCommand(CommonOptions):
         device = self.device if self.device != "auto" else ("cuda" if torch.cuda.is_available() else "cpu")
         raw = load_scene(self.scene, device=device)
         folder, steps = (raw, ()) if self.unedited else (raw.edited(), raw.edits())
-        if self.field and steps:
-            raise ConfigError(f"The edits of {self.scene} are of its splats, not of its field; add --unedited to draw the field as it is.")
-        field = raw.field(device).quickest() if self.field else None
+        field = whole_field(raw, self.unedited, device).quickest() if self.field else None
         cameras, fps = self._cameras(folder, size, up_after(steps))
         open_sink(self.out, cameras.width * len(layers), cameras.height, len(cameras), fps)  # an impossible name is told before work begins
         console = self.console

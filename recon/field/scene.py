@@ -111,15 +111,18 @@ class FieldScene:
 
     def normals(self, xyz: Float[Tensor, "N 3"], reach: float = 2.0) -> Float[Tensor, "N 3"]:
         """Unit vectors, world frame, out of the matter at places in the cube: against the slope of density, over about `reach` samples to each side."""
-        step, at = reach / self.steps, self.space.to_world(xyz)
-        axes = torch.eye(3, device=xyz.device)
-        # the world is laid into the cube unevenly, so the slope is taken in the world, over as much of it as the steps cover there
-        inward = torch.where(xyz > 0.5, -1.0, 1.0)
-        sizes = torch.stack([torch.linalg.vector_norm(self.space.to_world(xyz + inward * step * a) - at, dim=1) for a in axes], 1)
-        h = sizes.clamp_min(1e-9).amin(1, keepdim=True)
+        at, h = self.space.to_world(xyz), self.spacing(xyz, reach)  # the slope is taken in the world, over as much of it as the steps cover there
         slopes = []
-        for a in axes:
+        for a in torch.eye(3, device=xyz.device):
             # of the logarithm: density itself changes by orders of magnitude within a step
             ahead, behind = (self.field.raw(self.space.to_cube(at + sign * h * a).clamp(0, 1))[:, 0] for sign in (1, -1))
             slopes.append(ahead - behind)
         return torch.nn.functional.normalize(-torch.stack(slopes, 1), dim=1)
+
+    def spacing(self, xyz: Float[Tensor, "N 3"], samples: float = 1.0) -> Float[Tensor, "N 1"]:
+        """How long, in the world, the way of so many samples is at places in the cube, along that of its axes where it is shortest: the world is laid in unevenly."""
+        step, at = samples / self.steps, self.space.to_world(xyz)
+        inward = torch.where(xyz > 0.5, -1.0, 1.0)
+        axes = torch.eye(3, device=xyz.device)
+        sizes = torch.stack([torch.linalg.vector_norm(self.space.to_world(xyz + inward * step * a) - at, dim=1) for a in axes], 1)
+        return sizes.clamp_min(1e-9).amin(1, keepdim=True)

@@ -19,6 +19,7 @@ from handful.pipelines.cli.export import Export
 from handful.recon.camera import Cameras
 from handful.recon.errors import BackendUnavailable, ConfigError, HandfulError
 from handful.recon.gaussians import Gaussians
+from handful.recon.points import PointCloud
 from PIL import Image
 
 from ..splat_scenes import some_gaussians
@@ -80,6 +81,23 @@ def test_points_are_the_opaque_centres(tmp_path: Path, scene):
     keep = torch.isfinite(g.means).all(1) & (g.opacities > 0.1)
     points = read_points(tmp_path / "points.ply")
     assert torch.equal(points.xyz, g.means[keep]) and points.rgb is not None and len(points) == 39
+
+
+def test_other_points_stand_in_for_the_centres(tmp_path: Path, scene):
+    import pycolmap
+
+    g, cameras, names, photos = scene
+    normals = torch.nn.functional.normalize(torch.randn(50, 3), dim=1)
+    cloud = PointCloud(torch.randn(50, 3), torch.rand(50, 3), normals=normals)
+    export_scene(tmp_path / "p.ply", g, points=cloud)  # with points, a .ply is one of points
+    back = read_points(tmp_path / "p.ply")
+    assert torch.equal(back.xyz, cloud.xyz) and back.normals is not None and torch.equal(back.normals, normals)
+    export_scene(tmp_path / "colmap", g, cameras, names, "colmap", photos, points=cloud)
+    model = pycolmap.Reconstruction(str(tmp_path / "colmap" / "sparse" / "0"))
+    assert np.allclose(sorted(p.xyz[0] for p in model.points3D.values()), sorted(cloud.xyz[:, 0].tolist()))
+    for name, format in (("s.spz", None), ("s.ply", "ply"), ("n.json", None)):
+        with pytest.raises(ConfigError, match="Points are written as colmap"):
+            export_scene(tmp_path / name, g, cameras, names, format, points=cloud)
 
 
 def test_las(tmp_path: Path, scene):

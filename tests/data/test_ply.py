@@ -87,7 +87,12 @@ def test_points_round_trip(tmp_path):
     assert points.rgb is not None and back.rgb is not None
     assert torch.equal(back.xyz, points.xyz) and (back.rgb - points.rgb).abs().max() <= 0.5 / 255 + 1e-6
     write_points(tmp_path / "q.ply", PointCloud(points.xyz))
-    assert read_points(tmp_path / "q.ply").rgb is None
+    assert read_points(tmp_path / "q.ply").rgb is None and read_points(tmp_path / "q.ply").normals is None
+    normals = torch.nn.functional.normalize(torch.randn(30, 3), dim=1)
+    write_points(tmp_path / "n.ply", PointCloud(points.xyz, points.rgb, normals=normals))
+    back = read_points(tmp_path / "n.ply")
+    assert back.normals is not None and back.rgb is not None and torch.equal(back.normals, normals) and torch.equal(back.xyz, points.xyz)
+    assert (back.rgb - points.rgb).abs().max() <= 0.5 / 255 + 1e-6
     with pytest.raises(CaptureError, match="no Gaussian splats"):
         read_gaussians(tmp_path / "p.ply")
 

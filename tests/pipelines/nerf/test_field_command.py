@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
+import numpy as np
 import pytest
-from handful.data.ply import read_gaussians
+import torch
+from handful.data.edits_file import EDITS, write_edits
+from handful.data.ply import read_gaussians, read_points
 from handful.pipelines.cli.main import _run
-from handful.pipelines.nerf.field_file import FIELD
+from handful.pipelines.nerf.field_file import FIELD, save_field
 from handful.pipelines.results import check_results
 from handful.pipelines.scene_folder import load_scene
+from handful.recon.edits import CropBox
 from handful.recon.metrics import psnr
 
 from ..bench_captures import write_capture
@@ -27,6 +32,18 @@ def table(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def out(table: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("made") / "out"
     assert _run(["reconstruct", str(table), "-o", str(folder), "--method", "vm", "--set", *TINY, "--json", str(folder.parent / "s.json"), "--quiet"]) == 0
+    return folder
+
+
+@pytest.fixture(scope="module")
+def solid(out: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same with a field e^2 times as dense: after so few steps it is fog, which has no surface."""
+    folder = tmp_path_factory.mktemp("solid") / "out"
+    shutil.copytree(out, folder)
+    scene = load_scene(folder).field()
+    with torch.no_grad():
+        scene.field.decoder.b2[0] += 2
+    save_field(folder / FIELD, scene)
     return folder
 
 
@@ -53,14 +70,79 @@ def test_the_field_itself_is_drawn(out: Path, tmp_path: Path, capsys: pytest.Cap
     assert (tmp_path / "0.png").read_bytes() != (tmp_path / "1.png").read_bytes()
     (out / FIELD).rename(tmp_path / FIELD)
     try:
-        assert _run(["render", str(out), "-o", str(tmp_path / "x.png"), "--frames", "1", "--field"]) == 2
-        assert "holds no field.safetensors" in capsys.readouterr().err
+        for command in (["render", str(out), "-o", str(tmp_path / "x.png"), "--frames", "1"], ["export", str(out), "-o", str(tmp_path / "x.ply")]):
+            assert _run([*command, "--field"]) == 2
+            error = capsys.readouterr().err
+            assert "holds no field.safetensors" in error and "Traceback" not in error and not Path(command[3]).exists()
         (out / FIELD).write_bytes(b"no field")
         assert _run(["render", str(out), "-o", str(tmp_path / "x.png"), "--frames", "1", "--field"]) == 2
         error = capsys.readouterr().err
         assert "field.safetensors is not a checkpoint" in error and "Traceback" not in error
     finally:
         (tmp_path / FIELD).replace(out / FIELD)
+
+
+def test_its_surface_is_taken_along_as_a_mesh(solid: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    open3d = pytest.importorskip("open3d", reason="needs open3d")
+    common = ["mesh", str(solid), "-o", str(tmp_path / "m.ply"), "--resolution", "48", "--smallest", "0"]
+    assert _run([*common, "--field", "--json", str(tmp_path / "m.json"), "--quiet"]) == 0
+    mesh = open3d.io.read_triangle_mesh(str(tmp_path / "m.ply"))
+    assert json.loads((tmp_path / "m.json").read_text())["triangles"] == len(mesh.triangles) > 500
+    low, high = np.asarray(mesh.vertices).min(0), np.asarray(mesh.vertices).max(0)
+    middle = (low + high) / 2
+    corners = [f"{v:.4f}" for v in (*low, *middle)]
+    assert _run([*common, "--field", "--quiet", "--bounds", *corners]) == 0
+    cut = np.asarray(open3d.io.read_triangle_mesh(str(tmp_path / "m.ply")).vertices)
+    assert (cut >= low - 1e-3).all() and (cut <= middle + 1e-3).all()
+    assert _run([*common[:2], "-o", str(tmp_path / "m.glb"), "--resolution", "48", "--field", "--quiet"]) == 0
+    capsys.readouterr()
+    for options, says in (
+        (["--level", "0.1"], "add --field"),
+        (["--bounds", *corners], "add --field"),
+        (["--field", "--no-between"], "--no-between"),
+        (["--field", "--level", "1.5"], "--level is an opacity"),
+        (["--field", "--bounds", "0", "0", "0", "-1", "1", "1"], "--bounds takes"),
+        (["--field", "--bounds", "900", "900", "900", "901", "901", "901"], "Nothing in these bounds"),
+        (["--field", "--resolution", "3"], "--resolution"),
+    ):
+        assert _run([*common, *options]) == 2
+        error = capsys.readouterr().err
+        assert says in error and "Traceback" not in error
+    (solid / FIELD).rename(tmp_path / FIELD)
+    try:
+        assert _run([*common, "--field"]) == 2
+        error = capsys.readouterr().err
+        assert "holds no field.safetensors" in error and "Traceback" not in error
+    finally:
+        (tmp_path / FIELD).rename(solid / FIELD)
+
+
+def test_its_surface_is_taken_along_as_points(solid: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert _run(["export", str(solid), "--field", "-o", str(tmp_path / "p.ply"), "--json", str(tmp_path / "p.json"), "--quiet"]) == 0
+    points = read_points(tmp_path / "p.ply")
+    assert json.loads((tmp_path / "p.json").read_text())["points"] == len(points) > 500 and points.normals is not None
+    for options, says in (
+        (["-o", str(tmp_path / "p.spz")], "Points are written as"),
+        (["-o", str(tmp_path / "p.ply"), "--format", "nerfstudio"], "Points are written as"),
+    ):
+        assert _run(["export", str(solid), "--field", *options]) == 2
+        assert says in capsys.readouterr().err
+    assert _run(["export", str(solid / "scene.ply"), "--field", "-o", str(tmp_path / "p.ply")]) == 2
+    assert "holds no field" in capsys.readouterr().err
+
+
+def test_edits_are_not_lost_unsaid(out: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    write_edits(out / EDITS, [CropBox((0.0, 0.0, 0.0), (0.7, 0.7, 0.7))])
+    try:
+        for command in (
+            ["export", str(out), "-o", str(tmp_path / "e.ply")],
+            ["render", str(out), "-o", str(tmp_path / "e.png"), "--frames", "1", "--size", "48x36"],
+        ):
+            assert _run([*command, "--field"]) == 2
+            assert "add --unedited" in capsys.readouterr().err
+            assert _run([*command, "--field", "--unedited", "--quiet"]) == 0
+    finally:
+        (out / EDITS).unlink()
 
 
 def test_scored_like_everything_else(table: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,11 +15,13 @@ from handful.pipelines.checkpoint import load_checkpoint, save_checkpoint
 from handful.pipelines.config import override, to_jsonable
 from handful.pipelines.events import Finished, StageProgress, StepDone
 from handful.pipelines.init.protocol import CameraReport, InitState
+from handful.pipelines.mesh import MeshOptions
 from handful.pipelines.nerf import FIELD_METHODS
 from handful.pipelines.nerf.config import FieldConfig
 from handful.pipelines.nerf.convert import splats_of_field, views_around
 from handful.pipelines.nerf.field_file import load_field, save_field
 from handful.pipelines.nerf.layout import choose_space
+from handful.pipelines.nerf.points import field_points
 from handful.pipelines.nerf.run import FieldRun
 from handful.pipelines.protocol import Start
 from handful.recon.capture import Capture
@@ -205,6 +208,28 @@ def test_whatever_it_is_made_of_goes_on_exactly_and_is_kept(kind: str, table: tu
         save_checkpoint(tmp_path / "g", broken, told)
         with pytest.raises(CheckpointError, match="does not hold a whole field"):
             load_field(tmp_path / "g", scene.cameras, scene.names, scene.background)
+
+
+@pytest.mark.parametrize("kind", ["vm", "vm-prior", "cp", "hash", "frequency", "trivec"])
+def test_whatever_it_is_made_of_has_a_surface_and_points(kind: str, table: tuple[Start, Capture]) -> None:
+    """On the surface its density is that of the level, to the error of straight lines between grid points."""
+    pytest.importorskip("open3d", reason="needs open3d")
+    from handful.pipelines.nerf.mesh import mesh_field
+
+    settings = ["grid.widths=[8,8,8,8]", f"grid.kind={kind}", "grid.side=24", "grid.levels=3", "grid.entries=32768", "grid.frequencies=4", "optim.steps=12", "optim.rays=256"]
+    scene = finish(run_of("vm", table[0], *settings)).snapshot()
+    scene = replace(scene, cells=torch.ones_like(scene.cells))
+    places = torch.rand(4000, 3, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        scene.field.decoder.b2[0] += 5 - scene.field.raw(places)[:, 0].median()  # after so few steps it is fog
+        density = scene.field.density(places)
+    level = 1 - math.exp(-math.exp(5) / scene.steps)
+    mesh = mesh_field(scene, MeshOptions(resolution=32, smallest=0, reach=100.0), level=level)
+    with torch.no_grad():
+        there = scene.field.density(scene.space.to_cube(torch.from_numpy(mesh.vertices).float()).clamp(0, 1))
+    assert len(mesh) > 200 and float((there.log() - 5).abs().median()) < 0.1 * float(density.log().std())
+    points = field_points(scene)
+    assert len(points) > 500 and points.normals is not None and bool(torch.isfinite(points.normals).all())
 
 
 def test_learned_occupancy_goes_on_exactly_and_only_its_cells_are_kept(table: tuple[Start, Capture], tmp_path: Path) -> None:
