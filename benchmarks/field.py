@@ -6,10 +6,11 @@
 The field is made: a ball of matter in the cube, seen by rays from all around, with an occupancy grid that knows the ball. Where it is "solid", light ends soon after the
 surface, and the native step leaves out all samples behind, as it does once a field has learned; where it is "fog", every sample counts. A step is marching,
 lookup, network, compositing, and the way back to planes, lines and network; the optimiser is left out. "torch" reads the grid by `grid_sample`, as the code of
-TensoRF does, "index" by indexing (the kernels' slow twin); both composite in torch. Milliseconds, the median of the repeats.
+TensoRF does, "index" by indexing (the kernels' slow twin); both composite in torch. "cloud" is the same step of tensors of three lines, at three scales on the ball's surface.
+Milliseconds, the median of the repeats.
 
 Prints JSON: {"machine", "rays", "rows": [{"matter", "side", "channels", "hidden", "samples", "native": {"march_ms", "forward_ms", "backward_ms", "step_ms", "samples_per_second"},
-"torch": {...}, "index": {...}, "times_faster"}], "generator": [{"side", "forward_ms", "backward_ms"}], "peak_mb"}.
+"torch": {...}, "index": {...}, "times_faster"}], "cloud": {"tensors", "parameters", "samples", "native", "index", "times_faster"}, "generator": [{"side", "forward_ms", "backward_ms"}], "peak_mb"}.
 """
 
 from __future__ import annotations
@@ -34,6 +35,7 @@ from ..recon.field.occupancy import march, march_torch
 from ..recon.field.radiance import RadianceField
 from ..recon.field.samples import Samples, Segments
 from ..recon.field.space import BoxSpace
+from ..recon.field.trivec import TriVectors, trivec_centers
 from ..recon.field.vm import LINE_AXIS, PLANE_AXES, VmGrid
 from ..recon.field.vm_prior import VmGenerator
 from ..recon.field.volume import composite_torch
@@ -46,6 +48,7 @@ STEPS, CELLS = 256, 96
 FOG, SOLID = -2.0, 3.5  # logarithm of density
 SIZES = ((FOG, 160, 16), (SOLID, 160, 16), (SOLID, 256, 16), (SOLID, 160, 48))  # matter, side, channels
 HIDDEN = 64
+BOXES, LINE_POINTS = (0.2, 0.1, 0.05), (33, 17, 9)
 
 
 @dataclass(frozen=True)
@@ -140,6 +143,7 @@ def run(args: Args) -> dict[str, Any]:
             ways = {name: one_way(name, field, segments, cells, args.repeats) for name in ("native", "torch", "index")}
             row = {"matter": "fog" if matter == FOG else "solid", "side": side, "channels": channels, "hidden": HIDDEN, "samples": len(march(segments, cells, STEPS)), **ways}
             rows.append({**row, "times_faster": round(min(ways["torch"]["step_ms"], ways["index"]["step_ms"]) / ways["native"]["step_ms"], 1)})
+        cloud = _cloud(segments, args.repeats)
         for side in (96, 160):
             generators.append({"side": side, **_generator(VmGenerator(side), args.repeats)})
         used = torch.get_num_threads()
@@ -147,9 +151,21 @@ def run(args: Args) -> dict[str, Any]:
         torch.set_num_threads(threads)
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (1e6 if sys.platform == "darwin" else 1e3)
     return {
-        "rays": args.rays, "threads": used, "rows": rows, "generator": generators, "peak_mb": round(peak),
+        "rays": args.rays, "threads": used, "rows": rows, "cloud": cloud, "generator": generators, "peak_mb": round(peak),
         "commit": commit(), "machine": machine(), "versions": versions(),
     }  # fmt: skip
+
+
+def _cloud(segments: Segments, repeats: int) -> dict[str, Any]:
+    rng = torch.Generator().manual_seed(0)
+    surface = 0.5 + 0.3 * torch.nn.functional.normalize(torch.randn(40_000, 3, generator=rng), dim=1)
+    centers = [trivec_centers(surface, size / 2, 10_000) for size in BOXES]
+    grid = TriVectors(centers, BOXES, LINE_POINTS, 16, rng=rng)
+    field = RadianceField(grid, Decoder(grid.features, HIDDEN, 1, rng=rng))
+    cells = ball(field) & grid.reached(CELLS)
+    ways = {name: one_way(name, field, segments, cells, repeats) for name in ("native", "index")}
+    sizes = {"tensors": [len(c) for c in centers], "parameters": sum(p.numel() for p in field.parameters()), "samples": len(march(segments, cells, STEPS))}
+    return {**sizes, **ways, "times_faster": round(ways["index"]["step_ms"] / ways["native"]["step_ms"], 1)}
 
 
 def _generator(net: VmGenerator, repeats: int) -> dict[str, float]:
@@ -187,6 +203,11 @@ def table(result: dict[str, Any]) -> str:
             f"| {r['matter']}, {r['side']}, {r['channels']} channels | {r['samples']:,} | {n['march_ms']:.1f} | {n['forward_ms']:.1f} | {n['backward_ms']:.1f} | {n['step_ms']:.1f} | "
             f"{n['samples_per_second'] / 1e6:.1f} | {r['torch']['step_ms']:.0f} | {r['index']['step_ms']:.0f} | {r['times_faster']:.1f} |"
         )
+    c, n = result["cloud"], result["cloud"]["native"]
+    lines.append(
+        f"| solid, {sum(c['tensors']):,} tensors | {c['samples']:,} | {n['march_ms']:.1f} | {n['forward_ms']:.1f} | {n['backward_ms']:.1f} | {n['step_ms']:.1f} | "
+        f"{n['samples_per_second'] / 1e6:.1f} | | {c['index']['step_ms']:.0f} | {c['times_faster']:.1f} |"
+    )
     lines += ["", "| generated grid | forward, ms | backward, ms |", "|---|---|---|"]
     lines += [f"| {g['side']} | {g['forward_ms']:.0f} | {g['backward_ms']:.0f} |" for g in result["generator"]]
     return "\n".join(lines)

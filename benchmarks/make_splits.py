@@ -12,10 +12,12 @@ from pathlib import Path
 from ..data.protocol import LoadOptions
 from ..data.registry import load_capture
 from ..pipelines.protocols import DATASETS, SPLITS, EvalProtocol, protocol_by_rule, resolve, save_protocol, stored_path
+from ..pipelines.spread import spread_by_rule
 from ..recon.capture import Capture
 from ..recon.errors import CaptureError, HandfulError
 
 SCENES = {"llff": ("fern", "flower", "fortress", "horns"), "dtu": ("scan24", "scan37"), "blender": ("lego",)}
+SPREAD = (("blender", 6), ("blender", 8))
 
 
 def _load(dataset: str, folder: Path, downscale: int) -> Capture:
@@ -41,6 +43,8 @@ def make(data: Path) -> list[EvalProtocol]:
                     except CaptureError:
                         continue  # the photos do not exist at this scale
                     out.append(replace(protocol, size=capture.views[0].image.size))
+                    if (dataset, views) in SPREAD:
+                        out.append(spread_by_rule(out[-1], capture))
     return out
 
 

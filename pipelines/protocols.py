@@ -37,6 +37,8 @@ __all__ = [
     "resolve",
     "save_protocol",
     "scene_name",
+    "stem",
+    "stored_path",
     "stored_protocols",
     "validation",
 ]
@@ -180,7 +182,11 @@ _BLENDER_TRAIN = (26, 86, 2, 55, 75, 93, 16, 73)
 
 
 def _blender(names: Sequence[str], views: int) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """DietNeRF and FreeNeRF: eight fixed training views, every 8th of the 200 test views. Four (InfoNeRF) and six are the first of them in DietNeRF's order."""
+    """DietNeRF and FreeNeRF: eight fixed training views, every 8th of the 200 test views. Four (InfoNeRF) and six are the first of them in DietNeRF's order; more are
+    evenly spaced over the training photos at hand."""
+    if views > len(_BLENDER_TRAIN):
+        photos = [n for n in names if n.startswith("train/")]
+        return tuple(photos[i] for i in spaced(len(photos), views)), tuple(f"test/r_{i}" for i in range(0, 200, 8))
     return tuple(f"train/r_{i}" for i in sorted(_BLENDER_TRAIN[:views])), tuple(f"test/r_{i}" for i in range(0, 200, 8))
 
 
@@ -203,7 +209,7 @@ DATASETS: dict[str, Dataset] = {
     "dtu": Dataset(_dtu, (3, 6, 9), (0,), (400, 300), "object", metrics("white", mask_psnr=True), "dtu"),
     # its folders hold poses_bounds.npy as well; the tables use the COLMAP files
     "mipnerf360": Dataset(_every_eighth, (12, 24), (4, 8), format="colmap"),
-    "blender": Dataset(_blender, (8, 6, 4), (0,), (400, 400), format="blender"),
+    "blender": Dataset(_blender, (8, 6, 4, 32), (0,), (400, 400), format="blender"),
 }
 _SUFFIX = {8: "eighth", 4: "quarter"}
 
@@ -228,7 +234,7 @@ def protocol_id(dataset: str, views: int, downscale: int) -> str:
 def protocol_by_rule(dataset: str, names: Sequence[str], views: int, scene: str, downscale: int | None = None) -> EvalProtocol:
     """The protocol of any capture of the data set: `names` are all its photos, also those missing at this scale."""
     d, scale = _dataset(dataset, views, downscale)
-    train, test = d.split(sorted((_stem(n) for n in names), key=natural_key), views)
+    train, test = d.split(sorted((stem(n) for n in names), key=natural_key), views)
     return EvalProtocol(protocol_id(dataset, views, scale), dataset, scene, train, test, scale, d.size, mask=d.mask, metrics=d.metrics)
 
 
@@ -243,7 +249,7 @@ def protocol_for(dataset: str, names: Sequence[str], views: int, scene: str = ""
     path = SPLITS / dataset / f"{scene}_{protocol_id(dataset, views, scale).removeprefix(dataset + '-').replace('-', '_')}.json"
     if path.is_file():
         stored = load_protocol(path)
-        if {_stem(n) for n in (*stored.train, *stored.test)} <= {_stem(n) for n in names}:
+        if {stem(n) for n in (*stored.train, *stored.test)} <= {stem(n) for n in names}:
             return stored
     return protocol_by_rule(dataset, names, views, scene, downscale)
 
@@ -283,7 +289,7 @@ def holdout(names: Sequence[str], every: int, views: int | None, scene: str) -> 
 # -- captures ----------------------------------------------------------------------------------------------------------
 
 
-def _stem(name: str) -> str:
+def stem(name: str) -> str:
     """The name without the ending of a photo; its folder stays."""
     p = PurePosixPath(name)
     return str(p.with_suffix("")) if re.fullmatch(r"\.(jpe?g|png|tiff?|webp|heic)", p.suffix.lower()) else name
@@ -293,10 +299,10 @@ def resolve(names: Sequence[str], available: Sequence[str]) -> tuple[str, ...]:
     """The capture's own names for a protocol's names. Raises CaptureError for one that is not there, or that two photos could be."""
     by_stem: dict[str, list[str]] = {}
     for a in available:
-        by_stem.setdefault(_stem(a), []).append(a)
+        by_stem.setdefault(stem(a), []).append(a)
     out = []
     for name in names:
-        found = [name] if name in available else by_stem.get(_stem(name), [])
+        found = [name] if name in available else by_stem.get(stem(name), [])
         if len(found) != 1:
             what = "has no photo" if not found else f"has {len(found)} photos"
             raise CaptureError(f"The capture {what} {name!r} that the protocol names; it has {len(available)} photos, the first is {available[0] if available else '-'!r}.")
@@ -316,8 +322,8 @@ def present(names: Sequence[str], available: Sequence[str]) -> tuple[str, ...]:
 
 
 def scene_name(dataset: str, path: Path) -> str:
-    """fern for .../fern and .../llff_fern."""
-    return path.resolve().name.removeprefix(f"{dataset}_").removeprefix("nerf_")
+    """fern for .../fern and .../llff_fern, lego for .../synthetic_lego."""
+    return path.resolve().name.removeprefix(f"{dataset}_").removeprefix("nerf_").removeprefix("synthetic_")
 
 
 def load_benchmark(dataset: str, path: Path, views: int, downscale: int | None = None) -> tuple[Capture, EvalProtocol]:

@@ -167,8 +167,10 @@ _MAYBE = {"type": ["number", "null"]}
 _NAMES = {"type": "array", "items": {"type": "string"}, "minItems": 1, "uniqueItems": True}
 
 
-def strict_object(required: dict[str, Any], **more: Any) -> dict[str, Any]:
-    return {"type": "object", "properties": required, "required": list(required), "additionalProperties": False, **more}
+def strict_object(properties: dict[str, Any], optional: Sequence[str] = (), **more: Any) -> dict[str, Any]:
+    """No other keys, and all of them but those `optional`."""
+    required = [k for k in properties if k not in optional]
+    return {"type": "object", "properties": properties, "required": required, "additionalProperties": False, **more}
 
 
 PROTOCOL_SCHEMA = strict_object(

@@ -15,6 +15,7 @@ from ..config import to_jsonable
 from ..evaluate import held_out, training_capture
 from ..protocols import EvalProtocol, load_benchmark, load_holdout, load_validation, pose_free, present
 from ..scan.digest import measured_digest
+from ..spread import spread
 from .plan import Job, Place
 
 __all__ = ["Material", "identity", "job_name", "load_material", "photo_digests"]
@@ -51,6 +52,8 @@ def load_material(place: Place) -> Material:
         load = load_validation if place.validation else load_benchmark
         capture, protocol = load(place.dataset, path, place.views, place.downscale)
     protocol = replace(protocol, scene=place.scene)
+    if place.spread:
+        protocol = spread(protocol, capture)
     if place.poses != "given":
         protocol = pose_free(protocol, place.poses)
     held_out(capture, protocol)  # now, not after the training: are there cameras to render at?

@@ -56,6 +56,7 @@ class BenchmarkEntry:
         every: holdout: every so many photos one is for the test.
         split: spare: the split's file inside `data`, when there are several of the track.
         validation: train on `views` of the training photos and test on the other training photos, as for choosing settings; no test photo is read.
+        spread: blender: as many training photos from all around (pipelines/spread.py), in place of the protocol's.
     """
 
     dataset: DatasetName
@@ -67,6 +68,7 @@ class BenchmarkEntry:
     every: int = 8
     split: str | None = None
     validation: bool = False
+    spread: bool = False
 
 
 @dataclass(frozen=True)
@@ -113,11 +115,12 @@ class Place:
     every: int = 8
     split: str | None = None
     validation: bool = False
+    spread: bool = False
 
     @property
     def title(self) -> str:
         poses = "" if self.poses == "given" else f", poses {self.poses}"
-        return f"{self.dataset} {self.scene}, {self.views or 'all'} views{', validation' if self.validation else ''}{poses}"
+        return f"{self.dataset} {self.scene}, {self.views or 'all'} views{', validation' if self.validation else ''}{' from all around' if self.spread else ''}{poses}"
 
     def plain(self, text: str) -> str:
         """A message without the place where somebody keeps their captures: results are handed around."""
@@ -209,6 +212,7 @@ def _check(file: BenchmarkFile, path: Path) -> None:
         need(b.every == 8 or b.dataset == "holdout", "every is for holdout; the other data sets have their own test photos")
         need(b.split is None or b.dataset == "spare", "split is for spare")
         need(not b.validation or b.dataset not in ("spare", "holdout"), "validation is for data sets whose training photos a protocol names")
+        need(not b.spread or (b.dataset == "blender" and not b.validation), "spread is for blender, whose photos lie around the object, and not for validation")
         need(all(v >= 2 or (v == 0 and b.dataset == "holdout") for v in b.views), "views are 2 or more (0, for all, with holdout only)")
         need(b.dataset != "spare" or b.poses == ("given",), "spare gives the cameras of its test views in its own world, so poses are given")
 
@@ -253,7 +257,7 @@ def _places(entry: BenchmarkEntry, data: Path, path: Path) -> list[Place]:
                 folder = data
             else:
                 folder, scene = find_scene(data, entry.dataset, scene)
-            base = Place(entry.dataset, scene, str(folder), views, "given", entry.downscale, entry.max_side, entry.every, entry.split, entry.validation)
+            base = Place(entry.dataset, scene, str(folder), views, "given", entry.downscale, entry.max_side, entry.every, entry.split, entry.validation, entry.spread)
             out += [replace(base, poses=p) for p in entry.poses]
     return out
 

@@ -27,8 +27,9 @@ JOB_SCHEMA: dict[str, Any] = strict_object(
         "place": strict_object(
             {
                 "dataset": _TEXT, "scene": _TEXT, "views": _COUNT, "poses": _TEXT, "downscale": _MAYBE, "max_side": _MAYBE, "every": _COUNT,
-                "split": {"type": ["string", "null"]}, "validation": {"type": "boolean"},
-            }
+                "split": {"type": ["string", "null"]}, "validation": {"type": "boolean"}, "spread": {"type": "boolean"},
+            },
+            optional=("validation", "spread"),  # records of older versions lack them
         ),  # fmt: skip
         "seed": _COUNT,
         "device": _TEXT,
@@ -49,8 +50,10 @@ JOB_SCHEMA: dict[str, Any] = strict_object(
                         "peak_memory_mb": _NUMBER,  # of the process, when training ended; scoring excluded
                         "peak_gpu_mb": _MAYBE,  # of the device, likewise
                         "gaussians": _COUNT,
+                        "parameters": _COUNT,  # numbers that a field learned; 0 of splats
                         "curve": {"type": "array", "items": {"type": "array", "items": _NUMBER, "minItems": 3, "maxItems": 3}},
-                    }
+                    },
+                    optional=("parameters",),  # records of older versions lack them
                 ),
             ]
         },
@@ -62,8 +65,7 @@ JOB_SCHEMA: dict[str, Any] = strict_object(
         **ORIGIN_SCHEMA,
     }
 )
-JOB_SCHEMA["required"].remove("blame")  # records of older versions lack these two
-JOB_SCHEMA["properties"]["place"]["required"].remove("validation")
+JOB_SCHEMA["required"].remove("blame")  # records of older versions lack it
 
 
 @dataclass(frozen=True)

@@ -46,7 +46,8 @@ SUMMARY_SCHEMA = strict_object(
             "type": "array",
             "items": strict_object(
                 {"protocol": _TEXT, "scene": _TEXT, "label": _TEXT, "seeds": {"type": "array", "items": {"type": "integer"}}, **dict.fromkeys(METRICS, _STATS), "seconds": _STATS,
-                 "peak_memory_mb": {"type": ["number", "null"]}}
+                 "peak_memory_mb": {"type": ["number", "null"]}, "parameters": {"type": "integer", "minimum": 0}},
+                optional=("parameters",),  # of fields; summaries of older versions lack them
             ),
         },
     }
@@ -174,6 +175,7 @@ def summary(listed: Listed) -> dict[str, Any]:
                 **{m: stats([(r["scores"] or {}).get(m) for r in runs]) for m in METRICS},
                 "seconds": stats([r["training"]["seconds"] for r in runs]) if alone else None,
                 "peak_memory_mb": max(r["training"]["peak_memory_mb"] for r in runs),
+                **({"parameters": learned} if (learned := max(r["training"].get("parameters", 0) for r in runs)) else {}),
             }
         )
     return {

@@ -20,6 +20,7 @@ from torch import Tensor
 from ...data.image_io import encode_jpeg, encode_png
 from ...recon.colormap import colorize_depth
 from ...recon.errors import CaptureError
+from ...recon.field.scene import FieldScene
 from ...recon.scene import SplatScene
 from ..blame import error_shares, regions, training_depths
 from ..config import to_jsonable
@@ -85,6 +86,7 @@ def perform(job: Job, expected: str, alone: bool, on_event: Callable[[Event], No
         "peak_memory_mb": watch.peak_memory_mb,
         "peak_gpu_mb": watch.peak_gpu_mb,
         "gaussians": len(trial.scene.gaussians) if isinstance(trial.scene, SplatScene) else 0,
+        "parameters": trial.scene.field.parameters if isinstance(trial.scene, FieldScene) else 0,
         "curve": watch.curve(),
     }
     files: dict[str, bytes] = {}

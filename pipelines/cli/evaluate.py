@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Evaluate"]
 
-PHOTO_OPTIONS = ("views", "every", "downscale", "poses", "method", "set", "seeds", "out", "device")  # what lidar does not listen to
+PHOTO_OPTIONS = ("views", "spread", "every", "downscale", "poses", "method", "set", "seeds", "out", "device")  # what lidar does not listen to
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,7 +42,9 @@ class Evaluate(CommonOptions):
     directory: tyro.conf.Positional[Path]
     """The capture's folder."""
     views: int | None = None
-    """Number of training photos: 3, 6 or 9, llff also 12 (mipnerf360: 12 or 24, blender: 4, 6 or 8); default 3, or 12, or 8. holdout: default all that do not test."""
+    """Number of training photos: 3, 6 or 9, llff also 12 (mipnerf360: 12 or 24, blender: 4, 6, 8 or 32); default 3, or 12, or 8. holdout: default all that do not test."""
+    spread: bool = False
+    """blender: as many training photos, but from all around the object (k-means of the cameras' places, as ZeroRF picks them), in place of DietNeRF's."""
     every: int | None = None
     """holdout: of the sorted photos every so many one is for the test, the first among them (default 8)."""
     keep_rings: float | None = None
@@ -130,11 +132,14 @@ class Evaluate(CommonOptions):
             raise ConfigError("lidar is no split of photos.")
         if self.dataset != "holdout" and self.every is not None:
             raise ConfigError(f"--every is for holdout; {self.dataset} has test photos of its own.")
+        if self.spread and self.dataset != "blender":
+            raise ConfigError(f"--spread is for blender, whose photos lie around the object; {self.dataset} has no such split.")
         views = self.views if self.views is not None else DATASETS[self.dataset].views[0] if self.dataset != "holdout" else 0
         if self.views is not None and self.views < 2:
             raise ConfigError(f"--views must be 2 or more, got {self.views}.")
         scene = scene_name(self.dataset, self.directory)
-        return Place(self.dataset, scene, str(self.directory), views, self.poses, self.downscale, every=8 if self.every is None else self.every)
+        every = 8 if self.every is None else self.every
+        return Place(self.dataset, scene, str(self.directory), views, self.poses, self.downscale, every=every, spread=self.spread)
 
 
 def evaluate_once(

@@ -18,7 +18,7 @@ class GridConfig:
     Attributes:
         kind: "vm" learns planes and lines as they are; "vm-prior" lets a convolutional network make them from fixed noise (ZeroRF); "cp" is lines alone (TensoRF);
             "hash" is grids of many resolutions that share a table (Instant NGP); "frequency" is sines and cosines (NeRF); "trivec" is small tensors of three lines
-            on the measured depth, at several scales (Strivec).
+            on a first surface, at several scales (Strivec).
         side: grid points along an edge of the cube: of "hash" at the last level, of "trivec" as closely as they lie on its lines; none of "frequency".
         channels: of each plane and line, in multiples of 16.
         hidden: units of the network that reads the grid, a multiple of 16; degree: of its colour's spherical harmonics.
@@ -27,6 +27,7 @@ class GridConfig:
         levels, entries, per_level, coarsest: of "hash": its grids, entries of each one's table at most, features of each, and grid points along an edge of the first.
         frequencies: of "frequency".
         boxes, tensors, nearest: of "trivec": edges of the boxes of each scale, as shares of the cube's; tensors of each scale at most; and those a place asks at most.
+        spacing: of their centers, as a share of the box. surface: where they lie: on the measured depth ("depth"), on what a first look finds ("look"), or on both.
     """
 
     kind: Literal["vm", "vm-prior", "cp", "hash", "frequency", "trivec"] = "vm"
@@ -44,6 +45,8 @@ class GridConfig:
     boxes: tuple[float, ...] = (0.2, 0.1, 0.05)
     tensors: int = 10000
     nearest: int = 4
+    spacing: float = 0.5
+    surface: Literal["depth", "look", "both"] = "both"
 
 
 @dataclass(frozen=True)
@@ -150,7 +153,7 @@ def check_field_settings(config: FieldConfig) -> None:
     ranges = {
         "grid.side": (grid.side, 16, 1024), "grid.channels": (grid.channels, 16, 128), "grid.hidden": (grid.hidden, 16, 512), "grid.degree": (grid.degree, 0, 3),
         "grid.density": (grid.density, 1e-6, 1e6), "grid.levels": (grid.levels, 1, 32), "grid.entries": (grid.entries, 16, 2**24), "grid.per_level": (grid.per_level, 1, 16),
-        "grid.coarsest": (grid.coarsest, 2, 1024), "grid.frequencies": (grid.frequencies, 1, 16), "grid.tensors": (grid.tensors, 1, 10**6), "grid.nearest": (grid.nearest, 1, 64),
+        "grid.coarsest": (grid.coarsest, 2, 1024), "grid.frequencies": (grid.frequencies, 1, 16), "grid.tensors": (grid.tensors, 1, 10**6), "grid.nearest": (grid.nearest, 1, 64), "grid.spacing": (grid.spacing, 0.1, 1),
         "sampling.steps": (sampling.steps, 8, 8192), "sampling.first_look": (sampling.first_look, 0, 10**6), "sampling.cells": (sampling.cells, 4, 512),
         "sampling.threshold": (sampling.threshold, 0, 1e6), "sampling.warm_up": (sampling.warm_up, 0, 10**9), "sampling.occupied": (sampling.occupied, 1e-3, 0.9),
         "optim.steps": (optim.steps, 1, 10**9),

@@ -23,7 +23,7 @@ __all__ = ["grid_settings", "kept_grid", "make_grid"]
 
 
 def make_grid(config: GridConfig, rng: torch.Generator, points: Float[Tensor, "N 3"] | None = None) -> Encoding:
-    """`points`: places in the cube where something was measured; only "trivec" wants them. Raises ConfigError where it has none."""
+    """`points`: places in the cube where a surface is; only "trivec" wants them. Raises ConfigError where it has none."""
     if config.kind == "vm-prior":
         return VmGenerator(config.side, config.channels, config.widths, rng)
     if config.kind == "cp":
@@ -34,8 +34,8 @@ def make_grid(config: GridConfig, rng: torch.Generator, points: Float[Tensor, "N
         return FrequencyEncoding(config.frequencies)
     if config.kind == "trivec":
         if points is None or not len(points):
-            raise ConfigError("grid.kind=trivec lays its tensors where depth was measured, and none was within the field; choose another grid.kind.")
-        centers = [trivec_centers(points.cpu(), size / 2, config.tensors) for size in config.boxes]  # a box holds the whole voxel that its center is the mean of
+            raise ConfigError(f"grid.kind=trivec lays its tensors on a surface (grid.surface={config.surface}), and none was found within the field; choose another.")
+        centers = [trivec_centers(points.cpu(), config.spacing * size, config.tensors) for size in config.boxes]
         counts = [max(2, round(size * (config.side - 1)) + 1) for size in config.boxes]
         return TriVectors(centers, config.boxes, counts, config.channels, config.nearest, rng)
     return VmGrid(config.side, config.channels, rng)

@@ -6,6 +6,8 @@ import math
 from typing import Literal
 
 import torch
+from jaxtyping import Float
+from torch import Tensor
 
 from ...recon.camera import Cameras
 from ...recon.field.contracted import ContractedSpace
@@ -15,7 +17,7 @@ from ...recon.framing import frame_scene
 from ...recon.se3 import mean_rotation
 from ..methods.photos import Photos
 
-__all__ = ["choose_space", "tightened"]
+__all__ = ["choose_space", "seen_surface", "tightened"]
 
 ONE_WAY = 40.0  # degrees from the mean viewing axis, up to which photos look one way
 NEAREST = 0.02  # quantile of the measured depth, before which the near plane lies
@@ -38,17 +40,21 @@ def choose_space(photos: Photos, rule: Literal["auto", "box", "frustum", "contra
     return _box(cameras)
 
 
-def tightened(scene: FieldScene, box: BoxSpace) -> BoxSpace:
-    """The smallest cube, and MARGIN beyond it, around the surfaces that the photos' cameras see in the scene; the box itself where they see none."""
+def seen_surface(scene: FieldScene) -> Float[Tensor, "N 3"]:
+    """Places in the world where the photos' cameras see a surface in the scene; some 200,000 at most."""
     points = []
     for k in range(len(scene.cameras)):
         small = scene.cameras[k].resized(max(1, scene.cameras.width // 2), max(1, scene.cameras.height // 2))
         out = scene.render(small)
         points.append(small.unproject_depth(out.depth)[out.alpha > 0.5])
     seen = torch.cat(points)
+    return seen[:: max(1, len(seen) // 200_000)]
+
+
+def tightened(seen: Float[Tensor, "N 3"], box: BoxSpace) -> BoxSpace:
+    """The smallest cube, and MARGIN beyond it, around the surfaces seen; the box itself where hardly any are."""
     if len(seen) < 100:
         return box
-    seen = seen[:: max(1, len(seen) // 200_000)]
     low, high = seen.quantile(STRAY, 0), seen.quantile(1 - STRAY, 0)
     size = min(box.size, (1 + 2 * MARGIN) * float((high - low).max()))
     return BoxSpace(((low + high) / 2).to(box.center), size)

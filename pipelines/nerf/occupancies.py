@@ -6,12 +6,17 @@ import torch
 
 from ...recon.field.learned_occupancy import LearnedOccupancy
 from ...recon.field.occupancy import Occupancy, OccupancyGrid
+from ...recon.field.radiance import Encoding
+from ...recon.field.trivec import TriVectors
 from .config import SamplingConfig
 
 __all__ = ["make_occupancy"]
 
 
-def make_occupancy(config: SamplingConfig, rng: torch.Generator, device: torch.device) -> Occupancy:
+def make_occupancy(config: SamplingConfig, encoding: Encoding, rng: torch.Generator, device: torch.device) -> Occupancy:
     if config.occupancy == "learned":
         return LearnedOccupancy(config.cells, config.occupied, config.warm_up, rng).to(device)
-    return OccupancyGrid(config.cells, threshold=config.threshold, device=device, warm_up=config.warm_up)
+    grid = OccupancyGrid(config.cells, threshold=config.threshold, device=device, warm_up=config.warm_up)
+    if isinstance(encoding, TriVectors):
+        grid.leave_out(~encoding.reached(config.cells))
+    return grid

@@ -28,7 +28,7 @@ from ..protocol import Start
 from .config import FieldConfig, FieldOptimConfig, GridConfig
 from .convert import seeded_splats
 from .grids import make_grid
-from .layout import choose_space, tightened
+from .layout import choose_space, seen_surface, tightened
 from .occupancies import make_occupancy
 from .terms import FIELD_TERMS, FieldContext, Request
 
@@ -60,7 +60,9 @@ class FieldRun(Paced):
         white = start.init.capture.white_background
         self.background = background_of(self.photos, white, config.background)
         self.space: Space = choose_space(self.photos, config.sampling.space, white or self.photos.cut_out).to(start.device)
-        self._looked = config.sampling.first_look == 0 or not isinstance(self.space, BoxSpace)
+        self._wants_surface = config.grid.kind == "trivec" and config.grid.surface != "depth"
+        self._seen: Tensor | None = None  # surfaces found at the first look, in the world
+        self._looked = config.sampling.first_look == 0 or not (isinstance(self.space, BoxSpace) or self._wants_surface)
         self._build()
 
     def _build(self) -> None:
@@ -68,10 +70,10 @@ class FieldRun(Paced):
         config = self.config
         self.samples = config.sampling.steps or (BOX_STEPS if isinstance(self.space, BoxSpace) else OPEN_STEPS)
         self.rng = torch.Generator().manual_seed(self._start.seed)
-        grid = make_grid(config.grid, self.rng, self._measured() if config.grid.kind == "trivec" else None)
+        grid = make_grid(config.grid, self.rng, self._surface() if config.grid.kind == "trivec" else None)
         decoder = Decoder(grid.features, config.grid.hidden, config.grid.degree, config.grid.density, self.rng)
         self.field = RadianceField(grid, decoder).to(self.device)
-        self.occupancy: Occupancy = make_occupancy(config.sampling, self.rng, self.device)
+        self.occupancy: Occupancy = make_occupancy(config.sampling, grid, self.rng, self.device)
         rate = {"vm-prior": config.optim.lr_prior, "frequency": config.optim.lr_decoder}.get(config.grid.kind, config.optim.lr_grid)
         learned = dict(self.field.named_parameters()) | {f"occupancy.{n}": p for n, p in self.occupancy.named_parameters()}
         self.rates = {n: config.optim.lr_decoder if n.startswith(("decoder.", "occupancy.")) else rate for n in learned}
@@ -115,12 +117,14 @@ class FieldRun(Paced):
             tensors |= {f"field.{k}": v.detach().clone() for k, v in self.field.state_dict().items()}
             tensors |= {f"optimiser.{k}": v.clone() for k, v in self.optimiser.state_dict().items()}
             tensors |= {f"space.{k}": v for k, v in space_to_tensors(self.space).items()}
+            if self._seen is not None:
+                tensors["seen"] = self._seen.clone()
             return tensors, {**self.pace(), "looked": self._looked}
 
     def restore(self, tensors: dict[str, Tensor], meta: dict[str, Any]) -> None:
         try:
             self.space = space_from_tensors({k.removeprefix("space."): v for k, v in tensors.items() if k.startswith("space.")}).to(self.device)
-            self._looked = bool(meta["looked"])
+            self._looked, self._seen = bool(meta["looked"]), tensors.get("seen")
             self._build()
             own = {k.removeprefix("field."): v for k, v in tensors.items() if k.startswith("field.")}
             self.field.load_state_dict(own)
@@ -131,12 +135,16 @@ class FieldRun(Paced):
         except (KeyError, RuntimeError, ShapeError, CheckpointError) as e:
             raise CheckpointError(f"The checkpoint does not fit this field ({str(e).splitlines()[0]}); delete it to start anew.") from e
 
-    def _measured(self) -> Float[Tensor, "N 3"]:
-        """The photos' confident depth, as places in the cube."""
+    def _surface(self) -> Float[Tensor, "N 3"]:
+        """Places in the cube to lay tensors at: the photos' confident depth, what the first look found, or both. Before that look the middle stands for all."""
         depth = torch.stack([d.depth for d in self.photos.depth])
         valid = torch.stack([d.valid for d in self.photos.depth])
-        xyz = self.space.to_cube(self.photos.cameras.unproject_depth(depth)[valid])
-        return xyz[((xyz >= 0) & (xyz <= 1)).all(1)]
+        found = [self.photos.cameras.unproject_depth(depth)[valid]] if self.config.grid.surface != "look" else []
+        if self._wants_surface and self._seen is not None:
+            found.append(self._seen.to(self.device))
+        xyz = self.space.to_cube(torch.cat(found)) if found else torch.zeros(0, 3, device=self.device)
+        xyz = xyz[((xyz >= 0) & (xyz <= 1)).all(1)]
+        return xyz if len(xyz) or self._looked else xyz.new_full((1, 3), 0.5)
 
     def _guide(self) -> tuple[Tensor, Tensor, float]:
         """Values of the coarse depth map, how far they are to be trusted, and -1 where larger ones are nearer."""
@@ -145,9 +153,9 @@ class FieldRun(Paced):
         return torch.stack([d.depth for d in maps]), trust, -1.0 if maps[0].kind == "affine_inverse" else 1.0
 
     def _look(self) -> Iterator[Event]:
-        """Draws the box tight around what a quick field without a prior finds in it: grid points beyond that would be wasted."""
-        assert isinstance(self.space, BoxSpace), "only a box is drawn tighter"
-        sampling = replace(self.config.sampling, first_look=0, space="box", steps=FIRST_STEPS, occupancy="grid")
+        """A quick field without a prior. A box is drawn tight around what it finds, as grid points beyond that would be wasted; tensors are laid on it."""
+        box = isinstance(self.space, BoxSpace)
+        sampling = replace(self.config.sampling, first_look=0, space="box" if box else self.config.sampling.space, steps=FIRST_STEPS, occupancy="grid")
         quick = FieldConfig(GridConfig(side=FIRST_SIDE, degree=0), sampling, FieldOptimConfig(steps=self.config.sampling.first_look))
         run = FieldRun(quick, self._start)
         for event in run.events():
@@ -155,8 +163,11 @@ class FieldRun(Paced):
                 return
             if isinstance(event, StepDone):
                 yield StageProgress("taking a first look", event.step / event.steps)
+        seen = seen_surface(run.snapshot())
         with self._lock:
-            self.space, self._looked = tightened(run.snapshot(), self.space), True
+            if isinstance(self.space, BoxSpace):
+                self.space = tightened(seen, self.space)
+            self._seen, self._looked = seen if self._wants_surface else None, True
             self._build()
 
     # -- one step ------------------------------------------------------------------------------------------------

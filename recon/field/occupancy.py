@@ -56,6 +56,10 @@ class OccupancyGrid(nn.Module):
         self.side, self.fade, self.threshold, self.warm_up = side, fade, threshold, warm_up
         self.register_buffer("density", torch.full((side,) * 3, float("inf"), device=device))
 
+    def leave_out(self, cells: Bool[Tensor, "G G G"]) -> None:
+        """These hold nothing; looking at them says so again."""
+        self.density[cells] = 0.0
+
     @property
     def cells(self) -> Bool[Tensor, "G G G"]:
         return self.density > self.threshold

@@ -1,4 +1,5 @@
-"""A radiance field: an encoding of places and the network that reads it. Where the encoding is a VM grid, whole rays go through one native operator."""
+"""A radiance field: an encoding of places and the network that reads it. Where the encoding is a VM grid or a cloud of tensors, whole rays go through one native
+operator."""
 
 from __future__ import annotations
 
@@ -8,18 +9,22 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from ..kernels import native, native_or_none
 from ..sh import sh_basis
 from .decoder import Decoder, colors_of, density_of
+from .fused import FusedVm, fused_cloud, fused_vm
 from .samples import Samples
+from .trivec import TriVectors
 from .vm import resized_vm, vm_features
 from .volume import RayColors, composite
 
-__all__ = ["Encoding", "RadianceField", "ReadyField"]
+__all__ = ["NO_MATTER", "Encoding", "RadianceField", "ReadyField"]
+
+NO_MATTER = -1000.0  # logarithm of density where an encoding holds nothing: exp of it is 0
 
 
 class Encoding(Protocol):
-    """Places in the unit cube to features; a torch module."""
+    """Places in the unit cube to features; a torch module. One that does not fill the cube has a method `holds`, which says where it has any: elsewhere there is no
+    matter."""
 
     features: int
 
@@ -48,11 +53,11 @@ class ReadyField:
     def __init__(self, field: RadianceField, grids: tuple[Tensor, Tensor] | None, twin: bool = False) -> None:
         self.decoder, self.grids = field.decoder, grids
         self.encoding = field.encoding
-        self._twin, self._native = twin, False
-        if grids is not None and not twin and native_or_none() is not None:
-            tensors = (*grids, *field.decoder.weights())
-            fits = grids[0].shape[-1] % 16 == 0 and field.decoder.w1.shape[1] % 16 == 0
-            self._native = fits and all(t.device.type == "cpu" and t.dtype == torch.float32 and t.is_contiguous() for t in tensors)
+        self._twin, self._fused = twin, None
+        if grids is not None and not twin:
+            self._fused = fused_vm(grids, field.decoder)
+        elif isinstance(field.encoding, TriVectors) and not twin:
+            self._fused = fused_cloud(field.encoding.arrays(), field.decoder)
 
     def copied(self) -> ReadyField:
         """The same, with everything it stands on copied: what goes on learning does not change it."""
@@ -64,21 +69,29 @@ class ReadyField:
             grids = None if self.grids is None else (self.grids[0].detach().clone(), self.grids[1].detach().clone())
         return ReadyField(copy, grids, self._twin)
 
-    def _tensors(self) -> tuple[Tensor, ...]:
-        assert self.grids is not None
-        return (*self.grids, *self.decoder.weights())
+    @property
+    def parameters(self) -> int:
+        """Numbers that were learned: a generated grid's generator counts, not the grid."""
+        parts = (self.encoding, self.decoder)
+        return sum(p.numel() for part in parts if isinstance(part, nn.Module) for p in part.parameters())
 
     def native_tensors(self) -> tuple[Tensor, ...] | None:
-        """Planes, lines and the network's weights as the kernels take them, without gradients; None where the kernels do not answer for this field."""
-        return tuple(t.detach() for t in self._tensors()) if self._native else None
+        """Planes, lines and the network's weights as the kernels take them, without gradients; None where the field is no VM grid or the kernels do not answer for it."""
+        return tuple(t.detach() for t in self._fused.tensors) if isinstance(self._fused, FusedVm) else None
 
     def raw(self, xyz: Float[Tensor, "N 3"]) -> Float[Tensor, "N O"]:
-        """The network's outputs; without gradients where the kernels answer."""
-        if self._native and not torch.is_grad_enabled():
-            tensors = (t.detach() for t in self._tensors())
-            return native().vm_points(*tensors, xyz.detach().contiguous(), self.decoder.bands, torch.get_num_threads())
-        features = self.encoding(xyz) if self.grids is None else vm_features(*self.grids, xyz)
-        return self.decoder(features)
+        """The network's outputs, NO_MATTER and zeros where the encoding holds nothing; without gradients where the kernels answer."""
+        if self._fused is not None and not torch.is_grad_enabled():
+            return self._fused.raw(xyz)
+        if self.grids is not None:
+            return self.decoder(vm_features(*self.grids, xyz))
+        holds = getattr(self.encoding, "holds", None)
+        if holds is None:
+            return self.decoder(self.encoding(xyz))
+        (held,) = holds(xyz).nonzero(as_tuple=True)
+        raw = self.decoder(self.encoding(xyz[held]))
+        nothing = raw.new_zeros(len(xyz), raw.shape[1]).index_fill(1, torch.zeros(1, dtype=torch.int64, device=raw.device), NO_MATTER)
+        return nothing.index_copy(0, held, raw)
 
     def density(self, xyz: Float[Tensor, "N 3"]) -> Float[Tensor, "N"]:
         return density_of(self.raw(xyz))
@@ -93,40 +106,7 @@ class ReadyField:
     def rays(self, samples: Samples, directions: Float[Tensor, "R 3"]) -> RayColors:
         """What each ray sees. Differentiable in the field, not in the samples' places."""
         basis = sh_basis(directions, self.decoder.degree)
-        if self._native:
-            args = (samples.xyz, samples.delta, samples.s, basis.contiguous(), samples.starts)
-            return RayColors.of(torch.ops.handful.vm_rays(*self._tensors(), *args)[0])
+        if self._fused is not None:
+            return RayColors.of(self._fused.rays(samples, basis))
         raw = self.raw(samples.xyz)
         return composite(density_of(raw), colors_of(raw, basis[samples.rays]), samples)
-
-
-@torch.library.custom_op("handful::vm_rays", mutates_args=())
-def _vm_rays(
-    planes: Tensor, lines: Tensor, w1: Tensor, b1: Tensor, w2: Tensor, b2: Tensor, xyz: Tensor, delta: Tensor, s: Tensor, basis: Tensor, starts: Tensor
-) -> tuple[Tensor, Tensor]:
-    tensors = (t.detach() for t in (planes, lines, w1, b1, w2, b2))
-    return native().vm_rays(*tensors, xyz, delta, s, basis, starts, torch.get_num_threads())
-
-
-@torch.library.register_fake("handful::vm_rays")
-def _(planes, lines, w1, b1, w2, b2, xyz, delta, s, basis, starts):
-    return planes.new_empty(starts.shape[0] - 1, 6), planes.new_empty(xyz.shape[0], 4)
-
-
-def _setup(ctx, inputs, output) -> None:
-    ctx.mark_non_differentiable(output[1])
-    ctx.set_materialize_grads(False)
-    ctx.save_for_backward(*inputs, output[1])
-
-
-def _backward(ctx, v_out, _):
-    if v_out is None:
-        return (None,) * 11
-    *inputs, value = ctx.saved_tensors
-    tensors = (t.detach() for t in inputs[:6])
-    planes, lines, w1, b1, w2, b2 = native().vm_grad(*tensors, *inputs[6:], value, v_out.contiguous(), torch.get_num_threads())
-    kept = inputs[5].shape[0]
-    return planes, lines, w1, b1, w2[:, :kept].contiguous(), b2[:kept].contiguous(), None, None, None, None, None
-
-
-torch.library.register_autograd("handful::vm_rays", _backward, setup_context=_setup)

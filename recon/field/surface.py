@@ -9,6 +9,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
+from .radiance import NO_MATTER
 from .samples import Samples
 from .scene import FieldScene
 from .space import BoxSpace, FrustumSpace, Space
@@ -87,7 +88,8 @@ def above_level(scene: FieldScene, lattice: Lattice, level: float, closed: bool 
     """Of each grid point, the logarithm of density over `level`: positive in matter. Slabs along the first axis, each beginning with the layer that the one before
     ended with. Logarithms, because density itself grows by orders of magnitude within a step, and its logarithm about evenly.
 
-    Grid points in cells that hold nothing are not asked, and count as little as such a cell may hold: the renderer sees nothing there either.
+    Grid points in cells that hold nothing are not asked, and those where the field can hold nothing (NO_MATTER) are not believed: they count as little as an empty cell may
+    hold: the renderer sees nothing there either.
 
     Args:
         closed: with one more layer on every side, in which there is nothing: the surface is closed where the lattice ends. The first grid point is then at 1, 1, 1.
@@ -111,7 +113,8 @@ def _values(scene: FieldScene, xyz: Float[Tensor, "N 3"], level: float, nothing:
     there = _held(scene.cells, xyz)
     out = torch.full((len(xyz),), nothing, device=xyz.device)
     if bool(there.any()):
-        out[there] = scene.field.raw(xyz[there])[:, 0] - float(torch.tensor(level).log())
+        log_density = scene.field.raw(xyz[there])[:, 0]
+        out[there] = torch.where(log_density > NO_MATTER, log_density - float(torch.tensor(level).log()), nothing)
     return torch.where(out > 0, out.clamp(LEAST, MOST), out.clamp(-MOST, -LEAST))
 
 

@@ -2,21 +2,42 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from ..errors import ShapeError
 from .cp import lines_like
 
-__all__ = ["TriVectorScale", "TriVectors", "trivec_centers"]
+__all__ = ["CloudArrays", "TriVectorScale", "TriVectors", "trivec_centers"]
 
 MOST_CELLS = 128  # of the grid in which the tensors of a place are looked up, along an edge
 LISTED = 64  # tensors of a cell at most: those nearest to its middle
 CLOSE = 1e-3  # of a box: tensors nearer than this count alike
+
+
+@dataclass(frozen=True)
+class CloudArrays:
+    """A cloud as the kernels take it: of all scales, one after the other.
+
+    Attributes:
+        lines: T,3,P,C of each; layout: of each its tensors, points of a line, and cells along an edge; sizes: edges of the boxes.
+        starts, listed: see TriVectorScale.
+    """
+
+    lines: Float[Tensor, "L"]
+    centers: Float[Tensor, "T 3"]
+    starts: Int[Tensor, "G"]
+    listed: Int[Tensor, "E"]
+    layout: Int[Tensor, "K3"]
+    sizes: Float[Tensor, "K"]
+    channels: int
+    nearest: int
 
 
 class TriVectors(nn.Module):
@@ -45,6 +66,36 @@ class TriVectors(nn.Module):
 
     def forward(self, xyz: Float[Tensor, "N 3"]) -> Float[Tensor, "N F"]:
         return torch.cat([scale(xyz) for scale in self.scales], 1)
+
+    @torch.no_grad()
+    def holds(self, xyz: Float[Tensor, "N 3"]) -> Bool[Tensor, "N"]:
+        """Whether a place lies in any box."""
+        held = torch.zeros(len(xyz), dtype=torch.bool, device=xyz.device)
+        for scale in self._each():
+            held[scale.held(xyz.clamp(0, 1))[0]] = True
+        return held
+
+    @torch.no_grad()
+    def reached(self, side: int) -> Bool[Tensor, "G G G"]:
+        """Which of `side`^3 cells of the cube any box reaches into."""
+        reached = None
+        for scale in self._each():
+            each = _reached(scale.centers, scale.size, side)
+            reached = each if reached is None else reached | each
+        assert reached is not None, "a cloud has a scale"
+        return reached
+
+    def arrays(self) -> CloudArrays:
+        """Lines with their gradients."""
+        scales = self._each()
+        layout = torch.tensor([n for s in scales for n in (len(s.centers), s.points, s.cells)])
+        return CloudArrays(
+            torch.cat([s.lines.reshape(-1) for s in scales]), torch.cat([s.centers for s in scales]), torch.cat([s.starts for s in scales]),
+            torch.cat([s.listed for s in scales]), layout, torch.tensor(self.sizes), self.channels, self.nearest,
+        )  # fmt: skip
+
+    def _each(self) -> list[TriVectorScale]:
+        return [scale for scale in self.scales if isinstance(scale, TriVectorScale)]
 
 
 class TriVectorScale(nn.Module):
@@ -125,13 +176,27 @@ class TriVectorScale(nn.Module):
         return x.new_zeros(len(xyz), self.channels).index_add(0, place, share[:, None] * (x * y * z))
 
 
-def trivec_centers(points: Float[Tensor, "N 3"], size: float, most: int) -> Float[Tensor, "T 3"]:
-    """One to each voxel of that size that holds points: their mean. Of more than `most`, those of the most points."""
-    voxel = (points / size).floor().long()
+def _reached(centers: Float[Tensor, "T 3"], size: float, side: int) -> Bool[Tensor, "G G G"]:
+    """By adding 1 and taking it away at the corners of each box, and summing along the axes."""
+    ends = torch.stack([centers - size / 2, centers + size / 2])
+    lower, upper = (ends * side).floor().long().clamp(0, side - 1)
+    there = ((ends[1] >= 0) & (ends[0] <= 1)).all(1)
+    lower, upper = lower[there], upper[there] + 1
+    count = torch.zeros(side + 1, side + 1, side + 1, dtype=torch.int64, device=centers.device)
+    for corner in itertools.product((0, 1), repeat=3):
+        at = [upper[:, k] if c else lower[:, k] for k, c in enumerate(corner)]
+        count.index_put_(tuple(at), count.new_full((len(lower),), (-1) ** sum(corner)), accumulate=True)
+    return (count.cumsum(0).cumsum(1).cumsum(2) > 0)[:side, :side, :side]
+
+
+def trivec_centers(points: Float[Tensor, "N 3"], edge: float, most: int) -> Float[Tensor, "T 3"]:
+    """Middles of the voxels of that edge that hold points; of more than `most`, those of the most points. Boxes no smaller than the voxels, there, hold all points."""
+    voxel = (points / edge).floor().long()
     low = voxel.amin(0) if len(voxel) else voxel.new_zeros(3)
     extent = (voxel - low).amax(0) + 1 if len(voxel) else voxel.new_ones(3)
     x, y, z = (voxel - low).unbind(1)
-    _, index, count = ((x * extent[1] + y) * extent[2] + z).unique(return_inverse=True, return_counts=True)
-    mean = points.new_zeros(len(count), 3, dtype=torch.float64).index_add(0, index, points.double()) / count[:, None]
+    flat, count = ((x * extent[1] + y) * extent[2] + z).unique(return_counts=True)
     fullest = count.argsort(descending=True, stable=True)[:most].sort().values
-    return mean[fullest].to(points.dtype)
+    flat = flat[fullest]
+    found = torch.stack([flat // (extent[1] * extent[2]), flat // extent[2] % extent[1], flat % extent[2]], 1) + low
+    return (found + 0.5).to(points.dtype) * edge

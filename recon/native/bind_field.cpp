@@ -1,4 +1,4 @@
-// Radiance fields for Python: marching, the VM field along rays, compositing. What the numbers mean: recon/field.
+// Radiance fields for Python: marching, fields of planes and lines and of tensors along rays, compositing. What the numbers mean: recon/field.
 #include <nanobind/nanobind.h>
 #include <nanobind/ndarray.h>
 
@@ -21,6 +21,34 @@ using Tensors = nb::ndarray<nb::pytorch, float>;
 namespace {
 
 constexpr int64_t CHUNK = 32;  // rays, or blocks of points, that a thread takes at once
+
+// A cloud's arrays, checked: of all scales one after the other. layout: of each its tensors, line points, cells along an edge.
+struct Cloud {
+    TriCloud f{};
+    std::vector<TriScale> scales;
+
+    Cloud(const In &lines, const In &centers, const InLong &starts, const InLong &listed, const InLong &layout, const In &sizes, int channels, int nearest) {
+        want(layout.size() == 3 * sizes.size() && sizes.size() >= 1, "layout must be (3 K), of K sizes");
+        want(channels > 0 && channels % kFieldPad == 0, "channels must be a multiple of 16");
+        want(nearest >= 1 && nearest <= kMostNearest, "nearest must be 1 to 64");
+        size_t tensors = 0, cell = 0, entry = 0, line = 0;
+        for (size_t k = 0; k < sizes.size(); ++k) {
+            const int64_t *l = layout.data() + 3 * k;
+            want(l[0] >= 0 && l[1] >= 2 && l[2] >= 1 && l[2] <= 1024 && sizes.data()[k] > 0, "a scale has tensors of 2 line points or more, 1 to 1024 cells and a size");
+            const size_t cells = (size_t)(l[2] * l[2] * l[2]);
+            want(tensors + (size_t)l[0] <= centers.size() / 3 && cell + cells + 1 <= starts.size(), "centers must be (T, 3), starts G^3 + 1 of each scale");
+            const int64_t *first = starts.data() + cell;
+            for (size_t c = 0; c < cells; ++c) want(first[c] <= first[c + 1], "starts must not fall");
+            want(first[0] == 0 && entry + (size_t)first[cells] <= listed.size(), "starts must run from 0 to the number of those listed");
+            for (int64_t e = 0; e < first[cells]; ++e) want(listed.data()[entry + (size_t)e] >= 0 && listed.data()[entry + (size_t)e] < l[0], "listed must be tensors");
+            scales.push_back({centers.data() + 3 * tensors, first, listed.data() + entry, (int64_t)line, l[0], (int)l[1], (int)l[2], sizes.data()[k]});
+            tensors += (size_t)l[0], cell += cells + 1, entry += (size_t)first[cells], line += (size_t)(l[0] * 3 * l[1]) * (size_t)channels;
+        }
+        want(centers.size() == 3 * tensors && starts.size() == cell && listed.size() == entry, "centers, starts and listed must be those of the scales");
+        want(lines.size() == line && line < ((size_t)1 << 31), "lines must be those of the scales, (T, 3, P, C) of each, fewer than 2^31 numbers");
+        f = {lines.data(), scales.data(), (int)sizes.size(), channels, nearest};
+    }
+};
 
 // The rays' arrays, checked. basis none: colours are given.
 RayBatch batch(const In *xyz, const In &delta, const In &s, const In *basis, const InLong &starts, int bands) {
@@ -83,91 +111,142 @@ static nb::tuple field_march(In start, In span, In length, In jitter, Grid grid,
     return nb::make_tuple(to_tensor(xyz, {total, 3}), to_tensor(delta, {total}), to_tensor(s, {total}), to_tensor(starts, {rays + 1}));
 }
 
-// Raw outputs N, 1 + 3 bands at the points.
-static Tensors vm_points(In planes, In lines, In w1, In b1, In w2, In b2, In xyz, int bands, int threads) {
+// -- a field with any grid ---------------------------------------------------------------------------------------------
+
+template <class G> static Tensors points_of(const FieldKernels<G> &k, const G &grid, const Net &net, const In &xyz, int threads) {
     want(xyz.ndim() == 2 && xyz.shape(1) == 3 && threads >= 1, "xyz must be (N, 3), threads 1 or more");
-    const Held held(planes, lines, w1, b1, w2, b2, bands);
+    const Field<G> f{grid, net.f};
     const size_t n = xyz.shape(0);
-    Array<float> out(n * (size_t)held.kept);
+    Array<float> out(n * (size_t)net.kept);
     {
         nb::gil_scoped_release release;
-        const Kernels &k = kernels();
-        const size_t size = k.field_scratch(held.f);
+        const size_t size = k.scratch(f);
         Array<float> scratch(size * (size_t)threads);
         const int64_t block = CHUNK * kFieldBlock;
         parallel_for(threads, ((int64_t)n + block - 1) / block, [&](int64_t i, int worker) {
-            k.vm_points(held.f, xyz.data(), i * block, std::min((int64_t)n, (i + 1) * block), scratch.data + size * (size_t)worker, out.data);
+            k.points(f, xyz.data(), i * block, std::min((int64_t)n, (i + 1) * block), scratch.data + size * (size_t)worker, out.data);
         });
     }
-    return to_tensor(out, {n, (size_t)held.kept});
+    return to_tensor(out, {n, (size_t)net.kept});
+}
+
+template <class G> static nb::tuple rays_of(const FieldKernels<G> &k, const G &grid, const Net &net, const RayBatch &rays, size_t count, size_t samples, int threads) {
+    want(threads >= 1, "threads must be 1 or more");
+    const Field<G> f{grid, net.f};
+    Array<float> value(4 * samples), out(count * kRayOutputs);
+    {
+        nb::gil_scoped_release release;
+        const size_t size = k.scratch(f);
+        Array<float> scratch(size * (size_t)threads);
+        in_chunks(threads, (int64_t)count, [&](int64_t b, int64_t e, int worker) {
+            k.rays(f, rays, b, e, scratch.data + size * (size_t)worker, value.data, out.data);
+        });
+    }
+    return nb::make_tuple(to_tensor(out, {count, (size_t)kRayOutputs}), to_tensor(value, {samples, 4}));
+}
+
+// Gradients to the grid (as one array of `own` numbers), w1, b1, w2, b2, one after the other. Sums go part by part, one part a thread (64 at most, and 1 GiB of
+// them), so they are the same for the same number of threads. Memory: parts x 4 (own + F H + H + H O + O) bytes, and 16 for each sample.
+template <class G> static Array<float> grad_of(const FieldKernels<G> &k, const G &grid, size_t own, const Net &net, const RayBatch &rays, int64_t count,
+                                               size_t samples, const In &value, const In &v_out, int threads) {
+    want(value.size() == 4 * samples && (int64_t)v_out.size() == count * kRayOutputs && threads >= 1, "value must be (N, 4), v_out (R, 6), threads 1 or more");
+    const Field<G> f{grid, net.f};
+    const size_t w1 = (size_t)net.f.features * (size_t)net.f.hidden, b1 = (size_t)net.f.hidden, each = own + w1 + b1 + net.w2.size() + net.b2.size();
+    const int slots = (int)std::max<size_t>(1, std::min<size_t>({(size_t)threads, 64, ((size_t)1 << 28) / each}));
+    Array<float> sums(each * (size_t)slots), dvalue(4 * samples);
+    nb::gil_scoped_release release;
+    const size_t size = k.scratch(f);
+    Array<float> scratch(size * (size_t)slots);
+    const std::vector<int64_t> first = even_parts(rays.starts, count, slots);
+    parallel_for(threads, slots, [&](int64_t i, int) {
+        float *p = sums.data + each * (size_t)i;
+        std::memset(p, 0, each * sizeof(float));
+        const FieldGrads g{p, p + own, p + own + w1, p + own + w1 + b1, p + own + w1 + b1 + net.w2.size()};
+        k.grad(f, rays, value.data(), first[(size_t)i], first[(size_t)i + 1], v_out.data(), dvalue.data, scratch.data + size * (size_t)i, g);
+    });
+    const int64_t block = 1 << 14;
+    parallel_for(threads, ((int64_t)each + block - 1) / block, [&](int64_t i, int) {
+        const size_t b = (size_t)(i * block), e = std::min(each, b + (size_t)block);
+        for (int t = 1; t < slots; ++t)
+            for (size_t j = b; j < e; ++j) sums[j] += sums[each * (size_t)t + j];
+    });
+    return sums;
+}
+
+// Takes the parts of grad_of's array out of it, one after the other.
+struct Taker {
+    const float *at;
+    Tensors operator()(const std::vector<size_t> &shape) {
+        size_t n = 1;
+        for (size_t d : shape) n *= d;
+        Array<float> part(n);
+        std::copy_n(at, n, part.data);
+        at += n;
+        return to_tensor(part, shape);
+    }
+};
+
+// -- planes and lines --------------------------------------------------------------------------------------------------
+
+// Raw outputs N, 1 + 3 bands at the points.
+static Tensors vm_points(In planes, In lines, In w1, In b1, In w2, In b2, In xyz, int bands, int threads) {
+    const VmGrid grid = vm_grid(planes, lines);
+    return points_of(kernels().vm, grid, Net(3 * grid.channels, w1, b1, w2, b2, bands), xyz, threads);
 }
 
 // Per ray r, g, b, alpha, sum of w s, distortion (R,6), and per sample density and colour (N,4; of those that light reaches).
 static nb::tuple vm_rays(In planes, In lines, In w1, In b1, In w2, In b2, In xyz, In delta, In s, In basis, InLong starts, int threads) {
-    want(basis.ndim() == 2 && threads >= 1, "basis must be (R, bands), threads 1 or more");
-    const int bands = (int)basis.shape(1);
-    const Held held(planes, lines, w1, b1, w2, b2, bands);
-    const RayBatch rays = batch(&xyz, delta, s, &basis, starts, bands);
-    const size_t count = starts.size() - 1;
-    Array<float> value(4 * delta.size()), out(count * kRayOutputs);
-    {
-        nb::gil_scoped_release release;
-        const Kernels &k = kernels();
-        const size_t size = k.field_scratch(held.f);
-        Array<float> scratch(size * (size_t)threads);
-        in_chunks(threads, (int64_t)count, [&](int64_t b, int64_t e, int worker) {
-            k.vm_rays(held.f, rays, b, e, scratch.data + size * (size_t)worker, value.data, out.data);
-        });
-    }
-    return nb::make_tuple(to_tensor(out, {count, (size_t)kRayOutputs}), to_tensor(value, {delta.size(), 4}));
+    const int bands = basis.ndim() == 2 ? (int)basis.shape(1) : 0;
+    const VmGrid grid = vm_grid(planes, lines);
+    const Net net(3 * grid.channels, w1, b1, w2, b2, bands);
+    return rays_of(kernels().vm, grid, net, batch(&xyz, delta, s, &basis, starts, bands), starts.size() - 1, delta.size(), threads);
 }
 
-// Gradients to planes, lines, w1, b1, w2, b2. Sums go part by part, one part a thread (64 at most, and 1 GiB of them), so they are the same for the same number of
-// threads. Memory: parts x 4 (3 S S C + 3 S C + F H + H + H O + O) bytes, and 16 for each sample.
+// Gradients to planes, lines, w1, b1, w2, b2.
 static nb::tuple vm_grad(In planes, In lines, In w1, In b1, In w2, In b2, In xyz, In delta, In s, In basis, InLong starts, In value, In v_out, int threads) {
-    want(basis.ndim() == 2 && threads >= 1, "basis must be (R, bands), threads 1 or more");
-    const int bands = (int)basis.shape(1);
-    const Held held(planes, lines, w1, b1, w2, b2, bands);
-    const VmField &f = held.f;
+    const int bands = basis.ndim() == 2 ? (int)basis.shape(1) : 0;
+    const VmGrid grid = vm_grid(planes, lines);
+    const Net net(3 * grid.channels, w1, b1, w2, b2, bands);
     const RayBatch rays = batch(&xyz, delta, s, &basis, starts, bands);
-    const int64_t count = (int64_t)starts.size() - 1;
-    want(value.size() == 4 * delta.size() && (int64_t)v_out.size() == count * kRayOutputs, "value must be (N, 4), v_out (R, 6)");
-    const size_t sizes[6] = {planes.size(), lines.size(), w1.size(), b1.size(), held.w2.size(), held.b2.size()};
-    size_t each = 0;
-    for (size_t n : sizes) each += n;
-    const int slots = (int)std::max<size_t>(1, std::min<size_t>({(size_t)threads, 64, ((size_t)1 << 28) / each}));
-    Array<float> sums(each * (size_t)slots), dvalue(4 * delta.size());
-    {
-        nb::gil_scoped_release release;
-        const Kernels &k = kernels();
-        const size_t size = k.field_scratch(f);
-        Array<float> scratch(size * (size_t)slots);
-        const std::vector<int64_t> first = even_parts(starts.data(), count, slots);
-        parallel_for(threads, slots, [&](int64_t i, int) {
-            float *p = sums.data + each * (size_t)i, *part[6];
-            std::memset(p, 0, each * sizeof(float));
-            for (int a = 0; a < 6; p += sizes[a++]) part[a] = p;
-            k.vm_grad(f, rays, value.data(), first[(size_t)i], first[(size_t)i + 1], v_out.data(), dvalue.data, scratch.data + size * (size_t)i,
-                      {part[0], part[1], part[2], part[3], part[4], part[5]});
-        });
-        const int64_t block = 1 << 14;
-        parallel_for(threads, ((int64_t)each + block - 1) / block, [&](int64_t i, int) {
-            const size_t b = (size_t)(i * block), e = std::min(each, b + (size_t)block);
-            for (int t = 1; t < slots; ++t)
-                for (size_t j = b; j < e; ++j) sums[j] += sums[each * (size_t)t + j];
-        });
-    }
-    size_t at = 0;
-    auto taken = [&](int a, std::vector<size_t> shape) {
-        Array<float> part(sizes[a]);
-        std::copy_n(sums.data + at, sizes[a], part.data);
-        at += sizes[a];
-        return to_tensor(part, shape);
-    };
-    const size_t S = (size_t)f.side, C = (size_t)f.channels, F = (size_t)f.features, H = (size_t)f.hidden, O = (size_t)f.outputs;
-    auto a = taken(0, {3, S, S, C}), b = taken(1, {3, S, C}), c = taken(2, {F, H}), d = taken(3, {H}), e = taken(4, {H, O}), g = taken(5, {O});
+    const Array<float> sums =
+        grad_of(kernels().vm, grid, planes.size() + lines.size(), net, rays, (int64_t)starts.size() - 1, delta.size(), value, v_out, threads);
+    const size_t S = (size_t)grid.side, C = (size_t)grid.channels, H = (size_t)net.f.hidden, O = (size_t)net.f.outputs;
+    Taker taken{sums.data};
+    auto a = taken({3, S, S, C}), b = taken({3, S, C}), c = taken({3 * C, H}), d = taken({H}), e = taken({H, O}), g = taken({O});
     return nb::make_tuple(a, b, c, d, e, g);
 }
+
+// -- clouds of tensors -------------------------------------------------------------------------------------------------
+
+static Tensors trivec_points(In lines, In centers, InLong starts, InLong listed, InLong layout, In sizes, int channels, int nearest, In w1, In b1, In w2, In b2,
+                             In xyz, int bands, int threads) {
+    const Cloud cloud(lines, centers, starts, listed, layout, sizes, channels, nearest);
+    return points_of(kernels().trivec, cloud.f, Net(cloud.f.count * channels, w1, b1, w2, b2, bands), xyz, threads);
+}
+
+static nb::tuple trivec_rays(In lines, In centers, InLong starts, InLong listed, InLong layout, In sizes, int channels, int nearest, In w1, In b1, In w2, In b2,
+                             In xyz, In delta, In s, In basis, InLong rays, int threads) {
+    const int bands = basis.ndim() == 2 ? (int)basis.shape(1) : 0;
+    const Cloud cloud(lines, centers, starts, listed, layout, sizes, channels, nearest);
+    const Net net(cloud.f.count * channels, w1, b1, w2, b2, bands);
+    return rays_of(kernels().trivec, cloud.f, net, batch(&xyz, delta, s, &basis, rays, bands), rays.size() - 1, delta.size(), threads);
+}
+
+// Gradients to lines (as one array), w1, b1, w2, b2.
+static nb::tuple trivec_grad(In lines, In centers, InLong starts, InLong listed, InLong layout, In sizes, int channels, int nearest, In w1, In b1, In w2, In b2,
+                             In xyz, In delta, In s, In basis, InLong rays, In value, In v_out, int threads) {
+    const int bands = basis.ndim() == 2 ? (int)basis.shape(1) : 0;
+    const Cloud cloud(lines, centers, starts, listed, layout, sizes, channels, nearest);
+    const Net net(cloud.f.count * channels, w1, b1, w2, b2, bands);
+    const RayBatch seen = batch(&xyz, delta, s, &basis, rays, bands);
+    const Array<float> sums = grad_of(kernels().trivec, cloud.f, lines.size(), net, seen, (int64_t)rays.size() - 1, delta.size(), value, v_out, threads);
+    const size_t F = (size_t)net.f.features, H = (size_t)net.f.hidden, O = (size_t)net.f.outputs;
+    Taker taken{sums.data};
+    auto a = taken({lines.size()}), c = taken({F, H}), d = taken({H}), e = taken({H, O}), g = taken({O});
+    return nb::make_tuple(a, c, d, e, g);
+}
+
+// -- compositing -------------------------------------------------------------------------------------------------------
 
 // value: N,4, density and colour. R,6 as vm_rays gives.
 static Tensors composite_rays(In value, In delta, In s, InLong starts, int threads) {
@@ -204,6 +283,12 @@ void bind_field(nb::module_ &m) {
           nb::arg("threads"));
     m.def("vm_grad", &vm_grad, A("planes"), A("lines"), A("w1"), A("b1"), A("w2"), A("b2"), A("xyz"), A("delta"), A("s"), A("basis"), A("starts"), A("value"),
           A("v_out"), nb::arg("threads"));
+    m.def("trivec_points", &trivec_points, A("lines"), A("centers"), A("starts"), A("listed"), A("layout"), A("sizes"), nb::arg("channels"), nb::arg("nearest"), A("w1"),
+          A("b1"), A("w2"), A("b2"), A("xyz"), nb::arg("bands"), nb::arg("threads"));
+    m.def("trivec_rays", &trivec_rays, A("lines"), A("centers"), A("starts"), A("listed"), A("layout"), A("sizes"), nb::arg("channels"), nb::arg("nearest"), A("w1"),
+          A("b1"), A("w2"), A("b2"), A("xyz"), A("delta"), A("s"), A("basis"), A("rays"), nb::arg("threads"));
+    m.def("trivec_grad", &trivec_grad, A("lines"), A("centers"), A("starts"), A("listed"), A("layout"), A("sizes"), nb::arg("channels"), nb::arg("nearest"), A("w1"),
+          A("b1"), A("w2"), A("b2"), A("xyz"), A("delta"), A("s"), A("basis"), A("rays"), A("value"), A("v_out"), nb::arg("threads"));
     m.def("composite_rays", &composite_rays, A("value"), A("delta"), A("s"), A("starts"), nb::arg("threads"));
     m.def("composite_grad", &composite_grad, A("value"), A("delta"), A("s"), A("starts"), A("v_out"), nb::arg("threads"));
 }

@@ -69,7 +69,9 @@ static nb::tuple vm_cells(In planes, In lines, In w1, In b1, In w2, In b2, In st
     want(start.size() == 3 * pixels && span.size() == 3 * pixels && basis.shape(0) == pixels, "start and span must be (P, 3), basis (P, bands)");
     want(grid.shape(0) == grid.shape(1) && grid.shape(1) == grid.shape(2) && grid.shape(0) >= 1, "grid must be (G, G, G)");
     want(origin.size() == 3 && pixel_from_cube.size() == 12, "origin must be (3), pixel_from_cube (3, 4)");
-    const Held held(planes, lines, w1, b1, w2, b2, (int)basis.shape(1));
+    const VmGrid planes_lines = vm_grid(planes, lines);
+    const Net net(3 * planes_lines.channels, w1, b1, w2, b2, (int)basis.shape(1));
+    const Field<VmGrid> field{planes_lines, net.f};
     const int height = (int)(pixels / (size_t)width), side = (int)grid.shape(0);
     Array<float> out(pixels * kRayOutputs);
     std::atomic<int64_t> decoded{0};
@@ -78,11 +80,11 @@ static nb::tuple vm_cells(In planes, In lines, In w1, In b1, In w2, In b2, In st
         const Kernels &k = kernels();
         const auto cells = nearest_first(grid.data(), side, origin.data(), pixel_from_cube.data(), width, height);
         const CellPicture job{start.data(), span.data(), length.data(), basis.data(), cells.data(), (int64_t)cells.size(), width, side, steps};
-        const size_t size = k.field_scratch(held.f) + k.cells_scratch(BAND * width);
+        const size_t size = k.vm.scratch(field) + k.cells_scratch(BAND * width);
         Array<float> scratch(size * (size_t)threads);
         parallel_for(threads, (height + BAND - 1) / BAND, [&](int64_t i, int worker) {
             const int row = (int)i * BAND;
-            decoded += k.draw_cells(held.f, job, row, std::min(height, row + BAND), scratch.data + size * (size_t)worker, out.data);
+            decoded += k.draw_cells(field, job, row, std::min(height, row + BAND), scratch.data + size * (size_t)worker, out.data);
         });
     }
     return nb::make_tuple(to_tensor(out, {pixels, (size_t)kRayOutputs}), decoded.load());

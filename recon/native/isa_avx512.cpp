@@ -13,6 +13,8 @@
 #include "kernels_composite.h"
 #include "kernels_loss.h"
 #include "kernels_adam.h"
+#include "kernels_vm.h"
+#include "kernels_trivec.h"
 #include "kernels_field.h"
 #include "kernels_field_points.h"
 #include "kernels_table.h"

@@ -6,6 +6,15 @@
 
 namespace handful {
 
+// Of a field with one kind of grid.
+template <class Grid> struct FieldKernels {
+    size_t (*scratch)(const Field<Grid> &);  // floats of it, for the others
+    void (*points)(const Field<Grid> &, const float *xyz, int64_t begin, int64_t end, float *scratch, float *out);
+    void (*rays)(const Field<Grid> &, const RayBatch &, int64_t begin, int64_t end, float *scratch, float *value, float *out);
+    void (*grad)(const Field<Grid> &, const RayBatch &, const float *value, int64_t begin, int64_t end, const float *v_out, float *dvalue, float *scratch,
+                 FieldGrads);
+};
+
 struct Kernels {
     const char *name;
     void (*project)(const Scene &, const Camera &, const Options &, int64_t begin, int64_t end, ProjectOut &, PairBuffer &);
@@ -19,16 +28,14 @@ struct Kernels {
     void (*loss_strip)(const LossJob &, int strip, float *scratch, double *sums, float *grad);
     void (*adam_rows)(const AdamJob &, int64_t begin, int64_t end);
     void (*decay_rows)(float *logits, const uint8_t *visible, float factor, float log_factor, int64_t begin, int64_t end);
-    size_t (*field_scratch)(const VmField &);  // floats of scratch for the vm_* below
-    void (*vm_points)(const VmField &, const float *xyz, int64_t begin, int64_t end, float *scratch, float *out);
-    void (*vm_rays)(const VmField &, const RayBatch &, int64_t begin, int64_t end, float *scratch, float *value, float *out);
-    void (*vm_grad)(const VmField &, const RayBatch &, const float *value, int64_t begin, int64_t end, const float *v_out, float *dvalue, float *scratch, VmGrads);
+    FieldKernels<VmGrid> vm;
+    FieldKernels<TriCloud> trivec;
     void (*composite_rays)(const RayBatch &, const float *value, int64_t begin, int64_t end, float *out);
     void (*composite_grad)(const RayBatch &, const float *value, int64_t begin, int64_t end, const float *v_out, float *dvalue);
     int64_t (*march_ray)(const float *start, const float *span, float steps, float jitter, float length, const uint8_t *grid, int side, float *xyz, float *delta,
                          float *s);
-    size_t (*cells_scratch)(int pixels);  // floats of scratch for draw_cells, beside field_scratch
-    int64_t (*draw_cells)(const VmField &, const CellPicture &, int row0, int row1, float *scratch, float *out);
+    size_t (*cells_scratch)(int pixels);  // floats of scratch for draw_cells, beside that of the field
+    int64_t (*draw_cells)(const Field<VmGrid> &, const CellPicture &, int row0, int row1, float *scratch, float *out);
 };
 
 // null where the compiler's target has no such variant

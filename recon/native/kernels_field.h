@@ -1,4 +1,6 @@
-// Radiance fields: grid lookup, the network and compositing of whole rays, forward and backward. Semantics: recon/field/volume.py, its slow twin.
+// Radiance fields: the network and compositing of whole rays, forward and backward, whatever grid they read. Semantics: recon/field/volume.py, its slow twin.
+//
+// A grid says by three functions how it is read: kept_floats (scratch of a sample), look_up (features; false where it holds nothing), scatter (their gradient).
 #include "field_types.h"
 
 namespace handful {
@@ -62,99 +64,55 @@ static void outer(const float *A, int K, const float *D, int M, int rows, float 
     }
 }
 
-// -- the grid ----------------------------------------------------------------------------------------------------------
-
-struct GridCell {
-    int64_t corner[3];  // of each axis: the lower grid line
-    float t[3];         // how far beyond it, [0, 1]
-};
-
-inline GridCell cell_of(const float *xyz, int side) {
-    GridCell c;
-    for (int a = 0; a < 3; ++a) {
-        float x = xyz[a] > 0.0f ? (xyz[a] < 1.0f ? xyz[a] : 1.0f) : 0.0f;  // NaN is 0
-        x *= (float)(side - 1);
-        int i = (int)x;
-        if (i > side - 2) i = side - 2;
-        c.corner[a] = i, c.t[a] = x - (float)i;
-    }
-    return c;
-}
-
-// The axes of plane k (rows, columns) and the one its line runs along.
-constexpr int kPlaneRow[3] = {1, 2, 2}, kPlaneColumn[3] = {0, 0, 1}, kLineAxis[3] = {2, 1, 0};
-
-// plane and line values of a sample: P and L are 3 C each; x = P L
-inline void look_up(const VmField &f, const float *xyz, float *P, float *L, float *x) {
-    const GridCell c = cell_of(xyz, f.side);
-    const int C = f.channels;
-    for (int k = 0; k < 3; ++k) {
-        const int64_t i = c.corner[kPlaneRow[k]], j = c.corner[kPlaneColumn[k]], l = c.corner[kLineAxis[k]];
-        const float u = c.t[kPlaneRow[k]], v = c.t[kPlaneColumn[k]], w = c.t[kLineAxis[k]];
-        const float *p = f.planes + ((k * (int64_t)f.side + i) * f.side + j) * C, *q = p + (int64_t)f.side * C;
-        const float *n = f.lines + (k * (int64_t)f.side + l) * C;
-        const VF w00 = set1((1 - u) * (1 - v)), w01 = set1((1 - u) * v), w10 = set1(u * (1 - v)), w11 = set1(u * v), n0 = set1(1 - w), n1 = set1(w);
-        for (int m = 0; m < C; m += W) {
-            VF a = fma(w11, load(q + C + m), fma(w10, load(q + m), fma(w01, load(p + C + m), w00 * load(p + m))));
-            VF b = fma(n1, load(n + C + m), n0 * load(n + m));
-            store(P + k * C + m, a), store(L + k * C + m, b), store(x + k * C + m, a * b);
-        }
-    }
-}
-
-inline void add(float *p, VF v) { store(p, load(p) + v); }
-
-inline void scatter(const VmField &f, const float *xyz, const float *P, const float *L, const float *dx, VmGrads g) {
-    const GridCell c = cell_of(xyz, f.side);
-    const int C = f.channels;
-    for (int k = 0; k < 3; ++k) {
-        const int64_t i = c.corner[kPlaneRow[k]], j = c.corner[kPlaneColumn[k]], l = c.corner[kLineAxis[k]];
-        const float u = c.t[kPlaneRow[k]], v = c.t[kPlaneColumn[k]], w = c.t[kLineAxis[k]];
-        float *p = g.planes + ((k * (int64_t)f.side + i) * f.side + j) * C, *q = p + (int64_t)f.side * C;
-        float *n = g.lines + (k * (int64_t)f.side + l) * C;
-        const VF w00 = set1((1 - u) * (1 - v)), w01 = set1((1 - u) * v), w10 = set1(u * (1 - v)), w11 = set1(u * v), n0 = set1(1 - w), n1 = set1(w);
-        for (int m = 0; m < C; m += W) {
-            VF d = load(dx + k * C + m), dp = d * load(L + k * C + m), dl = d * load(P + k * C + m);
-            add(p + m, w00 * dp), add(p + C + m, w01 * dp), add(q + m, w10 * dp), add(q + C + m, w11 * dp);
-            add(n + m, n0 * dl), add(n + C + m, n1 * dl);
-        }
-    }
-}
-
 // -- the network -------------------------------------------------------------------------------------------------------
 
 struct FieldScratch {
-    float *P, *L, *x, *dx, *h, *dh, *out, *dout;
+    float *kept, *x, *dx, *h, *dh, *out, *dout;
+    size_t kept_each;
 };
 
-static size_t field_scratch(const VmField &f) { return (size_t)kFieldBlock * (size_t)(4 * f.features + 2 * f.hidden + 2 * f.outputs); }
+template <class G> static size_t field_scratch(const Field<G> &f) {
+    return (size_t)kFieldBlock * (kept_floats(f.grid) + (size_t)(2 * f.net.features + 2 * f.net.hidden + 2 * f.net.outputs));
+}
 
-inline FieldScratch split(const VmField &f, float *p) {
-    const size_t F = (size_t)(kFieldBlock * f.features), H = (size_t)(kFieldBlock * f.hidden), O = (size_t)(kFieldBlock * f.outputs);
+template <class G> inline FieldScratch split(const Field<G> &f, float *p) {
+    const size_t F = (size_t)(kFieldBlock * f.net.features), H = (size_t)(kFieldBlock * f.net.hidden), O = (size_t)(kFieldBlock * f.net.outputs);
     FieldScratch s;
-    s.P = p, s.L = p + F, s.x = p + 2 * F, s.dx = p + 3 * F, p += 4 * F;
+    s.kept_each = kept_floats(f.grid);
+    s.kept = p, p += kFieldBlock * s.kept_each;
+    s.x = p, s.dx = p + F, p += 2 * F;
     s.h = p, s.dh = p + H, p += 2 * H;
     s.out = p, s.dout = p + O;
     return s;
 }
 
-// n samples, n <= kFieldBlock: features, hidden units and (where wanted) outputs
-inline void decode(const VmField &f, const float *xyz, int n, FieldScratch s, bool outputs) {
+// Fills row n with the features of a place; false, and the row stays free, where there is nothing.
+template <class G> inline bool fill_row(const Field<G> &f, const float *xyz, int n, FieldScratch s) {
+    return look_up(f.grid, xyz, s.kept + (size_t)n * s.kept_each, s.x + n * f.net.features);
+}
+
+// The first n rows, n <= kFieldBlock, to hidden units and (where wanted) outputs.
+inline void decode(const FieldNet &f, int n, FieldScratch s, bool outputs) {
     const int F = f.features, H = f.hidden, rows = (n + 3) / 4 * 4;
-    for (int i = 0; i < n; ++i) look_up(f, xyz + 3 * i, s.P + i * F, s.L + i * F, s.x + i * F);
     memset(s.x + n * F, 0, sizeof(float) * (size_t)((rows - n) * F));
     mul(s.x, rows, F, f.w1, H, f.b1, s.h);
     for (int i = 0; i < rows * H; i += W) store(s.h + i, max(zero(), load(s.h + i)));  // in this order NaN stays NaN, and is seen in the loss
     if (outputs) mul(s.h, rows, H, f.w2, f.outputs, f.b2, s.out);
 }
 
-static void vm_points(const VmField &f, const float *xyz, int64_t begin, int64_t end, float *scratch, float *out) {
+template <class G> static void field_points(const Field<G> &f, const float *xyz, int64_t begin, int64_t end, float *scratch, float *out) {
     FieldScratch s = split(f, scratch);
-    const int kept = 1 + 3 * f.bands;
-    for (int64_t i = begin; i < end; i += kFieldBlock) {
-        const int n = (int)(end - i < kFieldBlock ? end - i : kFieldBlock);
-        decode(f, xyz + 3 * i, n, s, true);
-        for (int j = 0; j < n; ++j) memcpy(out + (i + j) * kept, s.out + j * f.outputs, sizeof(float) * (size_t)kept);
+    const int kept = 1 + 3 * f.net.bands;
+    int64_t at[kFieldBlock];
+    for (int64_t i = begin; i < end;) {
+        int n = 0;
+        for (; n < kFieldBlock && i < end; ++i) {
+            float *o = out + i * kept;
+            memset(o, 0, sizeof(float) * (size_t)kept), o[0] = kNoMatter;
+            if (fill_row(f, xyz + 3 * i, n, s)) at[n++] = i;
+        }
+        decode(f.net, n, s, true);
+        for (int j = 0; j < n; ++j) memcpy(out + at[j] * kept, s.out + j * f.net.outputs, sizeof(float) * (size_t)kept);
     }
 }
 
@@ -164,7 +122,7 @@ inline float density_of(float raw) { return expf(raw > kMostLogDensity ? kMostLo
 inline float sigmoid(float x) { return 1.0f / (1.0f + expf(-x)); }
 
 // density and colour, of the network's outputs
-inline void value_of(const VmField &f, const float *o, const float *basis, float *v) {
+inline void value_of(const FieldNet &f, const float *o, const float *basis, float *v) {
     v[0] = density_of(o[0]);
     for (int c = 0; c < 3; ++c) {
         float x = 0;
@@ -188,20 +146,25 @@ struct RaySum {
 };
 
 // value: N,4: density and colour of every sample that was looked at; out: R,6
-static void vm_rays(const VmField &f, const RayBatch &rays, int64_t begin, int64_t end, float *scratch, float *value, float *out) {
+template <class G> static void field_rays(const Field<G> &f, const RayBatch &rays, int64_t begin, int64_t end, float *scratch, float *value, float *out) {
     FieldScratch s = split(f, scratch);
+    const int bands = f.net.bands;
+    int64_t at[kFieldGroup];
     for (int64_t r = begin; r < end; ++r) {
-        const float *basis = rays.basis + r * f.bands;
+        const float *basis = rays.basis + r * bands;
         RaySum sum;
         bool light = true;
-        for (int64_t i = rays.starts[r]; light && i < rays.starts[r + 1]; i += kFieldGroup) {
-            const int64_t left = rays.starts[r + 1] - i;
-            const int n = (int)(left < kFieldGroup ? left : kFieldGroup);
-            decode(f, rays.xyz + 3 * i, n, s, true);
+        for (int64_t i = rays.starts[r], last = rays.starts[r + 1]; light && i < last;) {
+            int n = 0;
+            for (; n < kFieldGroup && i < last; ++i) {
+                if (fill_row(f, rays.xyz + 3 * i, n, s)) at[n++] = i;
+                else memset(value + 4 * i, 0, 4 * sizeof(float));
+            }
+            decode(f.net, n, s, true);
             for (int j = 0; j < n && light; ++j) {
-                float *v = value + 4 * (i + j);
-                value_of(f, s.out + j * f.outputs, basis, v);
-                light = sum.add(v, rays.delta[i + j], rays.s[i + j]);
+                float *v = value + 4 * at[j];
+                value_of(f.net, s.out + j * f.net.outputs, basis, v);
+                light = sum.add(v, rays.delta[at[j]], rays.s[at[j]]);
             }
         }
         sum.write(out + r * kRayOutputs);
@@ -246,48 +209,48 @@ static void composite_grad(const RayBatch &rays, const float *value, int64_t beg
     for (int64_t r = begin; r < end; ++r) composite_grad_ray(rays, value, r, v_out, dvalue);
 }
 
-// A block of samples, their dout filled in, back to the network and the grid.
-inline void block_grad(const VmField &f, const float *xyz, int n, FieldScratch s, VmGrads g) {
-    const int F = f.features, H = f.hidden, O = f.outputs, rows = (n + 3) / 4 * 4;
+// The first n rows, their dout filled in, back to the network and the grid.
+template <class G> inline void block_grad(const Field<G> &f, int n, FieldScratch s, FieldGrads g) {
+    const int F = f.net.features, H = f.net.hidden, O = f.net.outputs, rows = (n + 3) / 4 * 4;
     memset(s.dout + n * O, 0, sizeof(float) * (size_t)((rows - n) * O));
-    decode(f, xyz, n, s, false);
+    decode(f.net, n, s, false);
     outer(s.h, H, s.dout, O, rows, g.w2);
-    mul(s.dout, rows, O, f.w2t, H, nullptr, s.dh);
+    mul(s.dout, rows, O, f.net.w2t, H, nullptr, s.dh);
     for (int i = 0; i < rows * H; i += W) store(s.dh + i, keep(load(s.h + i) > zero(), load(s.dh + i)));
     for (int r = 0; r < n; ++r) {
         for (int m = 0; m < O; m += W) add(g.b2 + m, load(s.dout + r * O + m));
         for (int m = 0; m < H; m += W) add(g.b1 + m, load(s.dh + r * H + m));
     }
     outer(s.x, F, s.dh, H, rows, g.w1);
-    mul(s.dh, rows, H, f.w1t, F, nullptr, s.dx);
-    for (int i = 0; i < n; ++i) scatter(f, xyz + 3 * i, s.P + i * F, s.L + i * F, s.dx + i * F, g);
+    mul(s.dh, rows, H, f.net.w1t, F, nullptr, s.dx);
+    for (int i = 0; i < n; ++i) scatter(f.grid, s.kept + (size_t)i * s.kept_each, s.dx + i * F, g.grid);
 }
 
 // dvalue: scratch, N,4
-static void vm_grad(const VmField &f, const RayBatch &rays, const float *value, int64_t begin, int64_t end, const float *v_out, float *dvalue, float *scratch,
-                    VmGrads g) {
+template <class G> static void field_grad(const Field<G> &f, const RayBatch &rays, const float *value, int64_t begin, int64_t end, const float *v_out,
+                                          float *dvalue, float *scratch, FieldGrads g) {
     FieldScratch s = split(f, scratch);
-    float xyz[3 * kFieldBlock];
+    const int bands = f.net.bands;
     int n = 0;
     const float most = expf(kMostLogDensity);
     for (int64_t r = begin; r < end; ++r) {
-        const float *basis = rays.basis + r * f.bands;
+        const float *basis = rays.basis + r * bands;
         composite_grad_ray(rays, value, r, v_out, dvalue);
         for (int64_t i = rays.starts[r]; i < rays.starts[r + 1]; ++i) {
             const float *d = dvalue + 4 * i, *v = value + 4 * i;
             if (d[0] == 0 && d[1] == 0 && d[2] == 0 && d[3] == 0) continue;
-            float *o = s.dout + n * f.outputs;
-            memset(o, 0, sizeof(float) * (size_t)f.outputs);
+            if (v[0] == 0 || !fill_row(f, rays.xyz + 3 * i, n, s)) continue;  // where nothing is, nothing is learned
+            float *o = s.dout + n * f.net.outputs;
+            memset(o, 0, sizeof(float) * (size_t)f.net.outputs);
             o[0] = v[0] < most ? d[0] * v[0] : 0.0f;
             for (int c = 0; c < 3; ++c) {
                 const float x = d[1 + c] * v[1 + c] * (1 - v[1 + c]);
-                for (int k = 0; k < f.bands; ++k) o[1 + c * f.bands + k] = x * basis[k];
+                for (int k = 0; k < bands; ++k) o[1 + c * bands + k] = x * basis[k];
             }
-            memcpy(xyz + 3 * n, rays.xyz + 3 * i, sizeof(float) * 3);
-            if (++n == kFieldBlock) block_grad(f, xyz, n, s, g), n = 0;
+            if (++n == kFieldBlock) block_grad(f, n, s, g), n = 0;
         }
     }
-    if (n) block_grad(f, xyz, n, s, g);
+    if (n) block_grad(f, n, s, g);
 }
 
 // Where a sample lies, and in which cell.

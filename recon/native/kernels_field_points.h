@@ -43,11 +43,12 @@ struct Waiting {
     int pixel[kFieldBlock], n;
 };
 
-static void compose(const VmField &f, const CellPicture &job, Waiting &w, FieldScratch s, RaySum *sums, int first_pixel) {
-    decode(f, w.xyz, w.n, s, true);
+static void compose(const Field<VmGrid> &f, const CellPicture &job, Waiting &w, FieldScratch s, RaySum *sums, int first_pixel) {
+    for (int j = 0; j < w.n; ++j) fill_row(f, w.xyz + 3 * j, j, s);  // planes and lines hold something everywhere
+    decode(f.net, w.n, s, true);
     for (int j = 0; j < w.n; ++j) {
         float value[4];
-        value_of(f, s.out + j * f.outputs, job.basis + (int64_t)w.pixel[j] * f.bands, value);
+        value_of(f.net, s.out + j * f.net.outputs, job.basis + (int64_t)w.pixel[j] * f.net.bands, value);
         sums[w.pixel[j] - first_pixel].add(value, w.delta[j], w.s[j]);
     }
     w.n = 0;
@@ -56,7 +57,7 @@ static void compose(const VmField &f, const CellPicture &job, Waiting &w, FieldS
 static size_t cells_scratch(int pixels) { return (size_t)pixels * ((sizeof(PixelRay) + sizeof(RaySum)) / sizeof(float)); }
 
 // Rows row0 .. row1 - 1 of the picture; returns how many samples were decoded. scratch: field_scratch + cells_scratch(pixels of the rows) floats.
-static int64_t draw_cells(const VmField &f, const CellPicture &job, int row0, int row1, float *scratch, float *out) {
+static int64_t draw_cells(const Field<VmGrid> &f, const CellPicture &job, int row0, int row1, float *scratch, float *out) {
     FieldScratch s = split(f, scratch);
     const int first_pixel = row0 * job.width, pixels = (row1 - row0) * job.width;
     RaySum *sums = (RaySum *)(scratch + field_scratch(f));

@@ -16,9 +16,10 @@ static void backward_any(const Camera &c, const Options &o, const Splat *s, Pair
                : backward_tile<kPlain>(c, o, s, p, tile, st, drawn, in, grads, hit);
 }
 
-static const Kernels table = {HANDFUL_NAME, project,   forward_any, backward_any,  project_grad, loss_scratch,   loss_strips,    loss_strip, adam_rows,
-                              decay_rows,   field_scratch, vm_points, vm_rays, vm_grad,      composite_rays, composite_grad, march_ray,
-                              cells_scratch, draw_cells};
+template <class G> constexpr FieldKernels<G> field_kernels() { return {field_scratch<G>, field_points<G>, field_rays<G>, field_grad<G>}; }
+
+static const Kernels table = {HANDFUL_NAME, project, forward_any, backward_any, project_grad, loss_scratch, loss_strips, loss_strip, adam_rows, decay_rows,
+                              field_kernels<VmGrid>(), field_kernels<TriCloud>(), composite_rays, composite_grad, march_ray, cells_scratch, draw_cells};
 
 }  // namespace HANDFUL_NS
 }  // namespace handful

@@ -29,6 +29,7 @@ namespace HANDFUL_NS {
 
 inline VF operator-(VF a) { return zero() - a; }
 inline VF &operator+=(VF &a, VF b) { return a = a + b; }
+inline void add(float *p, VF v) { store(p, load(p) + v); }
 inline VF clamp(VF x, VF lo, VF hi) { return min(max(x, lo), hi); }
 inline VF abs(VF a) { return max(a, zero() - a); }
 

@@ -21,6 +21,7 @@ def test_small_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert [r["side"] for r in result["rows"]] == [160, 160, 256, 160] and [g["side"] for g in result["generator"]] == [96, 160]
     for row in result["rows"]:
         assert row["samples"] > 1000 and all(row[way]["step_ms"] > 0 for way in ("native", "torch", "index"))
+    assert result["cloud"]["samples"] > 1000 and result["cloud"]["times_faster"] > 0
     assert field.main(["--table", str(out)]) == 0
     assert "| solid, 256, 16 channels |" in capsys.readouterr().out
     assert field.main(["--rays", "0"]) == 2 and "must be 1 or more" in capsys.readouterr().err
@@ -40,6 +41,21 @@ def test_the_three_ways_see_the_same() -> None:
     colors = [field._colors(way, made, samples, segments) for way in ("native", "torch", "index")]
     torch.testing.assert_close(colors[1], colors[2], rtol=1e-4, atol=1e-5)
     torch.testing.assert_close(colors[0], colors[2], rtol=1e-4, atol=1e-5)
+
+
+def test_a_cloud_is_seen_the_same_both_ways() -> None:
+    import torch
+    from handful.recon.field.decoder import Decoder
+    from handful.recon.field.occupancy import march
+    from handful.recon.field.radiance import RadianceField
+    from handful.recon.field.trivec import TriVectors
+
+    rng = torch.Generator().manual_seed(1)
+    made = RadianceField(TriVectors([torch.rand(60, 3, generator=rng)], (0.3,), (5,), rng=rng), Decoder(16, 16, 1, rng=rng))
+    segments = field.rays_around(50)
+    samples = march(segments, field.ball(made, field.FOG), 64)
+    colors = [field._colors(way, made, samples, segments) for way in ("native", "index")]
+    torch.testing.assert_close(colors[0], colors[1], rtol=1e-4, atol=1e-5)
 
 
 def test_the_page_shows_the_stored_figures(capsys: pytest.CaptureFixture[str]) -> None:
