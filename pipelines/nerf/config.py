@@ -42,7 +42,7 @@ class GridConfig:
     per_level: int = 2
     coarsest: int = 16
     frequencies: int = 10
-    boxes: tuple[float, ...] = (0.2, 0.1, 0.05)
+    boxes: tuple[float, ...] = (0.4, 0.2)
     tensors: int = 10000
     nearest: int = 4
     spacing: float = 0.5
