@@ -267,7 +267,7 @@ def test_an_object_is_learned_with_its_occupancy(thing: tuple[Start, Capture], l
 
 def test_tensors_lie_where_depth_was_measured(thing: tuple[Start, Capture]) -> None:
     start = thing[0]
-    run = run_of("strivec", start, "sampling.first_look=0")
+    run = run_of("strivec", start, "sampling.first_look=0", "grid.boxes=[0.2,0.1]")
     measured = torch.cat([start.init.capture.cameras[k].unproject_depth(d.depth[None])[0][d.valid] for k, d in enumerate(start.depth)])  # pyright: ignore[reportOptionalSubscript]
     features = run.field.encoding(run.space.to_cube(measured))
     assert float((features != 0).all(1).float().mean()) > 0.99
