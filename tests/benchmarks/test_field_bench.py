@@ -73,7 +73,7 @@ def told(name: str) -> dict[str, list[float]]:
     return {first: [float(c) for c in figures] for first, *figures in cells}
 
 
-@pytest.mark.parametrize(("name", "protocols"), [("field-lego", ("blender-6", "blender-8")), ("field-fern", ("llff-3",))])
+@pytest.mark.parametrize(("name", "protocols"), [("field-lego", ("blender-6", "blender-8")), ("field-lego-spread", ("blender-6-spread",)), ("field-fern", ("llff-3",))])
 def test_the_page_tells_every_run(name: str, protocols: tuple[str, ...]) -> None:
     rows = json.loads((ROOT / f"benchmarks/results/{name}/results.json").read_text(encoding="utf-8"))["rows"]
     stored = {(r["label"].replace("vm, 6000 steps", "`vm`, as many steps as `zerorf`"), r["protocol"]): r for r in rows}
@@ -84,3 +84,16 @@ def test_the_page_tells_every_run(name: str, protocols: tuple[str, ...]) -> None
         expected = [stored[key, p][m]["mean"] for p in protocols for m in ("psnr", "ssim", "lpips_vgg", "seconds")]
         for text, value, within in zip(figures, expected, [0.00501, 0.000501, 0.000501, 0.501] * len(protocols), strict=True):
             assert text == pytest.approx(value, abs=within), label
+
+
+def test_the_page_tells_what_numbers_buy() -> None:
+    rows = json.loads((ROOT / "benchmarks/results/field-strivec/results.json").read_text(encoding="utf-8"))["rows"]
+    table = told("field-strivec")
+    assert len(table) == len(rows)
+    for row in rows:
+        figures = table[row["label"].replace("vm", "`vm`").replace("strivec", "`strivec`")]
+        expected = [row["parameters"] / 1e3, *(row[m]["mean"] for m in ("psnr", "ssim", "lpips_vgg", "seconds"))]
+        for text, value, within in zip(figures, expected, [0.501, 0.00501, 0.000501, 0.000501, 0.501], strict=True):
+            assert text == pytest.approx(value, abs=within), row["label"]
+    best = max(rows, key=lambda r: r["psnr"]["mean"] if r["label"].startswith("vm") else 0)
+    assert any(r["psnr"]["mean"] >= best["psnr"]["mean"] - 0.05 and r["parameters"] <= best["parameters"] / 2 for r in rows if r["label"].startswith("strivec"))

@@ -106,7 +106,7 @@ def test_photos_that_look_one_way_live_in_a_frustum(table: tuple[Start, Capture]
 
 @pytest.mark.parametrize("method", FIELD_METHODS)
 def test_every_method_learns_and_goes_on_exactly(method: str, table: tuple[Start, Capture], tmp_path: Path) -> None:
-    settings = ["optim.steps=24", "grid.side=32", "grid.widths=[8,8,8,8]", "sampling.warm_up=4"]
+    settings = ["optim.steps=24", "grid.side=32", "grid.widths=[8,8,8,8]", "sampling.warm_up=4", "sampling.first_look=4"]
     whole = run_of(method, table[0], *settings)
     before = quality(whole, table[0].init.capture)
     events = list(whole.events())
@@ -177,7 +177,7 @@ def test_kept_and_read_again(learned: FieldRun, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("kind", ["cp", "hash", "frequency", "trivec"])
 def test_whatever_it_is_made_of_goes_on_exactly_and_is_kept(kind: str, table: tuple[Start, Capture], tmp_path: Path) -> None:
-    settings = [f"grid.kind={kind}", "grid.side=33", "grid.levels=5", "grid.entries=4096", "optim.steps=24", "optim.fine_from=0.5", "sampling.warm_up=4"]
+    settings = [f"grid.kind={kind}", "grid.side=33", "grid.levels=5", "grid.entries=4096", "optim.steps=24", "optim.fine_from=0.5", "sampling.warm_up=4", "sampling.first_look=4"]
     half, whole = run_of("vm", table[0], *settings), run_of("vm", table[0], *settings)
     before = quality(whole, table[0].init.capture)
     finish(whole)
@@ -216,7 +216,7 @@ def test_whatever_it_is_made_of_has_a_surface_and_points(kind: str, table: tuple
     pytest.importorskip("open3d", reason="needs open3d")
     from handful.pipelines.nerf.mesh import mesh_field
 
-    settings = ["grid.widths=[8,8,8,8]", f"grid.kind={kind}", "grid.side=24", "grid.levels=3", "grid.entries=32768", "grid.frequencies=4", "optim.steps=12", "optim.rays=256"]
+    settings = ["grid.widths=[8,8,8,8]", f"grid.kind={kind}", "grid.side=24", "grid.levels=3", "grid.entries=32768", "grid.frequencies=4", "optim.steps=12", "optim.rays=256", "sampling.first_look=4"]
     scene = finish(run_of("vm", table[0], *settings)).snapshot()
     scene = replace(scene, cells=torch.ones_like(scene.cells))
     places = torch.rand(4000, 3, generator=torch.Generator().manual_seed(0))
