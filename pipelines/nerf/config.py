@@ -62,6 +62,7 @@ class SamplingConfig:
             the field (LeC2O-NeRF; recon/field/learned_occupancy.py).
         cells: that are told apart, along an edge; warm_up: steps before any is passed over.
         threshold: of "grid": density below which a cell is passed over.
+        hull: leaves out cells that no object can be in whose outlines the photos show (recon/field/hull.py).
         occupied: of "learned": share of the cube towards which that of the places called occupied is drawn.
     """
 
@@ -73,6 +74,7 @@ class SamplingConfig:
     threshold: float = 1.0
     warm_up: int = 100
     occupied: float = 0.1
+    hull: bool = True
 
 
 @dataclass(frozen=True)

@@ -7,12 +7,13 @@ from dataclasses import replace
 from typing import Any
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor
 
 from ...recon.errors import CheckpointError, ShapeError
 from ...recon.field.decoder import Decoder
 from ...recon.field.frequency import FrequencyEncoding
+from ...recon.field.hull import cells_in_outlines
 from ...recon.field.occupancy import Occupancy, march
 from ...recon.field.radiance import RadianceField
 from ...recon.field.samples import Segments
@@ -74,6 +75,7 @@ class FieldRun(Paced):
         decoder = Decoder(grid.features, config.grid.hidden, config.grid.degree, config.grid.density, self.rng)
         self.field = RadianceField(grid, decoder).to(self.device)
         self.occupancy: Occupancy = make_occupancy(config.sampling, grid, self.rng, self.device)
+        self.hull = self._hull()
         rate = {"vm-prior": config.optim.lr_prior, "frequency": config.optim.lr_decoder}.get(config.grid.kind, config.optim.lr_grid)
         learned = dict(self.field.named_parameters()) | {f"occupancy.{n}": p for n, p in self.occupancy.named_parameters()}
         self.rates = {n: config.optim.lr_decoder if n.startswith(("decoder.", "occupancy.")) else rate for n in learned}
@@ -101,7 +103,7 @@ class FieldRun(Paced):
     def snapshot(self) -> FieldScene:
         with self._lock, torch.no_grad():
             field = self.field.ready(side=self._side(self.step / self.steps)).copied()
-            cells = self.occupancy.cells.clone()
+            cells = self.cells().clone()
         return FieldScene(field, self.space, cells, self.samples, self.photos.cameras, self.names, self.background)
 
     def shown(self) -> SplatScene:
@@ -134,6 +136,17 @@ class FieldRun(Paced):
             self.restore_pace(meta)
         except (KeyError, RuntimeError, ShapeError, CheckpointError) as e:
             raise CheckpointError(f"The checkpoint does not fit this field ({str(e).splitlines()[0]}); delete it to start anew.") from e
+
+    def cells(self) -> Bool[Tensor, "G G G"]:
+        """Those that may hold something."""
+        return self.occupancy.cells if self.hull is None else self.occupancy.cells & self.hull
+
+    def _hull(self) -> Bool[Tensor, "G G G"] | None:
+        """Cells that the outlines of an object allow; None where photos are not cut out, or the method does without."""
+        masks = self.photos.masks
+        if not self.config.sampling.hull or masks is None or not self.photos.cut_out or not isinstance(self.space, BoxSpace):
+            return None
+        return cells_in_outlines(self.photos.cameras, masks, self.space, self.config.sampling.cells)
 
     def _surface(self) -> Float[Tensor, "N 3"]:
         """Places in the cube to lay tensors at: the photos' confident depth, what the first look found, or both. Before that look the middle stands for all."""
@@ -186,7 +199,7 @@ class FieldRun(Paced):
         asked = [(term, request) for term in FIELD_TERMS if (request := term.draw(context, self.config.terms)) is not None]
         segments = Segments.joined([self._segments(request) for _, request in asked])
         jitter = torch.rand(len(segments), generator=self.rng).to(self.device)
-        seen = field.rays(march(segments, self.occupancy.cells, self.samples, jitter), segments.directions)
+        seen = field.rays(march(segments, self.cells(), self.samples, jitter), segments.directions)
         losses, at = [], 0
         for term, request in asked:
             part = slice(at, at + len(request.index))
