@@ -27,6 +27,7 @@ class SeedConfig:
         behind: width of the band, in percent of the longer side, that continues the background behind each depth edge (0 = none).
         guesses: seed what only one photo shows or nothing confirms, too, from completed depth; without, only what was measured.
         guess_spacing: how many times further apart, and larger, splats of guessed depth are where another photo looks, too, and vouches for nothing.
+        hull: depth beyond the hull of an object that masks cut out is replaced by that of the hull's front (recon/hull.py).
         merge: skip pixels that an earlier photo's confident depth already explains.
         sh_degree: highest spherical-harmonic degree; None = by the number of photos (0 up to 5, 1 up to 12, then 2).
     """
@@ -43,6 +44,7 @@ class SeedConfig:
     behind: float = 4.0
     guesses: bool = True
     guess_spacing: float = 3.0
+    hull: bool = True
     merge: bool = True
     sh_degree: int | None = None
 
@@ -156,6 +158,7 @@ class RefineConfig:
             there may be in the end, or half as many again as at the start where that is more.
         split_above: the size, in median depths, above which a Gaussian is split instead of cloned.
         co_prune: Gaussians that another field has nothing this near to, in median depths, are dropped at every co_prune_every-th round (0 = none).
+        hull_every: steps between two rounds in which those are dropped that lie beyond an object's hull (recon/hull.py; 0 = none).
         unpool_gap: Gaussians whose unpool_neighbours nearest are further than this on the mean, in median depths, get new ones half way to each (0 = none).
     """
 
@@ -168,6 +171,7 @@ class RefineConfig:
     unpool_gap: float = 0.0
     unpool_neighbours: int = 3
     co_prune: float = 0.0
+    hull_every: int = 100
     co_prune_every: int = 2
 
 

@@ -14,6 +14,7 @@ from torch import Tensor
 from ...recon.camera import Cameras
 from ...recon.depth import DepthMap
 from ...recon.depth_fill import complete_depth
+from ...recon.hull import Hull
 from ...recon.matches import FlowField
 from ..protocol import Start
 
@@ -53,6 +54,11 @@ class Photos:
     def completed(self) -> Float[Tensor, "V H W"]:
         maps = zip(self.depth, self.images, strict=True)
         return torch.stack([complete_depth(d.depth.cpu(), d.confidence.cpu(), image.cpu()) for d, image in maps]).to(self.images.device)
+
+    @cached_property
+    def hull(self) -> Hull | None:
+        """Of the object that masks cut out; None where they do not, or no photo shows it whole."""
+        return None if self.masks is None or not self.cut_out else Hull.of(self.cameras, self.masks)
 
     @staticmethod
     def of(start: Start) -> Photos:

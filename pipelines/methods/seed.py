@@ -14,6 +14,7 @@ from ...recon.depth import DepthMap
 from ...recon.depth_fill import complete_depth
 from ...recon.fill import beyond_borders, push_pull
 from ...recon.gaussians import Gaussians
+from ...recon.hull import Hull
 from ...recon.sh import sh_dc_from_rgb
 from ...recon.windows import window_max
 from .config import SeedConfig
@@ -24,6 +25,7 @@ __all__ = ["seed_gaussians"]
 RING_STRIDE = 4  # pixels between the splats of the ring: nothing sharp is known there
 AGREES = 0.015  # two depths are the same surface when they differ by less than this (relative)
 CLEAR = 1 / 3  # of a photo's median depth: nothing that is only guessed may stand nearer to where a photo was taken
+HULL_REACH, HULL_STEPS = (0.2, 3.0), 192  # of the median depth: where the front of an object's hull is looked for
 EDGE = 0.06  # relative depth difference that makes a depth edge
 
 
@@ -55,6 +57,9 @@ def seed_gaussians(capture: Capture, depth: tuple[DepthMap, ...], config: SeedCo
     shows = torch.ones(images.shape[:3], dtype=torch.bool) if extents is None else extents > 0.5
     inside = torch.ones(images.shape[:3], dtype=torch.bool) if masks is None else masks > 0.5
     dense = torch.stack([complete_depth(d.depth, d.confidence, images[i]) for i, d in enumerate(depth)])
+    hull = Hull.of(cameras, masks) if cut_out and masks is not None and config.hull else None
+    if hull is not None:
+        dense = torch.stack([_held(hull, cameras[i], z, _median_depth(d, z)) for i, (d, z) in enumerate(zip(depth, dense, strict=True))])
     keep = [inside[i] & ~_explained(cameras, depth, dense, i) if config.merge else inside[i].clone() for i in range(len(cameras))]
     if not config.guesses:
         keep = [k & d.valid for k, d in zip(keep, depth, strict=True)]
@@ -76,6 +81,14 @@ def seed_gaussians(capture: Capture, depth: tuple[DepthMap, ...], config: SeedCo
     wide = reach.clamp_min(float(reach.median()))  # a close-up is near what it shows; what no photo shows has no such excuse
     extra = [layer.keep(~_in_the_way(layer.xyz, cameras, wide)) for layer in extra]
     return _assemble([*shown, *_thinned(extra, config.extra)], len(cameras), config)
+
+
+def _held(hull: Hull, camera: Cameras, dense: Float[Tensor, "H W"], typical: Tensor) -> Float[Tensor, "H W"]:
+    """The depth where it lies in the hull; elsewhere that of the hull's front."""
+    xyz = camera.unproject_depth(dense[None])[0]
+    front = hull.first_depth(camera, typical * torch.linspace(*HULL_REACH, HULL_STEPS))
+    beyond = ~hull.reached(xyz.reshape(-1, 3), 0.0).view(dense.shape) & front.isfinite()
+    return torch.where(beyond, front, dense)
 
 
 def _median_depth(prior: DepthMap, dense: Tensor) -> Tensor:

@@ -222,7 +222,7 @@ class SplatRun(Paced):
         placed, others = field.placed(), tuple(other.placed() for other in self.fields if other is not field)
         for refinement in REFINEMENTS:
             context = RefineContext(
-                placed, field.pull[:, 0], field.pull[:, 1], self.step, self.steps, self.photos.scene_depth, self.rng, others, field.started
+                placed, field.pull[:, 0], field.pull[:, 1], self.step, self.steps, self.photos.scene_depth, self.rng, others, field.started, self.photos.hull
             )  # fmt: skip
             edit = refinement(context, self.config.refine)
             if edit is not None:

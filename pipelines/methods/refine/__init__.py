@@ -7,7 +7,8 @@ from .densify import densify
 from .protocol import Edit as Edit
 from .protocol import RefineContext as RefineContext
 from .protocol import Refinement as Refinement
+from .prune_beyond import prune_beyond
 from .prune_faded import prune_faded
 from .unpool import unpool
 
-REFINEMENTS: tuple[Refinement, ...] = (densify, unpool, co_prune, prune_faded)
+REFINEMENTS: tuple[Refinement, ...] = (densify, unpool, co_prune, prune_beyond, prune_faded)

@@ -10,6 +10,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from ....recon.gaussians import Gaussians
+from ....recon.hull import Hull
 from ..config import RefineConfig
 
 __all__ = ["Edit", "RefineContext", "Refinement"]
@@ -27,6 +28,7 @@ class RefineContext:
         scene_depth: median depth of the scene, world units.
         started: Gaussians the field started with.
         others: the other fields of the run, as they are now.
+        hull: of the object that masks cut out; None where they do not.
         rng: the run's random numbers (part of the checkpoint).
     """
 
@@ -39,6 +41,7 @@ class RefineContext:
     rng: torch.Generator
     others: tuple[Gaussians, ...] = ()
     started: int = 0
+    hull: Hull | None = None
 
     def room(self, most: int) -> int:
         """Gaussians that may still be added: up to `most`, or half as many again as at the start where that is more."""

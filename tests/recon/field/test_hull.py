@@ -8,8 +8,9 @@ from dataclasses import replace
 import pytest
 import torch
 from handful.recon.camera import Cameras, pixel_centers
-from handful.recon.field.hull import cells_in_outlines, shown_whole
+from handful.recon.field.hull import cells_in_outlines
 from handful.recon.field.space import BoxSpace
+from handful.recon.hull import shown_whole
 from torch import Tensor
 
 SPACE = BoxSpace(torch.tensor([0.3, -0.2, 0.1]), 4.0)
