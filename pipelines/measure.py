@@ -12,7 +12,7 @@ from ..priors.depth_relative import RelativeDepth
 from ..priors.protocol import DepthPrior
 from ..priors.registry import get_prior
 from ..priors.scan_splats import load_scan_net
-from ..recon.capture import Capture
+from ..recon.capture import Capture, View
 from ..recon.depth import DepthMap
 from ..recon.matches import FlowField
 from .init.config import InitConfig
@@ -38,6 +38,10 @@ class Measured(Protocol):
     def flow_prior(self) -> str: ...
     @property
     def wants_flow(self) -> bool: ...
+    def wants_depth(self, alone: bool) -> bool:
+        """`alone`: photos of an object with nothing around it."""
+        ...
+
     @property
     def scan(self) -> bool: ...
     @property
@@ -67,7 +71,10 @@ def measure(
 ) -> Start:
     """Asks the priors. With `anew` none answers from the cache: the time is then what a first run takes."""
     views, cameras = init.capture.views, init.capture.cameras
-    depth = predict_depth(_depth_prior(config.depth_prior, config, device), views, cameras, init.points, anew)
+    if config.wants_depth(init.capture.white_background or init.capture.is_cut_out()):
+        depth = predict_depth(_depth_prior(config.depth_prior, config, device), views, cameras, init.points, anew)
+    else:
+        depth = [_unknown(view) for view in views]
     # beside found cameras a depth sensor's metres mean nothing; scans have moved the cameras into theirs
     capture = replace(init.capture, depth=()) if estimated_cameras else init.capture
     scan = scan_depth(capture, find_moving=config.moving) if config.scan else None
@@ -86,6 +93,12 @@ def measure(
         guide = predict_depth(prior, views, None if alone else cameras, None if alone else init.points, anew)
     flow = _flow(init, config.flow_prior, device) if config.wants_flow else {}
     return Start(init, tuple(depth), estimated_cameras, seed, device, tuple(guide), flow, None if scan is None else scan.returns, moving, said_of_moving(moving))
+
+
+def _unknown(view: View) -> DepthMap:
+    width, height = view.image.size
+    none = torch.zeros(height, width)
+    return DepthMap(none, none, none.bool())
 
 
 def _depth_prior(name: str, config: Measured, device: torch.device) -> DepthPrior:

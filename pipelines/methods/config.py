@@ -227,6 +227,9 @@ class SplatConfig:
     def wants_flow(self) -> bool:
         return self.terms.flow > 0
 
+    def wants_depth(self, alone: bool) -> bool:
+        return True
+
 
 def check_settings(config: SplatConfig) -> None:
     """Raises ConfigError, one sentence, for settings that no run can have."""

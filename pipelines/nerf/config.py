@@ -148,6 +148,11 @@ class FieldConfig:
     def flow_prior(self) -> str:
         return "dis"
 
+    def wants_depth(self, alone: bool) -> bool:
+        """A box around an object is laid by the cameras; only what ranks pixels or lays tensors on surfaces asks for depth there."""
+        box = self.sampling.space == "box" or (self.sampling.space == "auto" and alone)
+        return not box or self.terms.rank > 0 or self.terms.continuity > 0 or (self.grid.kind == "trivec" and self.grid.surface != "look")
+
 
 def check_field_settings(config: FieldConfig) -> None:
     """Raises ConfigError, one sentence, for settings that no run can have."""

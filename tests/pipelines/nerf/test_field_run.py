@@ -396,3 +396,23 @@ def test_decay_pulls_by_its_share_of_the_rate(thing: tuple[Start, Capture]) -> N
     for name, p in before.items():
         rate = runs[0].rates[name]
         torch.testing.assert_close(pulled[name], plain[name] - 5 * rate * p, rtol=1e-5, atol=1e-7)
+
+
+def test_an_object_s_box_asks_no_depth(table: tuple[Start, Capture], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Minutes of stereo would be for nothing."""
+    from handful.pipelines import measure as measuring
+
+    asked: list[str] = []
+
+    def predict(prior, views, cameras, points, anew=False):
+        asked.append(prior.name)
+        return [measuring._unknown(v) for v in views]
+
+    monkeypatch.setattr(measuring, "predict_depth", predict)
+    for method, alone, wanted in (("vm", True, 0), ("zerorf", True, 0), ("sparsenerf", True, 1), ("strivec", True, 1), ("vm", False, 1)):
+        asked.clear()
+        capture = replace(table[0].init.capture, white_background=alone)
+        init = replace(table[0].init, capture=capture)
+        measured = measuring.measure(init, any_method_config(method), False, 0, torch.device("cpu"))
+        assert len(asked) == wanted and len(measured.depth) == len(capture.views), (method, alone)
+        assert all(d.depth.shape == (v.image.size[1], v.image.size[0]) for d, v in zip(measured.depth, capture.views, strict=True))
