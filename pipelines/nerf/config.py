@@ -113,7 +113,7 @@ class FieldTermsConfig:
     smooth_patches: float = 0.0
     occlusion: float = 0.0
     occlusion_reach: float = 0.15
-    pictures: float = 0.5
+    pictures: float = 0.2
     pictures_final: float = 0.1
 
 

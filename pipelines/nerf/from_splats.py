@@ -36,17 +36,17 @@ def placed_as(capture: Capture, folder: SceneFolder) -> Capture:
     known = [v.name for v in capture.views if v.name in place]
     if len(known) < 2:
         raise CaptureError(f"{folder.path} is a scene of other photos (it knows {len(known)} of these {len(capture)}); give the scene that was made from these.")
-    _refuse_other_photos(capture.select(known), folder, [place[n] for n in known])
+    there = [place[n] for n in known]
+    _refuse_other_photos(capture.select(known), folder, there)
     width, height = capture.views[0].image.size
-    theirs = folder.cameras.to("cpu", torch.float32).resized(width, height)
+    theirs = folder.cameras.to("cpu", torch.float32).resized(width, height)[there]
     if capture.cameras is None:
         left_out = tuple(Unplaced(n, f"{folder.path} has no camera for it.") for n in capture.names if n not in place)
-        placed = replace(capture.select(known), points=None, unplaced=(*capture.unplaced, *left_out))
-        return replace(placed, cameras=theirs[[place[n] for n in known]])
-    T, K = capture.cameras.cam_from_world.clone().float(), capture.cameras.K.clone().float()
+        return replace(capture.select(known), cameras=theirs, unplaced=(*capture.unplaced, *left_out))
     ours = [capture.names.index(n) for n in known]
-    _refuse_other_cameras(capture.cameras[ours], theirs[[place[n] for n in known]], folder)
-    T[ours], K[ours] = theirs.cam_from_world[[place[n] for n in known]], theirs.K[[place[n] for n in known]]
+    _refuse_other_cameras(capture.cameras[ours], theirs, folder)
+    T, K = capture.cameras.cam_from_world.clone().float(), capture.cameras.K.clone().float()
+    T[ours], K[ours] = theirs.cam_from_world, theirs.K
     return replace(capture, cameras=Cameras(T, K, width, height))
 
 

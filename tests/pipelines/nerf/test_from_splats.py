@@ -94,7 +94,8 @@ def test_what_is_not_opaque_teaches_nothing(table: tuple[Start, Capture]) -> Non
 
 def test_the_loss_is_a_weighted_mean_that_fades(table: tuple[Start, Capture]) -> None:
     start, between = table
-    shown = Shown.of(replace(between, views=tuple(replace(v, image=ArrayImage(torch.full((48, 64, 3), 0.5), mask=torch.full((48, 64), 0.25))) for v in between.views)), torch.device("cpu"))
+    grey = ArrayImage(torch.full((48, 64, 3), 0.5), mask=torch.full((48, 64), 0.25))
+    shown = Shown.of(replace(between, views=tuple(replace(v, image=grey) for v in between.views)), torch.device("cpu"))
     run = start_run(override(any_method_config("vm"), TINY), start)
     assert isinstance(run, FieldRun) and shown is not None
     config = FieldTermsConfig(pictures=0.8, pictures_final=0.25)
