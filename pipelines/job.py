@@ -28,14 +28,16 @@ from .init.protocol import InitState
 from .init.registry import get_initializer
 from .measure import measure, require_priors
 from .methods.config import SplatConfig
+from .nerf.config import FieldConfig
 from .nerf.convert import splats_of_field
+from .nerf.from_splats import placed_as, splats_digest, with_splats
 from .nerf.run import FieldRun
 from .out_folder import START, STATE, claim_out, take_back
 from .protocol import Start
 from .scan.digest import measured_digest
 from .scan.join import joined
 from .scan.report import beam_report
-from .scene_folder import SceneFolder, write_scene_folder
+from .scene_folder import SceneFolder, load_scene, write_scene_folder
 from .start_file import load_start, save_start
 
 __all__ = ["ReconstructJob", "reconstruct", "torch_device", "train_capture"]
@@ -55,6 +57,7 @@ class ReconstructJob:
         method, config: name of the method and its settings.
         max_photos: use at most so many photos, evenly spaced; max_side: reduce photos to this longer side (None = by device).
         seed: of every random number; device: "cpu", "cuda" or "auto".
+        splats: scene folder of these photos that a field starts from, beside them; it stays as it is.
         max_seconds: limit on the optimisation; checkpoint_seconds: time between two checkpoints; neither is part of the job's identity.
     """
 
@@ -68,6 +71,7 @@ class ReconstructJob:
     device: str = "auto"
     max_seconds: float | None = None
     checkpoint_seconds: float = 15.0
+    splats: Path | None = None
 
     def __post_init__(self) -> None:
         """Raises ConfigError for a number that makes no sense, before any work is done."""
@@ -82,18 +86,24 @@ class ReconstructJob:
         need(self.checkpoint_seconds >= 0, "checkpoint_seconds", "0 or more")
         need(0 <= self.seed < 2**31, "seed", "from 0 to 2147483647")
         check_any(self.settings)
+        if self.splats is not None and not isinstance(self.settings, FieldConfig):
+            raise ConfigError(f"Only a radiance field starts from splats, and {self.method} makes splats itself; choose a method such as vm or zerorf.")
+        if self.splats is not None and self.splats.resolve() == self.out.resolve():
+            raise ConfigError(f"{self.out} is the scene to start from, which stays as it is; choose another folder with -o.")
 
     @property
     def settings(self) -> AnyConfig:
         return self.config or any_method_config(self.method)
 
-    def fingerprint(self, capture: Capture) -> str:
-        """sha256 over the settings, the seed, and every photo's pixels and camera."""
+    def fingerprint(self, capture: Capture, splats: SceneFolder | None = None) -> str:
+        """sha256 over the settings, the seed, every photo's pixels and camera, and the splats that it starts from."""
         h = hashlib.sha256(json.dumps(to_jsonable(self.settings), sort_keys=True).encode())
         h.update(f"{self.method} {self.seed}".encode())
         for view in capture.views:
             h.update(f"{view.name} {view.image.digest()}".encode())
         h.update(measured_digest(capture).encode())
+        if splats is not None:
+            h.update(splats_digest(splats).encode())
         if capture.cameras is not None:
             h.update(capture.cameras.cam_from_world.double().numpy().tobytes() + capture.cameras.K.double().numpy().tobytes())
         return h.hexdigest()
@@ -134,13 +144,16 @@ class Reconstruction:
         for text in capture.warnings:
             self.warnings.append(text)
             yield Warned(text)
-        self.fingerprint = self.job.fingerprint(capture)
+        splats = None if self.job.splats is None else load_scene(self.job.splats, device=self.device)
+        if splats is not None:
+            capture = placed_as(capture, splats)
+        self.fingerprint = self.job.fingerprint(capture, splats)
         new = not self.job.out.exists()
         self._lock = claim_out(self.job.out, self.job.photos, self.fingerprint, self.overwrite)
         start = self._resume_start(capture)
         if start is None:
             try:
-                start = yield from self._start(capture)
+                start = yield from self._start(capture, splats)
                 save_start(self.start_path, start, self.fingerprint)
             except BaseException:  # Ctrl-C too
                 take_back(self._lock, self.job.out, new)
@@ -238,7 +251,7 @@ class Reconstruction:
             return None
         return replace(load_start(self.start_path, capture), seed=self.job.seed, device=self.device)
 
-    def _start(self, capture: Capture) -> Generator[Event, None, Start]:
+    def _start(self, capture: Capture, splats: SceneFolder | None) -> Generator[Event, None, Start]:
         require_priors(self.job.settings, capture)
         initializer = get_initializer("auto", self.job.settings.init, capture, self.device)
         init = yield from _with_progress(lambda progress: initializer.run(capture, self.job.seed, progress))
@@ -247,7 +260,11 @@ class Reconstruction:
         init, said = yield from _with_progress(lambda progress: joined(placed, given, progress, self.job.settings.scan))
         yield StageProgress("measuring depth", 0.0)
         start = measure(init, self.job.settings, not given, self.job.seed, self.device)
-        return replace(start, notes=(*said, *start.notes))
+        start = replace(start, notes=(*said, *start.notes))
+        if splats is not None:
+            yield StageProgress("taking pictures of the splats", 0.0)
+            start = with_splats(start, splats.scene)
+        return start
 
     def _save(self) -> None:
         assert self.run is not None

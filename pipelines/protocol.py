@@ -10,6 +10,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
+from ..recon.capture import Capture
 from ..recon.depth import DepthMap
 from ..recon.matches import FlowField
 from ..recon.scene import Scene, SplatScene
@@ -25,6 +26,8 @@ class Start:
     scale and shift). `scan` holds the z-depth of a range sensor's returns in each photo, 0 = none; `moving` is where
     a photo shows what moved between the scans, which `init.capture` leaves out already. `flow` holds the displacement from photo i to photo j, by (i, j), where the method asks for it.
 
+    `pictures` are no photos but renders of splats of the same place, which a field may start from; their masks say how far each pixel counts.
+
     `notes` are sentences for the user. `estimated_cameras` says that the cameras were found from the photos, so that a method may refine them.
     """
 
@@ -38,6 +41,7 @@ class Start:
     scan: Float[Tensor, "V H W"] | None = None
     moving: Bool[Tensor, "V H W"] | None = None
     notes: tuple[str, ...] = ()
+    pictures: Capture | None = None
 
 
 class Run(Protocol):

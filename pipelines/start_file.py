@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from ..recon.camera import Cameras
-from ..recon.capture import Capture
+from ..recon.capture import ArrayImage, Capture, View
 from ..recon.depth import DepthMap
 from ..recon.errors import CheckpointError
 from ..recon.matches import FlowField
@@ -40,6 +40,8 @@ def save_start(path: Path, start: Start, fingerprint: str) -> None:
         tensors["scan"] = start.scan
     if start.moving is not None:
         tensors["moving"] = start.moving
+    if start.pictures is not None:
+        tensors |= _packed_pictures(start.pictures)
     tensors |= _packed(start.depth, "") | _packed(start.guide, "guide.")
     meta = {
         "fingerprint": fingerprint,
@@ -72,7 +74,7 @@ def load_start(path: Path, capture: Capture) -> Start:
     moving = tensors.get("moving")
     init = InitState(without_moving(replace(placed, cameras=cameras, sweeps=sweeps), moving), points, report)
     scan = tensors.get("scan")
-    return Start(init, depth, meta["estimated_cameras"], guide=guide, flow=flow, scan=scan, moving=moving, notes=tuple(meta["notes"]))
+    return Start(init, depth, meta["estimated_cameras"], guide=guide, flow=flow, scan=scan, moving=moving, notes=tuple(meta["notes"]), pictures=_unpacked_pictures(tensors, placed))
 
 
 def _size(sweep: Sweep) -> Tensor:
@@ -97,6 +99,24 @@ def _packed(depth: tuple[DepthMap, ...], prefix: str) -> dict[str, Tensor]:
     for i, d in enumerate(depth):
         tensors |= {f"{prefix}depth.{i}": d.depth, f"{prefix}confidence.{i}": d.confidence, f"{prefix}valid.{i}": d.valid}
     return tensors
+
+
+def _packed_pictures(pictures: Capture) -> dict[str, Tensor]:
+    """In whole 255ths, as which they were made."""
+    assert pictures.cameras is not None
+    masks = pictures.masks()
+    kept = {"images": pictures.images(), "masks": torch.ones_like(pictures.images()[..., 0]) if masks is None else masks}
+    cameras = {"pictures.cam_from_world": pictures.cameras.cam_from_world, "pictures.K": pictures.cameras.K}
+    return {f"pictures.{n}": (t * 255).round().to(torch.uint8) for n, t in kept.items()} | cameras
+
+
+def _unpacked_pictures(tensors: dict[str, Tensor], photos: Capture) -> Capture | None:
+    if "pictures.images" not in tensors:
+        return None
+    images, masks = tensors["pictures.images"].float() / 255, tensors["pictures.masks"].float() / 255
+    cameras = Cameras(tensors["pictures.cam_from_world"], tensors["pictures.K"], images.shape[2], images.shape[1])
+    views = tuple(View(f"splats/{k:03}.png", ArrayImage(image, mask)) for k, (image, mask) in enumerate(zip(images, masks, strict=True)))
+    return Capture(views, cameras, white_background=photos.white_background, source="splats")
 
 
 def _unpacked(tensors: dict[str, Tensor], kinds: list[Literal["metric", "affine", "affine_inverse"]], prefix: str) -> tuple[DepthMap, ...]:

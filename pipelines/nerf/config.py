@@ -109,6 +109,7 @@ class FieldTermsConfig:
         rank: of two nearby pixels, the one nearer in the guide should be nearer; continuity: neighbours on one surface there stay so.
         smooth_patches: depth of small patches seen from between the photos.
         occlusion: nothing in the first occlusion_reach of each ray's way through a frustum.
+        pictures: those of splats, where it starts from some, should look as they do; falls over the run to the share pictures_final of itself.
     """
 
     distortion: float = 0.0
@@ -117,6 +118,8 @@ class FieldTermsConfig:
     smooth_patches: float = 0.0
     occlusion: float = 0.0
     occlusion_reach: float = 0.15
+    pictures: float = 0.2
+    pictures_final: float = 0.1
 
 
 @dataclass(frozen=True)
@@ -165,10 +168,10 @@ def check_field_settings(config: FieldConfig) -> None:
         "sampling.threshold": (sampling.threshold, 0, 1e6), "sampling.warm_up": (sampling.warm_up, 0, 10**9), "sampling.occupied": (sampling.occupied, 1e-3, 0.9),
         "optim.steps": (optim.steps, 1, 10**9),
         "optim.rays": (optim.rays, 1, 10**7), "optim.lr_final": (optim.lr_final, 1e-6, 1), "optim.weight_decay": (optim.weight_decay, 0, 10), "optim.fine_from": (optim.fine_from, 0, 1),
-        "terms.occlusion_reach": (config.terms.occlusion_reach, 1e-3, 1),
+        "terms.occlusion_reach": (config.terms.occlusion_reach, 1e-3, 1), "terms.pictures_final": (config.terms.pictures_final, 1e-6, 1),
     }  # fmt: skip
     ranges |= {f"optim.{n}": (getattr(optim, n), 1e-9, 10) for n in ("lr_grid", "lr_prior", "lr_decoder")}
-    ranges |= {f"terms.{n}": (getattr(config.terms, n), 0, 1e6) for n in ("distortion", "rank", "continuity", "smooth_patches", "occlusion")}
+    ranges |= {f"terms.{n}": (getattr(config.terms, n), 0, 1e6) for n in ("distortion", "rank", "continuity", "smooth_patches", "occlusion", "pictures")}
     for name, (value, least, most) in ranges.items():
         if value is not None and not least <= value <= most:
             raise ConfigError(f"{name} must be from {least:g} to {most:g}, got {value:g}.")

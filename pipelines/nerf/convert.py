@@ -87,7 +87,7 @@ def photographed(
     """What splats can start from: the photos and `around` pictures of the field from elsewhere, all with its depth."""
     assert capture.cameras is not None, "a field is made from photos with cameras"
     photos = capture.cameras.to("cpu", torch.float32)
-    more = views_around(scene, photos, around) if around and not hurry() else photos[:0]
+    more = views_around(photos, around, isinstance(scene.space, BoxSpace)) if around and not hurry() else photos[:0]
     cut_out, views, maps = capture.is_cut_out(), list(capture.views), []
     cameras = Cameras(torch.cat([photos.cam_from_world, more.cam_from_world]), torch.cat([photos.K, more.K]), photos.width, photos.height)
     for k in range(len(cameras)):
@@ -107,9 +107,9 @@ def photographed(
     return Start(InitState(seen, PointCloud(torch.zeros(0, 3)), report), tuple(maps), seed=seed, device=scene.cells.device)
 
 
-def views_around(scene: FieldScene, photos: Cameras, count: int) -> Cameras:
-    """Of a box: evenly spread directions from a little below the lowest photo to the top, as far away as the photos. Of what has no end: between the photos."""
-    if isinstance(scene.space, BoxSpace):
+def views_around(photos: Cameras, count: int, around: bool) -> Cameras:
+    """`around` an object: evenly spread directions from a little below the lowest photo to the top, as far away as the photos. Of what has no end: between the photos."""
+    if around:
         frame = frame_scene(photos)
         focus, up = frame.focus.float(), frame.up.float()
         offsets = photos.centers - focus

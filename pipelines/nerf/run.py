@@ -31,7 +31,7 @@ from .convert import seeded_splats
 from .grids import make_grid
 from .layout import choose_space, seen_surface, tightened
 from .occupancies import make_occupancy
-from .terms import FIELD_TERMS, FieldContext, Request
+from .terms import FIELD_TERMS, FieldContext, Request, Shown
 
 __all__ = ["FieldMethod", "FieldRun"]
 
@@ -56,7 +56,7 @@ class FieldRun(Paced):
         super().__init__(config.optim.steps, max_seconds)
         self.config, self.device = config, start.device
         self.names, self._start = start.init.capture.names, start
-        self.photos = Photos.of(start)
+        self.photos, self.pictures = Photos.of(start), Shown.of(start.pictures, start.device)
         self.guide = self._guide() if config.terms.rank > 0 or config.terms.continuity > 0 else None
         white = start.init.capture.white_background
         self.background = background_of(self.photos, white, config.background)
@@ -195,7 +195,7 @@ class FieldRun(Paced):
             self.field.encoding.share.fill_(min(1.0, progress / optim.fine_from) if optim.fine_from else 1.0)
         field = self.field.ready(side=self._side(progress))
         background = torch.tensor(self.background, device=self.device)
-        context = FieldContext(self.photos, self.guide, background, progress, isinstance(self.space, FrustumSpace), self.rng, optim.rays)
+        context = FieldContext(self.photos, self.guide, background, progress, isinstance(self.space, FrustumSpace), self.rng, optim.rays, self.pictures)
         asked = [(term, request) for term in FIELD_TERMS if (request := term.draw(context, self.config.terms)) is not None]
         segments = Segments.joined([self._segments(request) for _, request in asked])
         jitter = torch.rand(len(segments), generator=self.rng).to(self.device)

@@ -10,12 +10,13 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from ....recon.camera import Cameras
+from ....recon.capture import Capture
 from ....recon.field.samples import Segments
 from ....recon.field.volume import RayColors
 from ...methods.photos import Photos
 from ..config import FieldTermsConfig
 
-__all__ = ["FieldContext", "FieldTerm", "Request", "pixels_of"]
+__all__ = ["FieldContext", "FieldTerm", "Request", "Shown", "pixels_of"]
 
 
 @dataclass(frozen=True)
@@ -30,9 +31,26 @@ class Request:
     reach: float = 1.0
 
 
-def pixels_of(at: Int[Tensor, "3 R"]) -> Request:
+def pixels_of(at: Int[Tensor, "3 R"], cameras: Cameras | None = None) -> Request:
     """The middle of whole pixels, given as photo, row and column, which is what the request is `about`."""
-    return Request(at[0], torch.stack([at[2], at[1]], 1) + 0.5, at)
+    return Request(at[0], torch.stack([at[2], at[1]], 1) + 0.5, at, cameras)
+
+
+@dataclass(frozen=True)
+class Shown:
+    """Pictures that are no photos, on the run's device. `weights`: how much each pixel counts, 0 to 1."""
+
+    cameras: Cameras
+    images: Float[Tensor, "V H W 3"]
+    weights: Float[Tensor, "V H W"]
+
+    @staticmethod
+    def of(pictures: Capture | None, device: torch.device) -> Shown | None:
+        if pictures is None or not len(pictures):
+            return None
+        assert pictures.cameras is not None, "a picture of splats knows where it was taken"
+        images, masks = pictures.images().to(device), pictures.masks()
+        return Shown(pictures.cameras.to(device, torch.float32), images, torch.ones_like(images[..., 0]) if masks is None else masks.to(device))
 
 
 @dataclass
@@ -40,7 +58,7 @@ class FieldContext:
     """One training step.
 
     Attributes:
-        photos: all of them.
+        photos: all of them; pictures: of splats that show the same place, where the run starts from some.
         guide: values (V, H, W) of a coarse depth map, how far they are to be trusted, and -1 where larger ones are nearer, else 1; None where no term asks.
         background: behind everything.
         progress: share of the run that is done, [0, 1).
@@ -57,6 +75,7 @@ class FieldContext:
     frustum: bool
     rng: torch.Generator
     rays: int
+    pictures: Shown | None = None
     errors: list[Tensor] = field(default_factory=list)
 
     def psnr(self) -> float:

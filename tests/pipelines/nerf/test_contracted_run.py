@@ -63,7 +63,7 @@ def test_kept_and_looked_at_from_between(learned: tuple[FieldRun, float, float],
     save_field(tmp_path / "f", scene)
     again = load_field(tmp_path / "f", scene.cameras, scene.names, scene.background)
     torch.testing.assert_close(again.render(scene.cameras[1], True).color, scene.render(scene.cameras[1], True).color, rtol=0, atol=1e-5)
-    between = views_around(scene, scene.cameras, 4)
+    between = views_around(scene.cameras, 4, around=False)
     assert isinstance(scene.space, ContractedSpace)
     assert float(between.centers.norm(dim=1).max()) <= float(scene.cameras.centers.norm(dim=1).max()) + 1e-4, "between the photos"
     assert len(learned[0].shown().gaussians) > 200

@@ -308,7 +308,7 @@ def test_splats_look_as_the_field_does(thing: tuple[Start, Capture], learned: Fi
     assert splats.names == field.names and len(splats.cameras) == len(field.cameras) and told[-1] == 1.0
     cameras = thing[1].cameras
     assert cameras is not None
-    for view in (field.cameras[2], cameras, views_around(field, field.cameras, 5)[2]):
+    for view in (field.cameras[2], cameras, views_around(field.cameras, 5, around=True)[2]):
         assert float(psnr(splats.render(view).color.clamp(0, 1), field.render(view).color.clamp(0, 1))[0]) > 24
     assert len(learned.shown().gaussians) > 200
 
