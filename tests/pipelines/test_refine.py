@@ -8,9 +8,12 @@ import torch
 from handful.pipelines.methods.config import RefineConfig
 from handful.pipelines.methods.refine import RefineContext
 from handful.pipelines.methods.refine.densify import CHILDREN, SHRINK, densify
+from handful.pipelines.methods.refine.prune_beyond import prune_beyond
 from handful.pipelines.methods.refine.prune_faded import prune_faded
 from handful.pipelines.methods.refine.unpool import unpool
+from handful.recon.camera import Cameras
 from handful.recon.gaussians import Gaussians
+from handful.recon.hull import Hull
 
 CONFIG = RefineConfig(densify_pull=1.0, densify_every=10, densify_until=0.5, split_above=0.1)
 
@@ -107,3 +110,19 @@ def test_a_dense_start_may_still_grow_by_half():
     assert densify(c, replace(CONFIG, densify_most=4)) is None
     edit = densify(replace(c, started=6), replace(CONFIG, densify_most=4))
     assert edit is not None and edit.new is not None and len(edit.new) == 3, "half as many again as at the start"
+
+
+def test_what_strays_out_of_an_object_s_outline_is_dropped():
+    """One camera at the origin that looks along z; its outline is the square from 30 to 70 of 100 pixels."""
+    mask = torch.zeros(1, 100, 100)
+    mask[:, 30:70, 30:70] = 1
+    hull = Hull.of(Cameras(torch.eye(4)[None], torch.tensor([[[100.0, 0, 50], [0, 100, 50], [0, 0, 1]]]), 100, 100), mask)
+    assert hull is not None
+    c = context(n=5, step=100)
+    means = torch.tensor([[0.0, 0, 2], [0.39, 0, 2], [0.5, 0, 2], [0, 0, -2], [9.0, 0, 2]])  # at 50, 69.5, 75 and off the photo
+    c = replace(c, gaussians=replace(c.gaussians, means=means))
+    edit = prune_beyond(replace(c, hull=hull), RefineConfig())
+    assert edit is not None and edit.new is None and edit.keep.tolist() == [True, True, False, False, False]
+    assert prune_beyond(c, RefineConfig()) is None and prune_beyond(replace(c, hull=hull, step=99), RefineConfig()) is None
+    assert prune_beyond(replace(c, hull=hull), RefineConfig(hull_every=0)) is None
+    assert prune_beyond(replace(c, hull=hull, gaussians=replace(c.gaussians, means=means[[0, 0, 1, 1, 0]])), RefineConfig()) is None

@@ -165,3 +165,23 @@ def test_guesses_where_nobody_else_looks_stay_fine():
     plain = replace(SeedConfig(), budget=10_000, surround=0.0, behind=0.0, thickness=1.0)
     fine, coarse = (seed_gaussians(capture, maps, replace(plain, guess_spacing=spacing)) for spacing in (1.0, 4.0))
     assert 0.85 * len(fine) < len(coarse) < len(fine) and coarse.log_scales.median() == fine.log_scales.median()
+
+
+def test_depth_beyond_an_object_s_hull_becomes_that_of_its_front():
+    """Two cameras at right angles see a square object of half width .6; photo 0 takes it to be 9 away, far behind."""
+    turned = torch.tensor([[0.0, 0, -1, 3], [0, 1, 0, 0], [1, 0, 0, 3], [0, 0, 0, 1]])  # from +x, towards the middle 3 before camera 0
+    T = torch.stack([torch.eye(4), turned])
+    K = torch.tensor([[40.0, 0, SIZE / 2], [0, 40.0, SIZE / 2], [0, 0, 1]]).repeat(2, 1, 1)
+    mask = torch.zeros(SIZE, SIZE)
+    mask[16:32, 16:32] = 1
+    rng = torch.Generator().manual_seed(0)
+    views = tuple(View(f"{i}.png", ArrayImage(torch.rand(SIZE, SIZE, 3, generator=rng), mask=mask)) for i in range(2))
+    none = torch.zeros(SIZE, SIZE, dtype=torch.bool)
+    maps = tuple(DepthMap(torch.where(mask > 0, z, 3.0), torch.ones(SIZE, SIZE), none) for z in (9.0, 3.0))
+    capture = Capture(views, Cameras(T, K, SIZE, SIZE))
+    assert capture.is_cut_out()
+    middle = torch.tensor([0.0, 0.0, 3.0])
+    held, free = (seed_gaussians(capture, maps, SeedConfig(hull=h)).means for h in (True, False))
+    assert float((held - middle).abs().amax()) < 1.0  # pixels are large here
+    assert int((held[:, 2] < 2.5).sum()) > 8, "those of photo 0 lie on the front"
+    assert float((free - middle).abs().amax()) > 3

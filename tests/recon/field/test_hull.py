@@ -10,7 +10,7 @@ import torch
 from handful.recon.camera import Cameras, pixel_centers
 from handful.recon.field.hull import cells_in_outlines
 from handful.recon.field.space import BoxSpace
-from handful.recon.hull import shown_whole
+from handful.recon.hull import Hull, shown_whole
 from torch import Tensor
 
 SPACE = BoxSpace(torch.tensor([0.3, -0.2, 0.1]), 4.0)
@@ -104,3 +104,15 @@ def test_what_lies_behind_a_camera_cannot_be_and_what_lies_at_it_may() -> None:
     assert not bool(kept[z < -0.2].any()) and bool(kept[(cell_centers() - SPACE.center).norm(dim=-1) < 0.3].all())
     small = replace(cameras, K=cameras.K * torch.tensor([1e-3, 1e-3, 1.0])[:, None])
     assert cells_in_outlines(small, masks, SPACE, 8).shape == (8, 8, 8)
+
+
+def test_the_first_depth_is_the_hull_s_front() -> None:
+    """Before the ball, and by no more than the cameras leave open; nothing beside it."""
+    cameras, radius = looking_in(12), 0.8
+    hull = Hull.of(cameras, outlines(cameras, SPACE.center, radius))
+    assert hull is not None and len(hull.cameras) == 12
+    front = hull.first_depth(cameras[0], torch.linspace(2, 8, 200))
+    assert front.shape == (120, 160)
+    assert 5.0 - 1.35 * radius < float(front[60, 80]) <= 5.0 - radius + 0.05, "the ball's front is at 4.2"
+    assert bool(front[:20].isinf().all()) and bool(front[:, :20].isinf().all())
+    assert Hull.of(cameras, torch.ones(12, 120, 160)) is None
