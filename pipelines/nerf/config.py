@@ -74,7 +74,7 @@ class SamplingConfig:
     threshold: float = 1.0
     warm_up: int = 100
     occupied: float = 0.1
-    hull: bool = True
+    hull: bool = False
 
 
 @dataclass(frozen=True)
