@@ -73,7 +73,7 @@ def told(name: str) -> dict[str, list[float]]:
     return {first: [float(c) for c in figures] for first, *figures in cells}
 
 
-@pytest.mark.parametrize(("name", "protocols"), [("field-lego", ("blender-6", "blender-8")), ("field-lego-spread", ("blender-6-spread",)), ("field-fern", ("llff-3",))])
+@pytest.mark.parametrize(("name", "protocols"), [("field-lego", ("blender-6", "blender-8")), ("field-lego-hull", ("blender-6",)), ("field-lego-spread", ("blender-6-spread",)), ("field-fern", ("llff-3",))])
 def test_the_page_tells_every_run(name: str, protocols: tuple[str, ...]) -> None:
     rows = json.loads((ROOT / f"benchmarks/results/{name}/results.json").read_text(encoding="utf-8"))["rows"]
     stored = {(r["label"].replace("vm, 6000 steps", "`vm`, as many steps as `zerorf`"), r["protocol"]): r for r in rows}
