@@ -24,7 +24,8 @@ def test_real_captures_are_never_worse() -> None:
         assert row["psnr"][2] >= row["psnr"][0] - 0.005, row["capture"]
 
 
-def test_a_small_run(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+@pytest.mark.slow  # pytest -m slow tests/benchmarks
+def test_a_small_run(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(bench, "KINDS", ("object",))
     result = run(Args(count=1, lessons=tmp_path, quiet=True))
     (row,) = result["made_up"]
@@ -33,4 +34,7 @@ def test_a_small_run(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: py
         before, everything, kept = row[group]
         assert 5 < before < 60 and before != everything and (kept == before if row["strength"] == 0 else True)
     assert "object, high" in table(result) and "all, high and aside" in table(result)
+
+
+def test_no_scenes_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["--quiet", "--count", "0"]) == 2 and "--count" in capsys.readouterr().err

@@ -119,7 +119,7 @@ def test_the_job_hands_on_whether_scans_count_and_how_far_the_fit_is(scan: bool,
     monkeypatch.setattr(job, "joined", fit)
     monkeypatch.setattr(job, "measure", lambda init, *a: Start(init, ()))
     events: list[Event] = []
-    stage = work._start(loaded)
+    stage = work._start(loaded, None)
     while True:
         try:
             events.append(next(stage))
