@@ -57,19 +57,16 @@ class Hull:
         return inside
 
     def first_depth(self, camera: Cameras, depths: Float[Tensor, "D"], stride: int = 4) -> Float[Tensor, "H W"]:
-        """The first of rising z-depths at which each pixel's ray is within it, looked at for every `stride`-th pixel; inf where at none."""
-        u = torch.arange(camera.width // stride, device=depths.device) * stride + stride / 2
-        v = torch.arange(camera.height // stride, device=depths.device) * stride + stride / 2
+        """The first of rising z-depths at which each pixel's ray is within it, looked at once for each `stride` x `stride` pixels; inf where at none."""
+        u = torch.arange(0, camera.width, stride, device=depths.device) + stride / 2
+        v = torch.arange(0, camera.height, stride, device=depths.device) + stride / 2
         K, T = camera.K[0], camera.cam_from_world[0]
         y, x = torch.meshgrid((v - K[1, 2]) / K[1, 1], (u - K[0, 2]) / K[0, 0], indexing="ij")
-        rays = torch.stack([x, y, torch.ones_like(x)], -1).reshape(-1, 3) @ T[:3, :3]
-        first = torch.full((len(rays),), torch.inf, device=depths.device)
-        for z in depths:
-            open_ = first.isinf().nonzero()[:, 0]
-            radius = z * stride / K[0, 0]
-            first[open_[self.reached(camera.centers[0] + z * rays[open_], float(radius))]] = z
-        low = first.view(1, 1, *x.shape)
-        return torch.nn.functional.interpolate(low, size=(camera.height, camera.width), mode="nearest")[0, 0]
+        rays = torch.stack([x, y, torch.ones_like(x)], -1) @ T[:3, :3]
+        xyz = camera.centers[0] + depths[:, None, None, None] * rays
+        within = self.reached(xyz.view(-1, 3), (depths * stride / K[0, 0]).repeat_interleave(x.numel())).view(len(depths), *x.shape)
+        first = torch.where(within.any(0), depths[within.int().argmax(0)], torch.inf)
+        return first.repeat_interleave(stride, 0).repeat_interleave(stride, 1)[: camera.height, : camera.width]
 
 
 def _reached(camera: Cameras, away: Float[Tensor, "H W"], xyz: Float[Tensor, "N 3"], radius: Float[Tensor, "N"]) -> Bool[Tensor, "N"]:

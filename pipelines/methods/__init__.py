@@ -21,8 +21,8 @@ BASELINE = SplatConfig(
 DENSE = replace(BASELINE.seed, guesses=True, guess_spacing=1.0)  # as the papers do, and as docs/methods.md scores them: every pixel alike
 
 METHODS: dict[str, SplatConfig] = {  # docs/methods.md says what of each paper is here
-    # the default: stereo seed, opacity decay, dropout, smooth depth that agrees with the stereo, covered photos
-    "handful": SplatConfig(),
+    # the default: stereo seed, opacity decay, dropout, smooth depth that agrees with the stereo, covered photos; an object stays in the hull of its outlines
+    "handful": SplatConfig(seed=SeedConfig(hull=True), refine=RefineConfig(hull_every=100)),
     # 3D Gaussian splatting on the stereo-fused cloud, with its adaptive density control and without any regulariser: the baseline of every gain
     "3dgs": BASELINE,
     "dropgaussian": replace(BASELINE, optim=replace(BASELINE.optim, dropout=0.2, dropout_rises=True)),

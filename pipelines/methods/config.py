@@ -44,7 +44,7 @@ class SeedConfig:
     behind: float = 4.0
     guesses: bool = True
     guess_spacing: float = 3.0
-    hull: bool = True
+    hull: bool = False
     merge: bool = True
     sh_degree: int | None = None
 
@@ -171,8 +171,8 @@ class RefineConfig:
     unpool_gap: float = 0.0
     unpool_neighbours: int = 3
     co_prune: float = 0.0
-    hull_every: int = 100
     co_prune_every: int = 2
+    hull_every: int = 0
 
 
 @dataclass(frozen=True)

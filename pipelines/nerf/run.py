@@ -13,7 +13,7 @@ from torch import Tensor
 from ...recon.errors import CheckpointError, ShapeError
 from ...recon.field.decoder import Decoder
 from ...recon.field.frequency import FrequencyEncoding
-from ...recon.field.hull import cells_in_outlines
+from ...recon.field.hull import cells_in_hull
 from ...recon.field.occupancy import Occupancy, march
 from ...recon.field.radiance import RadianceField
 from ...recon.field.samples import Segments
@@ -142,11 +142,9 @@ class FieldRun(Paced):
         return self.occupancy.cells if self.hull is None else self.occupancy.cells & self.hull
 
     def _hull(self) -> Bool[Tensor, "G G G"] | None:
-        """Cells that the outlines of an object allow; None where photos are not cut out, or the method does without."""
-        masks = self.photos.masks
-        if not self.config.sampling.hull or masks is None or not self.photos.cut_out or not isinstance(self.space, BoxSpace):
-            return None
-        return cells_in_outlines(self.photos.cameras, masks, self.space, self.config.sampling.cells)
+        """Cells that the outlines of an object allow; None where nothing is cut out, or the method does without."""
+        hull = self.photos.hull if self.config.sampling.hull and isinstance(self.space, BoxSpace) else None
+        return None if hull is None else cells_in_hull(hull, self.space, self.config.sampling.cells)
 
     def _surface(self) -> Float[Tensor, "N 3"]:
         """Places in the cube to lay tensors at: the photos' confident depth, what the first look found, or both. Before that look the middle stands for all."""

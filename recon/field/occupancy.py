@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from ..kernels import native_or_none
 from .samples import Samples, Segments
 
-__all__ = ["Occupancy", "OccupancyGrid", "OpacityFn", "march", "march_torch"]
+__all__ = ["Occupancy", "OccupancyGrid", "OpacityFn", "cell_centers", "march", "march_torch"]
 
 DensityFn = Callable[[Float[Tensor, "N 3"]], Float[Tensor, "N"]]
 OpacityFn = Callable[[Float[Tensor, "N 3"]], Float[Tensor, "N"]]
@@ -45,6 +45,12 @@ class Occupancy(Protocol):
     def load_state_dict(self, state_dict: Mapping[str, Any], /) -> object: ...
 
 
+def cell_centers(side: int, device: torch.device | str = "cpu") -> Float[Tensor, "G3 3"]:
+    """Middles of `side`^3 cells of the cube."""
+    axis = (torch.arange(side, device=device) + 0.5) / side
+    return torch.stack(torch.meshgrid(axis, axis, axis, indexing="ij"), -1).reshape(-1, 3)
+
+
 class OccupancyGrid(nn.Module):
     """`side`^3 cells. Each remembers the highest density lately seen in it, which fades by `fade` whenever it is looked at; those above `threshold` may hold something.
     In a run all cells may for `warm_up` steps; then all are looked at, and from there on a share of them every few steps."""
@@ -64,10 +70,6 @@ class OccupancyGrid(nn.Module):
     def cells(self) -> Bool[Tensor, "G G G"]:
         return self.density > self.threshold
 
-    def centers(self) -> Float[Tensor, "G3 3"]:
-        axis = (torch.arange(self.side, device=self.density.device) + 0.5) / self.side
-        return torch.stack(torch.meshgrid(axis, axis, axis, indexing="ij"), -1).reshape(-1, 3)
-
     def loss(self, step: int, opacity: OpacityFn, rng: torch.Generator) -> None:
         return None
 
@@ -86,7 +88,7 @@ class OccupancyGrid(nn.Module):
             held = self.cells.view(-1).nonzero()[:, 0].cpu()
             held = held[torch.randperm(len(held), generator=rng)[: count // 2]]
             cells = torch.cat([held, torch.randint(n, (count - len(held),), generator=rng)]).unique()
-        at = self.centers().cpu()[cells] + (torch.rand(len(cells), 3, generator=rng) - 0.5) / self.side
+        at = cell_centers(self.side)[cells] + (torch.rand(len(cells), 3, generator=rng) - 0.5) / self.side
         cells = cells.to(flat.device)
         old = torch.where(torch.isfinite(flat[cells]), flat[cells] * self.fade, 0.0)
         flat[cells] = torch.maximum(old, density(at.to(flat.device)))

@@ -121,8 +121,8 @@ def test_what_strays_out_of_an_object_s_outline_is_dropped():
     c = context(n=5, step=100)
     means = torch.tensor([[0.0, 0, 2], [0.39, 0, 2], [0.5, 0, 2], [0, 0, -2], [9.0, 0, 2]])  # at 50, 69.5, 75 and off the photo
     c = replace(c, gaussians=replace(c.gaussians, means=means))
-    edit = prune_beyond(replace(c, hull=hull), RefineConfig())
+    edit = prune_beyond(replace(c, hull=hull), RefineConfig(hull_every=100))
     assert edit is not None and edit.new is None and edit.keep.tolist() == [True, True, False, False, False]
-    assert prune_beyond(c, RefineConfig()) is None and prune_beyond(replace(c, hull=hull, step=99), RefineConfig()) is None
-    assert prune_beyond(replace(c, hull=hull), RefineConfig(hull_every=0)) is None
-    assert prune_beyond(replace(c, hull=hull, gaussians=replace(c.gaussians, means=means[[0, 0, 1, 1, 0]])), RefineConfig()) is None
+    assert prune_beyond(c, RefineConfig(hull_every=100)) is None and prune_beyond(replace(c, hull=hull, step=99), RefineConfig(hull_every=100)) is None
+    assert prune_beyond(replace(c, hull=hull), RefineConfig()) is None
+    assert prune_beyond(replace(c, hull=hull, gaussians=replace(c.gaussians, means=means[[0, 0, 1, 1, 0]])), RefineConfig(hull_every=100)) is None

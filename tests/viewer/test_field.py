@@ -19,7 +19,7 @@ from handful.pipelines.scene_folder import SceneFolder
 from handful.recon.camera import Cameras
 from handful.recon.edits import Move
 from handful.recon.field.decoder import Decoder
-from handful.recon.field.occupancy import OccupancyGrid
+from handful.recon.field.occupancy import cell_centers
 from handful.recon.field.radiance import RadianceField
 from handful.recon.field.scene import FieldScene
 from handful.recon.field.space import BoxSpace
@@ -62,8 +62,7 @@ def ball_field(cameras: Cameras) -> FieldScene:
     decoder.w2.data[1, 1:4] = torch.tensor([4.0, -4.0, -4.0])
     field = RadianceField(Ball(), decoder).requires_grad_(False).ready()
     space = BoxSpace(CUBE + EDGE / 2, EDGE)
-    cells = OccupancyGrid(16)
-    near = (space.to_world(cells.centers()) - CENTER).norm(dim=-1) < RADIUS + EDGE / 16
+    near = (space.to_world(cell_centers(16)) - CENTER).norm(dim=-1) < RADIUS + EDGE / 16
     return FieldScene(field, space, near.view(16, 16, 16), 256, cameras, tuple(str(i) for i in range(len(cameras))), WHITE)
 
 

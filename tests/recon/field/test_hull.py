@@ -8,7 +8,7 @@ from dataclasses import replace
 import pytest
 import torch
 from handful.recon.camera import Cameras, pixel_centers
-from handful.recon.field.hull import cells_in_outlines
+from handful.recon.field.hull import cells_in_hull
 from handful.recon.field.space import BoxSpace
 from handful.recon.hull import Hull, shown_whole
 from torch import Tensor
@@ -42,6 +42,12 @@ def outlines(cameras: Cameras, center: Tensor, radius: float) -> Tensor:
         at = T[:3, :3] @ center + T[:3, 3]
         masks.append((torch.linalg.cross(rays, at.expand_as(rays)).norm(dim=-1) <= radius).float())
     return torch.stack(masks)
+
+
+def cells_in_outlines(cameras: Cameras, masks: Tensor, space: BoxSpace, side: int) -> Tensor:
+    """All of them where no photo shows the object whole."""
+    hull = Hull.of(cameras, masks)
+    return torch.ones(side, side, side, dtype=torch.bool) if hull is None else cells_in_hull(hull, space, side)
 
 
 def cell_centers() -> Tensor:

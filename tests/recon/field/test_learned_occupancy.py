@@ -8,7 +8,7 @@ import pytest
 import torch
 from handful.recon.field.decoder import Decoder
 from handful.recon.field.learned_occupancy import BAKE_EVERY, BALANCE, EMPTY, LearnedOccupancy, empty_loss, imbalance_loss
-from handful.recon.field.occupancy import OccupancyGrid
+from handful.recon.field.occupancy import cell_centers
 from handful.recon.field.radiance import RadianceField
 from handful.recon.field.vm import VmGrid
 from torch import Tensor
@@ -65,7 +65,7 @@ def test_cells_are_what_it_says_at_their_centres() -> None:
     with torch.no_grad():
         net.weights[2].mul_(20)
         net.biases[2].fill_(0.0)
-        logits = net(OccupancyGrid(12).centers()).view(12, 12, 12)
+        logits = net(cell_centers(12)).view(12, 12, 12)
     net.bake()
     clear = logits.abs() > 1e-4
     assert torch.equal(net.cells[clear], (logits > 0)[clear]) and 0.1 < float(net.cells.float().mean()) < 0.9
@@ -82,7 +82,7 @@ def taught(share: float, opaque: float, rng: torch.Generator) -> tuple[LearnedOc
         loss.backward()
         optimiser.step()
     net.bake()
-    away = (OccupancyGrid(24).centers() - 0.5).norm(dim=1).view(24, 24, 24)
+    away = (cell_centers(24) - 0.5).norm(dim=1).view(24, 24, 24)
     return net, (away < 0.25).int() - (away > 0.38).int()
 
 
