@@ -143,8 +143,9 @@ class FieldRun(Paced):
 
     def _hull(self) -> Bool[Tensor, "G G G"] | None:
         """Cells that the outlines of an object allow; None where nothing is cut out, or the method does without."""
-        hull = self.photos.hull if self.config.sampling.hull and isinstance(self.space, BoxSpace) else None
-        return None if hull is None else cells_in_hull(hull, self.space, self.config.sampling.cells)
+        if not self.config.sampling.hull or self.photos.hull is None or not isinstance(self.space, BoxSpace):
+            return None
+        return cells_in_hull(self.photos.hull, self.space, self.config.sampling.cells)
 
     def _surface(self) -> Float[Tensor, "N 3"]:
         """Places in the cube to lay tensors at: the photos' confident depth, what the first look found, or both. Before that look the middle stands for all."""
