@@ -56,7 +56,7 @@ def said_of(config: AnyConfig, start: Start) -> tuple[str, ...]:
     if not isinstance(config, FieldConfig):
         return ()
     said: list[str] = []
-    if start.estimated_cameras:
+    if start.estimated_cameras and config.splats is None:
         said.append("A radiance field takes the cameras as they were found; the default method, which refines them while it learns, is sharper.")
     if start.scan is not None:
         said.append("A radiance field is not held to what the scanner measured; the default method is.")

@@ -27,10 +27,11 @@ from .events import Event, Finished, StageProgress, Warned
 from .init.protocol import InitState
 from .init.registry import get_initializer
 from .measure import measure, require_priors
+from .methods import method_config
 from .methods.config import SplatConfig
 from .nerf.config import FieldConfig
 from .nerf.convert import splats_of_field
-from .nerf.from_splats import placed_as, splats_digest, with_splats
+from .nerf.from_splats import after_splats, placed_as, splats_digest, with_splats
 from .nerf.run import FieldRun
 from .out_folder import START, STATE, claim_out, take_back
 from .protocol import Start
@@ -88,6 +89,8 @@ class ReconstructJob:
         check_any(self.settings)
         if self.splats is not None and not isinstance(self.settings, FieldConfig):
             raise ConfigError(f"Only a radiance field starts from splats, and {self.method} makes splats itself; choose a method such as vm or zerorf.")
+        if self.splats is not None and isinstance(self.settings, FieldConfig) and self.settings.splats is not None:
+            raise ConfigError(f"The splats are given ({self.splats}), so none are made first; leave out the setting splats={self.settings.splats}.")
         if self.splats is not None and self.splats.resolve() == self.out.resolve():
             raise ConfigError(f"{self.out} is the scene to start from, which stays as it is; choose another folder with -o.")
 
@@ -252,19 +255,22 @@ class Reconstruction:
         return replace(load_start(self.start_path, capture), seed=self.job.seed, device=self.device)
 
     def _start(self, capture: Capture, splats: SceneFolder | None) -> Generator[Event, None, Start]:
-        require_priors(self.job.settings, capture)
-        initializer = get_initializer("auto", self.job.settings.init, capture, self.device)
-        init = yield from _with_progress(lambda progress: initializer.run(capture, self.job.seed, progress))
+        config = self.job.settings
+        _require_priors(config, capture)
+        initializer = get_initializer("auto", config.init, capture, self.device)
+        found = yield from _with_progress(lambda progress: initializer.run(capture, self.job.seed, progress))
         given = capture.cameras is not None
-        placed = init
-        init, said = yield from _with_progress(lambda progress: joined(placed, given, progress, self.job.settings.scan))
+        init, said = yield from _with_progress(lambda progress: joined(found, given, progress, config.scan))
         yield StageProgress("measuring depth", 0.0)
-        start = measure(init, self.job.settings, not given, self.job.seed, self.device)
+        start = measure(init, config, not given, self.job.seed, self.device)
         start = replace(start, notes=(*said, *start.notes))
         if splats is not None:
             yield StageProgress("taking pictures of the splats", 0.0)
-            start = with_splats(start, splats.scene)
-        return start
+            return with_splats(start, splats.scene)
+        first = _splats_first(config)
+        if first is None:
+            return start
+        return (yield from _with_progress(lambda tell: after_splats(start, init, first, progress=tell, hurry=lambda: self.stopped)))
 
     def _save(self) -> None:
         assert self.run is not None
@@ -317,17 +323,32 @@ def train_capture(
 ) -> tuple[AnyScene, Start]:
     """Cameras (when missing), depth, seed and optimisation in memory: what the evaluator calls, and times, so nothing comes from a cache."""
     check_any(config)
-    require_priors(config, capture)
+    _require_priors(config, capture)
     capture = outlined(capture).kept()
     init = get_initializer("auto", config.init, capture, device).run(capture, seed, None)
     init, said = joined(init, capture.cameras is not None, wanted=config.scan)
     start = measure(init, config, capture.cameras is None, seed, device or torch.device("cpu"), anew=True)
     start = replace(start, notes=(*said, *start.notes, *said_of(config, start)))
+    first = _splats_first(config)
+    if first is not None:
+        start = after_splats(start, init, first, anew=True)
     run = start_run(config, start)
     for event in run.events():
         if on_event:
             on_event(event)
     return run.snapshot(), start
+
+
+def _splats_first(config: AnyConfig) -> str | None:
+    """Method of the splats that a field starts from."""
+    return config.splats if isinstance(config, FieldConfig) else None
+
+
+def _require_priors(config: AnyConfig, capture: Capture) -> None:
+    """Of the method, and of that of the splats it starts from."""
+    first = _splats_first(config)
+    for asked in (config,) if first is None else (config, method_config(first)):
+        require_priors(asked, capture)
 
 
 def train_psnr(scene: Scene, capture: Capture) -> float:

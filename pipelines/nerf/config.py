@@ -7,6 +7,7 @@ from typing import Literal
 
 from ...recon.errors import ConfigError
 from ..init.config import InitConfig
+from ..methods import method_config
 
 __all__ = ["FieldConfig", "FieldOptimConfig", "FieldTermsConfig", "GridConfig", "SamplingConfig", "check_field_settings"]
 
@@ -130,6 +131,8 @@ class FieldConfig:
         background: behind everything, for captures that are not objects on white: the mean colour of what is far ("far"), or black.
         depth_prior, guide_prior, scan, moving, init: as in SplatConfig; but depth, that of scans too, tells only where the field lies, ranks pixels, and places local
             tensors: no term holds a field to it.
+        splats: method whose splats are made of the same photos first; the field then learns from pictures of them, too, and takes over their cameras and depth
+            (pipelines/nerf/from_splats.py). None = from the photos alone.
     """
 
     grid: GridConfig = field(default_factory=GridConfig)
@@ -141,6 +144,7 @@ class FieldConfig:
     guide_prior: str | None = None
     scan: bool = True
     moving: bool = True
+    splats: str | None = None
     init: InitConfig = field(default_factory=InitConfig)
 
     @property
@@ -186,3 +190,5 @@ def check_field_settings(config: FieldConfig) -> None:
         raise ConfigError(f"grid.boxes must be sizes from 0.01 to 1, got {grid.boxes}.")
     if not config.init.matchers:
         raise ConfigError("init.matchers names no match prior; without matches nothing is known of where things are.")
+    if config.splats is not None:
+        method_config(config.splats)

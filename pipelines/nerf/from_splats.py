@@ -1,9 +1,11 @@
-"""The reverse start, a field from splats: beside the photos it learns from pictures of a finished scene, and lies where the splats do."""
+"""The reverse start, a field from splats: beside the photos it learns from pictures of a finished scene, and lies where the splats do. The scene is one that was kept
+(`placed_as`, `with_splats`), or is made of the same photos first (`after_splats`)."""
 
 from __future__ import annotations
 
 import hashlib
 import math
+from collections.abc import Callable
 from dataclasses import replace
 
 import torch
@@ -14,11 +16,16 @@ from ...recon.depth import DepthMap
 from ...recon.errors import CaptureError
 from ...recon.scene import SplatScene
 from ...recon.se3 import rotation_angle
+from ..events import StepDone
+from ..init.protocol import InitState, Progress
+from ..measure import measure
+from ..methods import method_config
+from ..methods.splat import SplatMethod
 from ..protocol import Start
 from ..scene_folder import SceneFolder, image_names
 from .convert import AROUND, SOLID, views_around
 
-__all__ = ["placed_as", "splats_digest", "with_splats"]
+__all__ = ["after_splats", "placed_as", "splats_digest", "with_splats"]
 
 APART, TURNED = 0.01, 1.0  # of the cameras' extent, and degrees: beyond that given cameras are not the scene's
 THUMBNAIL, UNLIKE = 16, 0.1  # pixels of a side, and mean difference of colours beyond which two photos are not the same
@@ -77,6 +84,28 @@ def with_splats(start: Start, scene: SplatScene) -> Start:
         color, alpha = _as_bytes(out.color[0]), _as_bytes(out.alpha[0])
         views.append(View(f"splats/{k:03}.png", ArrayImage(color, mask=torch.ones_like(alpha) if alone else alpha)))
     return replace(start, depth=tuple(maps), pictures=Capture(tuple(views), cameras, white_background=capture.white_background, source="splats"))
+
+
+def after_splats(
+    start: Start, init: InitState, method: str, anew: bool = False, progress: Progress | None = None, hurry: Callable[[], bool] = lambda: False
+) -> Start:
+    """`with_splats`, the scene being made by that method; cameras that were found are as it has refined them.
+
+    Args:
+        start: of the field; init: its photos before anything was measured for it.
+        anew: no prior answers from the cache; hurry: asked between steps; once true, the splats there are have to do.
+    """
+    tell, config = progress or (lambda what, share: None), method_config(method)
+    run = SplatMethod(config).start(measure(init, config, start.estimated_cameras, start.seed, start.device, anew))
+    for event in run.events():
+        if isinstance(event, StepDone):
+            tell("making splats first", event.step / event.steps)
+        if hurry():
+            run.stop()
+    scene = run.snapshot()
+    tell("taking pictures of the splats", 0.0)
+    cameras = scene.cameras.to("cpu", torch.float32)
+    return with_splats(replace(start, init=replace(start.init, capture=replace(start.init.capture, cameras=cameras))), scene)
 
 
 def _as_bytes(x: torch.Tensor) -> torch.Tensor:

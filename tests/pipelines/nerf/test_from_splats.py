@@ -15,12 +15,14 @@ from handful.data.synthetic import arc_cameras, capture_of, make_scene, render_t
 from handful.pipelines.catalog import any_method_config, start_run
 from handful.pipelines.cli.main import _run
 from handful.pipelines.config import override
-from handful.pipelines.events import StepDone
+from handful.pipelines.events import StageProgress, StepDone
 from handful.pipelines.init.protocol import CameraReport, InitState
-from handful.pipelines.job import Reconstruction, ReconstructJob
+from handful.pipelines.job import Reconstruction, ReconstructJob, train_capture
+from handful.pipelines.measure import measure
+from handful.pipelines.methods import METHODS, method_config
 from handful.pipelines.nerf.config import FieldTermsConfig
 from handful.pipelines.nerf.field_file import FIELD
-from handful.pipelines.nerf.from_splats import placed_as, with_splats
+from handful.pipelines.nerf.from_splats import after_splats, placed_as, with_splats
 from handful.pipelines.nerf.run import FieldRun
 from handful.pipelines.nerf.terms.pictures import Pictures
 from handful.pipelines.nerf.terms.protocol import FieldContext, Shown
@@ -30,7 +32,8 @@ from handful.pipelines.start_file import load_start, save_start
 from handful.recon.camera import Cameras
 from handful.recon.capture import ArrayImage, Capture, View
 from handful.recon.depth import DepthMap
-from handful.recon.errors import CaptureError
+from handful.recon.errors import CaptureError, ConfigError
+from handful.recon.field.scene import FieldScene
 from handful.recon.field.volume import RayColors
 from handful.recon.metrics import psnr
 from handful.recon.points import PointCloud
@@ -209,3 +212,49 @@ def test_an_interrupted_run_goes_on_exactly(photos: Path, splats: Path, tmp_path
     assert steps[0] in (11, 12) and whole.run is not None and again.run is not None
     a, b = whole.run.state()[0], again.run.state()[0]
     assert a.keys() == b.keys() and all(torch.equal(a[k], b[k]) for k in a)
+
+
+def test_splats_made_first(photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    """`splats=METHOD` is that method and `--from` in one, in a reconstruction and in an evaluation, and works with photos alone."""
+    few = override(method_config("handful"), ["optim.steps=40", "seed.budget=3000"])
+    monkeypatch.setitem(METHODS, "handful", few)
+    quick = ["optim.steps=120", "optim.rays=1024", "optim.lr_grid=4e-2", "optim.lr_decoder=4e-3", "grid.density=10"]
+    config = override(any_method_config("vm"), [*TINY, *quick, "splats=handful"])
+    made = Reconstruction(ReconstructJob(photos, tmp_path / "made", "vm", config, device="cpu", checkpoint_seconds=1e9))
+    told = {event.what for event in made.events() if isinstance(event, StageProgress)}
+    made.finish()
+    assert {"making splats first", "taking pictures of the splats"} <= told
+
+    capture = load_capture(photos)
+    scene, start = train_capture(capture, config)
+    assert isinstance(scene, FieldScene) and start.pictures is not None and len(start.pictures) == 24
+    kept = load_scene(tmp_path / "made").field()
+    camera = kept.cameras[1]
+    assert float(scene.render(camera).alpha.mean()) > 0.2, "there is something to compare"
+    torch.testing.assert_close(scene.render(camera).color, kept.render(camera).color, atol=1e-4, rtol=0)
+
+    splats, _ = train_capture(capture, few)
+    plain, without = train_capture(capture, override(config, ["splats=null"]))
+    assert without.pictures is None and start.pictures.cameras is not None
+    first = splats.render(start.pictures.cameras[3]).color[0].clamp(0, 1)
+    assert float((start.pictures.views[3].image.load() - first).abs().max()) < 0.502 / 255, "the pictures are of those splats"
+    assert float((plain.render(camera).color - scene.render(camera).color).abs().max()) > 0.01
+
+    assert _run(["reconstruct", str(photos), "-o", str(tmp_path / "x"), "--method", "vm", "--set", "splats=none-such", "--quiet"]) == 2
+    assert "There is no method 'none-such'" in capsys.readouterr().err
+    with pytest.raises(ConfigError, match="leave out the setting"):
+        ReconstructJob(photos, tmp_path / "x", "vm", config, splats=tmp_path / "made")
+
+
+def test_cameras_that_splats_refine_are_the_fields(photos: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(METHODS, "handful", override(method_config("handful"), ["optim.steps=60", "seed.budget=3000"]))
+    capture = load_capture(photos)
+    T = capture.cameras.cam_from_world.clone() if capture.cameras is not None else torch.zeros(0)
+    T[1, :3, 3] += 0.01
+    assert capture.cameras is not None
+    wrong = replace(capture, cameras=replace(capture.cameras, cam_from_world=T))
+    init = InitState(wrong, PointCloud(torch.zeros(0, 3)), CameraReport("estimated", 4, 4, None, 70.0, "estimated", None, 0))
+    for estimated in (True, False):
+        start = measure(init, any_method_config("vm"), estimated, 0, torch.device("cpu"))
+        after = after_splats(start, init, "handful").init.capture.cameras
+        assert after is not None and torch.equal(after.cam_from_world, T) != estimated
