@@ -12,6 +12,7 @@ from ...data.atomic import write_text
 from ..report import ERROR_FULL, TITLES
 from ..results import METRICS
 from .compare import differences, runs_of_records
+from .page_choice import fields_or_splats
 from .page_parts import Line, chart, dot, escape, interval_bar, interval_cell, plus_minus, src, table
 from .page_style import SCRIPT, STYLE
 from .page_worst import worst_views
@@ -86,6 +87,7 @@ def _protocol(protocol: str, records: Sequence[Record], labels: Sequence[str]) -
         f'<p class="soft">{photos} training photos{size}; {poses[first["poses"]]}. Mean &plusmn; standard deviation over seeds; the best mean of a group is bold.</p>',
         _scores(records, scenes, labels),
         _differences(records, labels),
+        fields_or_splats(records, labels),
         worst_views(records, labels),
     ]
     for scene in scenes:

@@ -16,6 +16,7 @@ from handful.data.atomic import write_bytes, write_json
 from handful.data.image_io import encode_png
 from handful.pipelines.bench.compare import Run, compare, sentence
 from handful.pipelines.bench.page import write_report
+from handful.pipelines.bench.page_choice import choice
 from handful.pipelines.bench.page_worst import because
 from handful.pipelines.bench.record import JobOutput
 from handful.pipelines.bench.stats import paired, t_quantile
@@ -189,6 +190,40 @@ def test_the_worst_views_come_with_where_their_error_lies(tmp_path: Path) -> Non
     assert "62% of the error lies where no training photo looks (10% of the picture); 30% of the error lies behind what the training photos show" in section
     assert "guessed" not in section and "measured" not in section, "small shares are not named"
     assert because({k: {"area": 0.25, "error": 0.0} for k in ("outside", "hidden", "unmeasured", "measured")}) == "There is next to no error."
+
+
+def test_splats_and_fields_are_weighed(tmp_path: Path) -> None:
+    out = make_benchmark(tmp_path, (EVIL, "field"), gain=2.0)
+    assert "Splats or a field" not in write_report(read_listed(out)).read_text(), "one kind alone is not weighed"
+    for path in (out / "jobs").glob("*-field-*.json"):
+        record = json.loads(path.read_text())
+        record["settings"] = {"grid": {}}
+        record["training"]["seconds"] *= 4
+        write_json(path, record)
+    text = write_report(read_listed(out)).read_text().split("Splats or a field?", 1)[1].split("</ul>", 1)[0]
+    assert text.count("<li>") == 2 and EVIL not in text
+    assert re.search(r"fern: choose <span[^>]*></span>field \(field\) \(\+2\.02 dB, LPIPS-VGG [+-]0\.\d{3} from splats to field; 3 seeds\); the field takes 4\.0 times as long\.", text), text
+
+
+@pytest.mark.parametrize(
+    ("psnr", "lpips", "says"),
+    [
+        (1.0, -0.05, "choose F (+1.00 dB"),
+        (-1.0, 0.05, "choose S (-1.00 dB"),
+        (1.0, 0.05, "F is nearer to the photos in the mean, S looks more like them"),
+        (-1.0, -0.05, "S is nearer to the photos in the mean, F looks more like them"),
+        (0.1, -0.05, "choose F"),
+        (0.1, 0.001, "S and F are alike"),
+        (-1.0, None, "choose S (-1.00 dB from"),
+        (0.1, None, "S and F are alike (+0.10 dB from"),
+    ],
+)
+def test_what_speaks_for_a_field(psnr: float, lpips: float | None, says: str) -> None:
+    splats = {"label": "s", "psnr": 20.0, "lpips": None if lpips is None else 0.2, "seconds": 100.0, "seeds": 1}
+    field = splats | {"psnr": 20.0 + psnr, "lpips": None if lpips is None else 0.2 + lpips, "seconds": 50.0}
+    text = choice(splats, field, "S", "F")
+    assert text.startswith(says) and text.endswith("1 seed); the splats take 2.0 times as long.")
+    assert "long" not in choice(splats, field | {"seconds": None}, "S", "F")
 
 
 def test_scenes_of_another_size_and_number_of_photos_are_told(tmp_path: Path) -> None:
