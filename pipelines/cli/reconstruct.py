@@ -64,9 +64,11 @@ class Reconstruct(CommonOptions):
     """Port of the viewer."""
 
     def run(self) -> dict[str, Any]:
+        from ..advice import for_another_method
         from ..catalog import any_method_config
         from ..config import override
         from ..job import Reconstruction, ReconstructJob
+
         config = override(any_method_config(self.method), self.set)
         check_device(self.device)
         job = ReconstructJob(
@@ -89,6 +91,9 @@ class Reconstruct(CommonOptions):
                 b = m["beams"]
                 console.say(f"Of {b['beams']:,} beams kept back, {b['acc']:.0%} are within 5 % + 0.1 m; median error " + ("-." if b["median_m"] is None else f"{b['median_m']:.2f} m."))
             console.say(f"Look at it: handful view {self.out}")
+            advice = None if work.init is None else for_another_method(self.method, work.init.capture)
+            if advice is not None:
+                console.say(advice)
         keys = ("photos", "registered", "gaussians", "seconds", "reprojection_px", "train_psnr")
         return {k: m[k] for k in keys} | {"focal_px": m["cameras"]["focal_px"], "baseline": m["cameras"]["baseline"], "finished": m["finished"]} | (
             {"beam_acc": m["beams"]["acc"], "beam_median_m": m["beams"]["median_m"]} if "beams" in m else {}
