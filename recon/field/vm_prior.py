@@ -51,8 +51,25 @@ class VmGenerator(nn.Module):
 def _network(conv: type[nn.Conv1d] | type[nn.Conv2d], widths: tuple[int, ...], channels: int) -> nn.Sequential:
     layers: list[nn.Module] = [conv(NOISE, widths[0], 3, padding=1)]
     for before, after in zip(widths, widths[1:], strict=False):
-        layers += [_Residual(conv, before), nn.Upsample(scale_factor=2), conv(before, after, 3, padding=1)]
+        layers += [_Residual(conv, before), _Doubled(conv, before, after)]
     return nn.Sequential(*layers, _Residual(conv, widths[-1]), nn.GroupNorm(8, widths[-1]), nn.SiLU(), conv(widths[-1], channels, 3, padding=1))
+
+
+class _Doubled(nn.Module):
+    """Each pixel twice as wide and high (nearest neighbour), then a convolution of three. Done as one transposed convolution, which never multiplies by the same pixel
+    twice: 16 taps for four pixels instead of 36, and no enlarged copy."""
+
+    def __init__(self, conv: type[nn.Conv1d] | type[nn.Conv2d], before: int, after: int) -> None:
+        super().__init__()
+        self.conv = conv(before, after, 3, padding=1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        weight = self.conv.weight
+        for dim in range(2, weight.ndim):
+            a, b, c = weight.unbind(dim)
+            weight = torch.stack([c, b + c, a + b, a], dim)  # what reaches the pixels before, twice its own, and after
+        transposed = nn.functional.conv_transpose2d if weight.ndim == 4 else nn.functional.conv_transpose1d
+        return transposed(x, weight.transpose(0, 1), self.conv.bias, stride=2, padding=1)
 
 
 class _Residual(nn.Module):

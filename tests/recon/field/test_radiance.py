@@ -12,10 +12,10 @@ from handful.recon.field.decoder import Decoder
 from handful.recon.field.radiance import RadianceField
 from handful.recon.field.samples import Samples
 from handful.recon.field.vm import LINE_AXIS, PLANE_AXES, VmGrid, resized_vm, vm_features
-from handful.recon.field.vm_prior import VmGenerator
+from handful.recon.field.vm_prior import VmGenerator, _Doubled
 from handful.recon.field.volume import LEAST_TRANSMITTANCE, MOST_LOG_DENSITY, RayColors
 from handful.recon.kernels import native, native_or_none
-from torch import Tensor
+from torch import Tensor, nn
 
 from .test_volume import random_rays
 
@@ -154,6 +154,18 @@ def test_arrays_that_do_not_fit_are_refused() -> None:
         native().composite_rays(torch.rand(5, 4), torch.rand(5), torch.rand(5), torch.tensor([0, 4]), 1)
     with pytest.raises(ValueError, match="starts must not fall"):
         native().composite_rays(torch.rand(5, 4), torch.rand(5), torch.rand(5), torch.tensor([0, 4, 3, 5]), 1)
+
+
+@pytest.mark.parametrize("conv", [nn.Conv1d, nn.Conv2d])
+def test_doubled_is_a_convolution_of_the_enlarged(conv: type[nn.Conv1d] | type[nn.Conv2d]) -> None:
+    torch.manual_seed(0)
+    layer = _Doubled(conv, 5, 3).double()
+    x = torch.randn(2, 5, *(7, 4)[: layer.conv.weight.ndim - 2], dtype=torch.float64, requires_grad=True)
+    plain = layer.conv(nn.functional.interpolate(x, scale_factor=2))
+    torch.testing.assert_close(layer(x), plain)
+    toward = torch.randn_like(plain)
+    for one, other in zip(*(torch.autograd.grad((y * toward).sum(), [x, *layer.parameters()]) for y in (layer(x), plain)), strict=True):
+        torch.testing.assert_close(one, other)
 
 
 def test_a_generated_grid_is_its_seed_and_learns() -> None:
