@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -13,15 +13,28 @@ from .camera import Cameras
 
 __all__ = ["Hull", "shown_whole"]
 
-STRAY = 0.005  # share of the border's pixels that may be of the object where it is shown whole: compression leaves specks
+SPECK = 0.005  # share of the object, up to which a piece of its outline apart from the rest is a speck that compression left
 SLACK = 1.0  # pixels by which an outline may be wrong
+BLOCK = 16  # depths that are looked at together
 
 
-def shown_whole(masks: Float[Tensor, "V H W"]) -> Bool[Tensor, "V"]:
-    """Whether a photo shows something, and all of it: its outline does not reach the border."""
-    held = masks > 0.5
-    border = torch.cat([held[:, 0], held[:, -1], held[:, :, 0], held[:, :, -1]], 1)
-    return (border.float().mean(1) <= STRAY) & held.flatten(1).any(1)
+def shown_whole(masks: Float[Tensor, "V H W"], extents: Float[Tensor, "V H W"] | None = None) -> Bool[Tensor, "V"]:
+    """Whether a photo shows something, and all of it: but for specks its outline does not reach the border of the picture, nor that of its extent, beyond which there
+    is padding or a corner that the lens left out."""
+    return torch.tensor([_whole(m, None if extents is None else extents[k]) for k, m in enumerate(masks)], dtype=torch.bool, device=masks.device)
+
+
+def _whole(mask: Float[Tensor, "H W"], extent: Float[Tensor, "H W"] | None) -> bool:
+    import cv2
+
+    held = (mask > 0.5).cpu().numpy()
+    seen = np.ones_like(held) if extent is None else (extent > 0.5).cpu().numpy()
+    held = held & seen
+    inner = cv2.erode(np.pad(seen.astype(np.uint8), 1), np.ones((3, 3), np.uint8))[1:-1, 1:-1] > 0
+    _, label, pieces, _ = cv2.connectedComponentsWithStats(held.astype(np.uint8), connectivity=8)
+    parts = pieces[:, cv2.CC_STAT_AREA] > SPECK * held.sum()
+    parts[0] = False  # what is beside the object
+    return bool(held.any()) and not bool((parts[label] & ~inner).any())
 
 
 @dataclass(frozen=True)
@@ -30,22 +43,29 @@ class Hull:
 
     Attributes:
         cameras: of those photos; away: of each pixel, how far the nearest one of the object is, pixels.
+        photos: which of all photos they are.
     """
 
     cameras: Cameras
     away: Float[Tensor, "V H W"]
+    photos: tuple[int, ...]
 
     @staticmethod
-    def of(cameras: Cameras, masks: Float[Tensor, "V H W"]) -> Hull | None:
-        """Masks are 1 on the object. None where no photo shows it whole."""
+    def of(cameras: Cameras, masks: Float[Tensor, "V H W"], extents: Float[Tensor, "V H W"] | None = None) -> Hull | None:
+        """Masks are 1 on the object; extents are 1 where a picture is a photo (None = everywhere). None where no photo shows the object whole."""
         import cv2
 
-        whole = shown_whole(masks)
+        whole = shown_whole(masks, extents)
         if not bool(whole.any()):
             return None
         beside = (masks[whole] <= 0.5).cpu().numpy().astype(np.uint8)
         away = np.stack([cv2.distanceTransform(b, cv2.DIST_L2, cv2.DIST_MASK_PRECISE) for b in beside])
-        return Hull(cameras[whole.nonzero()[:, 0]], torch.from_numpy(away).to(masks.device))
+        photos = whole.nonzero()[:, 0]
+        return Hull(cameras[photos], torch.from_numpy(away).to(masks.device), tuple(photos.tolist()))
+
+    def seen_by(self, cameras: Cameras) -> Hull:
+        """The same outlines with all photos' cameras as they are by now."""
+        return replace(self, cameras=cameras[list(self.photos)])
 
     def reached(self, xyz: Float[Tensor, "N 3"], radius: Float[Tensor, "N"] | float) -> Bool[Tensor, "N"]:
         """Whether balls of the world reach into it. Outlines count as SLACK wider than they are: a ball that is left out holds nothing of the object."""
@@ -63,9 +83,13 @@ class Hull:
         K, T = camera.K[0], camera.cam_from_world[0]
         y, x = torch.meshgrid((v - K[1, 2]) / K[1, 1], (u - K[0, 2]) / K[0, 0], indexing="ij")
         rays = torch.stack([x, y, torch.ones_like(x)], -1) @ T[:3, :3]
-        xyz = camera.centers[0] + depths[:, None, None, None] * rays
-        within = self.reached(xyz.view(-1, 3), (depths * stride / K[0, 0]).repeat_interleave(x.numel())).view(len(depths), *x.shape)
-        first = torch.where(within.any(0), depths[within.int().argmax(0)], torch.inf)
+        first = torch.full_like(x, torch.inf)
+        for part in depths.split(BLOCK):
+            open_ = first.isinf()
+            xyz = camera.centers[0] + part[:, None, None] * rays[open_]
+            radius = (part * stride / K[0, 0]).repeat_interleave(xyz.shape[1])
+            within = self.reached(xyz.reshape(-1, 3), radius).view(len(part), -1)
+            first[open_] = torch.where(within.any(0), part[within.int().argmax(0)], torch.inf)
         return first.repeat_interleave(stride, 0).repeat_interleave(stride, 1)[: camera.height, : camera.width]
 
 

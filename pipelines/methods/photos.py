@@ -58,7 +58,7 @@ class Photos:
     @cached_property
     def hull(self) -> Hull | None:
         """Of the object that masks cut out; None where they do not, or no photo shows it whole."""
-        return None if self.masks is None or not self.cut_out else Hull.of(self.cameras, self.masks)
+        return None if self.masks is None or not self.cut_out else Hull.of(self.cameras, self.masks, self.extents)
 
     @staticmethod
     def of(start: Start) -> Photos:

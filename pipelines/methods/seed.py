@@ -57,7 +57,7 @@ def seed_gaussians(capture: Capture, depth: tuple[DepthMap, ...], config: SeedCo
     shows = torch.ones(images.shape[:3], dtype=torch.bool) if extents is None else extents > 0.5
     inside = torch.ones(images.shape[:3], dtype=torch.bool) if masks is None else masks > 0.5
     dense = torch.stack([complete_depth(d.depth, d.confidence, images[i]) for i, d in enumerate(depth)])
-    hull = Hull.of(cameras, masks) if cut_out and masks is not None and config.hull else None
+    hull = Hull.of(cameras, masks, extents) if cut_out and masks is not None and config.hull else None
     if hull is not None:
         dense = torch.stack([_held(hull, cameras[i], z, _median_depth(d, z)) for i, (d, z) in enumerate(zip(depth, dense, strict=True))])
     keep = [inside[i] & ~_explained(cameras, depth, dense, i) if config.merge else inside[i].clone() for i in range(len(cameras))]

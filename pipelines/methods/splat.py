@@ -220,9 +220,12 @@ class SplatRun(Paced):
             assert means2d is not None, "the rasterizer fills means2d.grad"
             field.record_pull(means2d[0], out.aux.visible[0], self.photos.cameras.width, self.photos.cameras.height)
         placed, others = field.placed(), tuple(other.placed() for other in self.fields if other is not field)
+        hull = self.photos.hull if self.config.refine.hull_every > 0 else None
+        if hull is not None and self.corrections.active:
+            hull = hull.seen_by(self.corrections.now(detached=True))
         for refinement in REFINEMENTS:
             context = RefineContext(
-                placed, field.pull[:, 0], field.pull[:, 1], self.step, self.steps, self.photos.scene_depth, self.rng, others, field.started, self.photos.hull
+                placed, field.pull[:, 0], field.pull[:, 1], self.step, self.steps, self.photos.scene_depth, self.rng, others, field.started, hull
             )  # fmt: skip
             edit = refinement(context, self.config.refine)
             if edit is not None:

@@ -118,11 +118,16 @@ def test_what_strays_out_of_an_object_s_outline_is_dropped():
     mask[:, 30:70, 30:70] = 1
     hull = Hull.of(Cameras(torch.eye(4)[None], torch.tensor([[[100.0, 0, 50], [0, 100, 50], [0, 0, 1]]]), 100, 100), mask)
     assert hull is not None
-    c = context(n=5, step=100)
-    means = torch.tensor([[0.0, 0, 2], [0.39, 0, 2], [0.5, 0, 2], [0, 0, -2], [9.0, 0, 2]])  # at 50, 69.5, 75 and off the photo
+    c = context(n=7, step=100)
+    means = torch.tensor([[0.0, 0, 2], [0.39, 0, 2], [0.5, 0, 2], [0, 0, -2], [9.0, 0, 2], [0, 0.1, 2], [0.1, 0, 2]])  # at 50, 69.5, 75 and off the photo
     c = replace(c, gaussians=replace(c.gaussians, means=means))
     edit = prune_beyond(replace(c, hull=hull), RefineConfig(hull_every=100))
-    assert edit is not None and edit.new is None and edit.keep.tolist() == [True, True, False, False, False]
+    assert edit is not None and edit.new is None and edit.keep.tolist() == [True, True, False, False, False, True, True]
     assert prune_beyond(c, RefineConfig(hull_every=100)) is None and prune_beyond(replace(c, hull=hull, step=99), RefineConfig(hull_every=100)) is None
     assert prune_beyond(replace(c, hull=hull), RefineConfig()) is None
-    assert prune_beyond(replace(c, hull=hull, gaussians=replace(c.gaussians, means=means[[0, 0, 1, 1, 0]])), RefineConfig(hull_every=100)) is None
+    assert prune_beyond(replace(c, hull=hull, gaussians=replace(c.gaussians, means=means[[0, 0, 1, 1, 0, 5, 6]])), RefineConfig(hull_every=100)) is None
+    doubtful = replace(c, hull=hull, gaussians=replace(c.gaussians, means=means[[0, 1, 2, 2, 3, 4, 5]]))
+    assert prune_beyond(doubtful, RefineConfig(hull_every=100)) is None, "an outline that most things lie beyond is not to be believed"
+    aside = replace(hull.cameras, cam_from_world=hull.cameras.cam_from_world @ torch.tensor([[1.0, 0, 0, -0.2], [0, 1, 0, 0], [0, 0, 1, 0], [0, 0, 0, 1]]))
+    moved = prune_beyond(replace(c, hull=hull.seen_by(aside)), RefineConfig(hull_every=100))
+    assert moved is not None and moved.keep.tolist() == [True, True, True, False, False, True, True], "the outlines go with their cameras"

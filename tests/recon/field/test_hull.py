@@ -99,6 +99,25 @@ def test_a_photo_that_shows_a_part_says_nothing() -> None:
     specks = masks.clone()
     specks[:, 0, 3] = 1
     assert bool(shown_whole(specks).all())
+    leg = masks.clone()
+    leg[0, 60:, 78:80] = 1  # two pixels wide, and runs out of the picture
+    assert shown_whole(leg).tolist() == [False, True, True, True]
+
+
+def test_a_photo_on_a_larger_canvas_may_show_a_part() -> None:
+    """Padding, or a corner that the lens left out, is not beside the object: where the photo ends there, so may the object."""
+    cameras, middle = looking_in(4), SPACE.center.clone()
+    masks = outlines(cameras, middle, 0.6)
+    extents = torch.ones_like(masks)
+    extents[0, :55] = 0
+    cut = masks * extents
+    assert shown_whole(cut).all() and shown_whole(cut, extents).tolist() == [False, True, True, True]
+    hull, less = Hull.of(cameras, cut, extents), Hull.of(cameras[1:], masks[1:])
+    assert hull is not None and less is not None and hull.photos == (1, 2, 3)
+    assert torch.equal(cells_in_hull(hull, SPACE, SIDE), cells_in_hull(less, SPACE, SIDE))
+    extents[0] = 1
+    extents[0, :5] = 0
+    assert bool(shown_whole(masks, extents).all()), "padding that does not touch it says nothing"
 
 
 def test_what_lies_behind_a_camera_cannot_be_and_what_lies_at_it_may() -> None:
