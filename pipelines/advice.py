@@ -23,9 +23,10 @@ def turn(capture: Capture) -> float:
     return math.degrees(float((rays @ rays.T).amin().clamp(-1, 1).acos()))
 
 
-def for_another_method(method: str, capture: Capture) -> str | None:
-    """A sentence for the user, or None. `capture`: the photos that were placed."""
-    if method != "handful" or not 2 <= len(capture) <= FEW or not (capture.white_background or capture.is_cut_out()):
+def for_another_method(method: str, capture: Capture, given: bool) -> str | None:
+    """A sentence for the user, or None. `capture`: the photos that were placed; `given`: their cameras came with them. Fields take cameras as they are, so where they
+    were found nothing is advised."""
+    if method != "handful" or not given or not 2 <= len(capture) <= FEW or not (capture.white_background or capture.is_cut_out()):
         return None
     if turn(capture) < ALL_AROUND:
         return None

@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from ..recon.errors import ConfigError
 from ..recon.field.scene import FieldScene
 from ..recon.scene import SplatScene
-from .config import from_jsonable
+from .config import from_jsonable, to_jsonable
 from .methods import METHODS
 from .methods.config import SplatConfig, check_settings
 from .methods.splat import SplatMethod, SplatRun
 from .nerf import FIELD_METHODS
-from .nerf.config import FieldConfig, check_field_settings
+from .nerf.config import FieldConfig, check_field_settings, first_splats
 from .nerf.run import FieldMethod, FieldRun
 from .protocol import Start
 
-__all__ = ["AnyConfig", "AnyRun", "AnyScene", "all_methods", "any_method_config", "check_any", "config_from_json", "said_of", "start_run"]
+__all__ = ["AnyConfig", "AnyRun", "AnyScene", "all_methods", "all_settings", "any_method_config", "check_any", "config_from_json", "said_of", "start_run"]
 
 AnyConfig = SplatConfig | FieldConfig
 AnyRun = SplatRun | FieldRun
@@ -36,6 +38,13 @@ def any_method_config(name: str) -> AnyConfig:
 def check_any(config: AnyConfig) -> None:
     """Raises ConfigError, one sentence, for settings that no run can have."""
     check_field_settings(config) if isinstance(config, FieldConfig) else check_settings(config)
+
+
+def all_settings(config: AnyConfig) -> dict[str, Any]:
+    """All that decides what a method does, as JSON: a name among a field's settings stands for splats that have settings of their own."""
+    said = to_jsonable(config)
+    first = first_splats(config) if isinstance(config, FieldConfig) else None
+    return said if first is None else {**said, "first": to_jsonable(first)}
 
 
 def config_from_json(data: object, where: str) -> AnyConfig:

@@ -20,16 +20,15 @@ from ..recon.errors import CaptureError, ConfigError
 from ..recon.metrics import psnr
 from ..recon.outline import outlined
 from ..recon.scene import Scene, SplatScene
-from .catalog import AnyConfig, AnyRun, AnyScene, any_method_config, check_any, said_of, start_run
+from .catalog import AnyConfig, AnyRun, AnyScene, all_settings, any_method_config, check_any, said_of, start_run
 from .checkpoint import load_checkpoint, save_checkpoint
 from .config import to_jsonable
 from .events import Event, Finished, StageProgress, Warned
 from .init.protocol import InitState
 from .init.registry import get_initializer
 from .measure import measure, require_priors
-from .methods import method_config
 from .methods.config import SplatConfig
-from .nerf.config import FieldConfig
+from .nerf.config import FieldConfig, first_splats
 from .nerf.convert import splats_of_field
 from .nerf.from_splats import after_splats, placed_as, splats_digest, with_splats
 from .nerf.run import FieldRun
@@ -100,7 +99,7 @@ class ReconstructJob:
 
     def fingerprint(self, capture: Capture, splats: SceneFolder | None = None) -> str:
         """sha256 over the settings, the seed, every photo's pixels and camera, and the splats that it starts from."""
-        h = hashlib.sha256(json.dumps(to_jsonable(self.settings), sort_keys=True).encode())
+        h = hashlib.sha256(json.dumps(all_settings(self.settings), sort_keys=True).encode())
         h.update(f"{self.method} {self.seed}".encode())
         for view in capture.views:
             h.update(f"{view.name} {view.image.digest()}".encode())
@@ -157,7 +156,8 @@ class Reconstruction:
         if start is None:
             try:
                 start = yield from self._start(capture, splats)
-                save_start(self.start_path, start, self.fingerprint)
+                if not self.stopped:  # splats made in a hurry are no start to go on from
+                    save_start(self.start_path, start, self.fingerprint)
             except BaseException:  # Ctrl-C too
                 take_back(self._lock, self.job.out, new)
                 raise
@@ -224,7 +224,8 @@ class Reconstruction:
         return folder
 
     def close(self) -> None:
-        """Lets go of the output folder, whatever has become of the run; `finish` does so itself."""
+        """Lets go of the output folder, whatever has become of the run; `finish` does so itself. Ends what still goes on."""
+        self.stopped = True
         if self._lock is not None:
             self._lock.close()
             self._lock = None
@@ -264,13 +265,14 @@ class Reconstruction:
         yield StageProgress("measuring depth", 0.0)
         start = measure(init, config, not given, self.job.seed, self.device)
         start = replace(start, notes=(*said, *start.notes))
+        if not isinstance(config, FieldConfig):
+            return start
         if splats is not None:
             yield StageProgress("taking pictures of the splats", 0.0)
-            return with_splats(start, splats.scene)
-        first = _splats_first(config)
-        if first is None:
+            return with_splats(start, splats.scene, config)
+        if config.splats is None:
             return start
-        return (yield from _with_progress(lambda tell: after_splats(start, init, first, progress=tell, hurry=lambda: self.stopped)))
+        return (yield from _with_progress(lambda tell: after_splats(start, init, config, progress=tell, hurry=lambda: self.stopped)))
 
     def _save(self) -> None:
         assert self.run is not None
@@ -329,9 +331,8 @@ def train_capture(
     init, said = joined(init, capture.cameras is not None, wanted=config.scan)
     start = measure(init, config, capture.cameras is None, seed, device or torch.device("cpu"), anew=True)
     start = replace(start, notes=(*said, *start.notes, *said_of(config, start)))
-    first = _splats_first(config)
-    if first is not None:
-        start = after_splats(start, init, first, anew=True)
+    if isinstance(config, FieldConfig) and config.splats is not None:
+        start = after_splats(start, init, config, anew=True)
     run = start_run(config, start)
     for event in run.events():
         if on_event:
@@ -339,16 +340,12 @@ def train_capture(
     return run.snapshot(), start
 
 
-def _splats_first(config: AnyConfig) -> str | None:
-    """Method of the splats that a field starts from."""
-    return config.splats if isinstance(config, FieldConfig) else None
-
-
 def _require_priors(config: AnyConfig, capture: Capture) -> None:
     """Of the method, and of that of the splats it starts from."""
-    first = _splats_first(config)
-    for asked in (config,) if first is None else (config, method_config(first)):
-        require_priors(asked, capture)
+    require_priors(config, capture)
+    first = first_splats(config) if isinstance(config, FieldConfig) else None
+    if first is not None:
+        require_priors(first, capture)
 
 
 def train_psnr(scene: Scene, capture: Capture) -> float:

@@ -11,6 +11,7 @@ from pathlib import Path
 from ...data.protocol import LoadOptions
 from ...recon.camera import Cameras
 from ...recon.capture import Capture
+from ..catalog import all_settings
 from ..config import to_jsonable
 from ..evaluate import held_out, training_capture
 from ..protocols import EvalProtocol, load_benchmark, load_holdout, load_validation, pose_free, present
@@ -86,7 +87,7 @@ def identity(job: Job, material: Material, digests: dict[str, str]) -> str:
     said = {
         "label": job.method.label,
         "method": job.method.method,
-        "settings": to_jsonable(job.method.settings),
+        "settings": all_settings(job.method.settings),
         "protocol": to_jsonable(material.protocol),
         "seed": job.seed,
         "device": job.device,

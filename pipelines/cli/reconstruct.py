@@ -49,7 +49,7 @@ class Reconstruct(CommonOptions):
     max_side: Annotated[int | None, tyro.conf.arg(metavar="PIXELS")] = None
     """Reduce photos to this longer side (default: 640, or 1600 with a GPU)."""
     max_seconds: Annotated[float | None, tyro.conf.arg(metavar="S")] = None
-    """Time limit for the optimisation; the schedule is fitted to it. A field's first look and its turning into splats come on top."""
+    """Time limit for the optimisation; the schedule is fitted to it. A field's first look, splats it learns from and its turning into splats come on top."""
     checkpoint_seconds: Annotated[float, tyro.conf.arg(metavar="S")] = 15.0
     """Time between two checkpoints; a killed run continues from the last one."""
     seed: int = 0
@@ -91,7 +91,7 @@ class Reconstruct(CommonOptions):
                 b = m["beams"]
                 console.say(f"Of {b['beams']:,} beams kept back, {b['acc']:.0%} are within 5 % + 0.1 m; median error " + ("-." if b["median_m"] is None else f"{b['median_m']:.2f} m."))
             console.say(f"Look at it: handful view {self.out}")
-            advice = None if work.init is None else for_another_method(self.method, work.init.capture)
+            advice = None if work.init is None else for_another_method(self.method, work.init.capture, m["cameras"]["method"] == "given")
             if advice is not None:
                 console.say(advice)
         keys = ("photos", "registered", "gaussians", "seconds", "reprojection_px", "train_psnr")

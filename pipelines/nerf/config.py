@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 from ...recon.errors import ConfigError
 from ..init.config import InitConfig
 from ..methods import method_config
+from ..methods.config import SplatConfig
 
-__all__ = ["FieldConfig", "FieldOptimConfig", "FieldTermsConfig", "GridConfig", "SamplingConfig", "check_field_settings"]
+__all__ = ["FieldConfig", "FieldOptimConfig", "FieldTermsConfig", "GridConfig", "SamplingConfig", "check_field_settings", "first_splats"]
 
 
 @dataclass(frozen=True)
@@ -159,6 +160,14 @@ class FieldConfig:
         """A box around an object is laid by the cameras; only what ranks pixels or lays tensors on surfaces asks for depth there."""
         box = self.sampling.space == "box" or (self.sampling.space == "auto" and alone)
         return not box or self.terms.rank > 0 or self.terms.continuity > 0 or (self.grid.kind == "trivec" and self.grid.surface != "look")
+
+
+def first_splats(config: FieldConfig) -> SplatConfig | None:
+    """Settings of the splats that are made first; None where a field learns from the photos alone. What the field makes nothing of, they do not see either."""
+    if config.splats is None:
+        return None
+    first = method_config(config.splats)
+    return replace(first, scan=first.scan and config.scan, moving=first.moving and config.moving)
 
 
 def check_field_settings(config: FieldConfig) -> None:

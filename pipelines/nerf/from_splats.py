@@ -19,10 +19,11 @@ from ...recon.se3 import rotation_angle
 from ..events import StepDone
 from ..init.protocol import InitState, Progress
 from ..measure import measure
-from ..methods import method_config
+from ..methods.photos import Photos, background_of
 from ..methods.splat import SplatMethod
 from ..protocol import Start
 from ..scene_folder import SceneFolder, image_names
+from .config import FieldConfig, first_splats
 from .convert import AROUND, SOLID, views_around
 
 __all__ = ["after_splats", "placed_as", "splats_digest", "with_splats"]
@@ -62,10 +63,11 @@ def splats_digest(folder: SceneFolder) -> str:
     return hashlib.sha256((folder.path / "scene.ply").read_bytes()).hexdigest()
 
 
-def with_splats(start: Start, scene: SplatScene) -> Start:
+def with_splats(start: Start, scene: SplatScene, config: FieldConfig) -> Start:
     """The same start with the splats' depth in place of what was measured, where they are solid, and with pictures of them from between and around the photos.
 
     The pictures' masks are the splats' opacity: how much of a pixel is theirs, not background. Of an object on nothing all of it counts: beside it there is nothing.
+    Behind the splats the pictures show what the field, by its settings, has behind it.
     """
     capture = start.init.capture
     assert capture.cameras is not None, "a field starts from photos with cameras"
@@ -78,25 +80,28 @@ def with_splats(start: Start, scene: SplatScene) -> Start:
         depth, trust = torch.where(solid, out.depth[0].cpu(), measured.depth.cpu()), torch.where(solid, out.alpha[0].cpu(), measured.confidence.cpu())
         maps.append(DepthMap(depth, trust, solid | measured.valid.cpu()))
     cameras = views_around(photos, AROUND, alone)
+    start = replace(start, depth=tuple(maps))
+    behind = torch.tensor(background_of(Photos.of(start), capture.white_background, config.background)) - torch.tensor(scene.background)
     views = []
     for k in range(len(cameras)):
         out = scene.render(cameras[k])
-        color, alpha = _as_bytes(out.color[0]), _as_bytes(out.alpha[0])
+        color, alpha = _as_bytes(out.color[0].cpu() + (1 - out.alpha[0].cpu())[..., None] * behind), _as_bytes(out.alpha[0])
         views.append(View(f"splats/{k:03}.png", ArrayImage(color, mask=torch.ones_like(alpha) if alone else alpha)))
-    return replace(start, depth=tuple(maps), pictures=Capture(tuple(views), cameras, white_background=capture.white_background, source="splats"))
+    return replace(start, pictures=Capture(tuple(views), cameras, white_background=capture.white_background, source="splats"))
 
 
 def after_splats(
-    start: Start, init: InitState, method: str, anew: bool = False, progress: Progress | None = None, hurry: Callable[[], bool] = lambda: False
+    start: Start, init: InitState, config: FieldConfig, anew: bool = False, progress: Progress | None = None, hurry: Callable[[], bool] = lambda: False
 ) -> Start:
-    """`with_splats`, the scene being made by that method; cameras that were found are as it has refined them.
+    """`with_splats`, the scene being made first, as `first_splats` says (there must be some to make); cameras that were found are as it has refined them.
 
     Args:
         start: of the field; init: its photos before anything was measured for it.
         anew: no prior answers from the cache; hurry: asked between steps; once true, the splats there are have to do.
     """
-    tell, config = progress or (lambda what, share: None), method_config(method)
-    run = SplatMethod(config).start(measure(init, config, start.estimated_cameras, start.seed, start.device, anew))
+    tell, first = progress or (lambda what, share: None), first_splats(config)
+    assert first is not None, "else there is nothing to start from"
+    run = SplatMethod(first).start(measure(init, first, start.estimated_cameras, start.seed, start.device, anew))
     for event in run.events():
         if isinstance(event, StepDone):
             tell("making splats first", event.step / event.steps)
@@ -105,7 +110,7 @@ def after_splats(
     scene = run.snapshot()
     tell("taking pictures of the splats", 0.0)
     cameras = scene.cameras.to("cpu", torch.float32)
-    return with_splats(replace(start, init=replace(start.init, capture=replace(start.init.capture, cameras=cameras))), scene)
+    return with_splats(replace(start, init=replace(start.init, capture=replace(start.init.capture, cameras=cameras))), scene, config)
 
 
 def _as_bytes(x: torch.Tensor) -> torch.Tensor:

@@ -26,7 +26,7 @@ from ..events import Event, StageProgress, StepDone
 from ..methods.photos import Photos, background_of
 from ..pace import Paced
 from ..protocol import Start
-from .config import FieldConfig, FieldOptimConfig, GridConfig
+from .config import FieldConfig, FieldOptimConfig, FieldTermsConfig, GridConfig
 from .convert import seeded_splats
 from .grids import make_grid
 from .layout import choose_space, seen_surface, tightened
@@ -168,7 +168,8 @@ class FieldRun(Paced):
         """A quick field without a prior. A box is drawn tight around what it finds, as grid points beyond that would be wasted; tensors are laid on it."""
         box = isinstance(self.space, BoxSpace)
         sampling = replace(self.config.sampling, first_look=0, space="box" if box else self.config.sampling.space, steps=FIRST_STEPS, occupancy="grid")
-        quick = FieldConfig(GridConfig(side=FIRST_SIDE, degree=0), sampling, FieldOptimConfig(steps=self.config.sampling.first_look))
+        terms = FieldTermsConfig(pictures=self.config.terms.pictures, pictures_final=self.config.terms.pictures_final)
+        quick = FieldConfig(GridConfig(side=FIRST_SIDE, degree=0), sampling, FieldOptimConfig(steps=self.config.sampling.first_look), terms, self.config.background)
         run = FieldRun(quick, self._start)
         for event in run.events():
             if self._stop.is_set():

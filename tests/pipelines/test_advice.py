@@ -30,8 +30,9 @@ def test_the_turn_is_that_of_the_two_furthest_apart() -> None:
 
 def test_advice_is_for_few_photos_all_around_an_object_by_the_default_alone() -> None:
     around, aside = ring(0, 60, 120, 180, 240, 300), ring(0, 10, 20, 30, 40, 50)
-    advice = for_another_method("handful", around)
+    advice = for_another_method("handful", around, True)
     assert advice is not None and "These 6 photos" in advice and "--method zerorf" in advice
-    assert for_another_method("handful", aside) is None and for_another_method("zerorf", around) is None
-    assert for_another_method("handful", ring(*range(0, 360, 30))) is None, "many photos share enough"
-    assert for_another_method("handful", replace(around, white_background=False)) is None, "a place is not an object"
+    assert for_another_method("handful", around, False) is None, "a field would take found cameras as they are"
+    assert for_another_method("handful", aside, True) is None and for_another_method("zerorf", around, True) is None
+    assert for_another_method("handful", ring(*range(0, 360, 30)), True) is None, "many photos share enough"
+    assert for_another_method("handful", replace(around, white_background=False), True) is None, "a place is not an object"

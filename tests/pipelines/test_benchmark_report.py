@@ -201,7 +201,15 @@ def test_splats_and_fields_are_weighed(tmp_path: Path) -> None:
         record["training"]["seconds"] *= 4
         write_json(path, record)
     text = write_report(read_listed(out)).read_text().split("Splats or a field?", 1)[1].split("</ul>", 1)[0]
-    assert text.count("<li>") == 2 and EVIL not in text
+    assert text.count("<li>") == 2
+    (out / "jobs").rename(out / "kept")  # and the other way round: what somebody wrote wins
+    (out / "jobs").mkdir()
+    for path in (out / "kept").glob("*.json"):
+        record = json.loads(path.read_text())
+        record["scores"]["psnr"] += 9 if record["label"] == EVIL else 0
+        write_json(out / "jobs" / path.name, record)
+    other = write_report(read_listed(out)).read_text().split("Splats or a field?", 1)[1].split("</ul>", 1)[0]
+    assert EVIL not in other and "&lt;script&gt;" in other
     assert re.search(r"fern: choose <span[^>]*></span>field \(field\) \(\+2\.02 dB, LPIPS-VGG [+-]0\.\d{3} from splats to field; 3 seeds\); the field takes 4\.0 times as long\.", text), text
 
 

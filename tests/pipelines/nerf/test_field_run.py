@@ -17,6 +17,7 @@ from handful.pipelines.events import Finished, StageProgress, StepDone
 from handful.pipelines.init.protocol import CameraReport, InitState
 from handful.pipelines.mesh import MeshOptions
 from handful.pipelines.nerf import FIELD_METHODS
+from handful.pipelines.nerf import run as running
 from handful.pipelines.nerf.config import FieldConfig
 from handful.pipelines.nerf.convert import splats_of_field, views_around
 from handful.pipelines.nerf.field_file import load_field, save_field
@@ -27,6 +28,7 @@ from handful.pipelines.protocol import Start
 from handful.recon.capture import Capture
 from handful.recon.depth import DepthMap
 from handful.recon.errors import CheckpointError, ConfigError
+from handful.recon.field.occupancy import march
 from handful.recon.field.space import BoxSpace, FrustumSpace
 from handful.recon.metrics import psnr
 from handful.recon.points import PointCloud
@@ -418,11 +420,15 @@ def test_an_object_s_box_asks_no_depth(table: tuple[Start, Capture], monkeypatch
         assert all(d.depth.shape == (v.image.size[1], v.image.size[0]) for d, v in zip(measured.depth, capture.views, strict=True))
 
 
-def test_a_hull_keeps_a_field_within_the_outlines(thing: tuple[Start, Capture], table: tuple[Start, Capture]) -> None:
+def test_a_hull_keeps_a_field_within_the_outlines(thing: tuple[Start, Capture], table: tuple[Start, Capture], monkeypatch: pytest.MonkeyPatch) -> None:
     """Asked for, and only of an object that masks cut out."""
     cut = thing[0]
     run = run_of("vm", cut, "optim.steps=3", "sampling.hull=true", "sampling.first_look=0")
     assert run.hull is not None and 0.01 < float(run.hull.float().mean()) < 0.6
     assert torch.equal(finish(run).snapshot().cells, run.occupancy.cells & run.hull)
+    marched: list[torch.Tensor] = []
+    monkeypatch.setattr(running, "march", lambda segments, cells, *rest: marched.append(cells.clone()) or march(segments, cells, *rest))
+    finish(again := run_of("vm", cut, "optim.steps=3", "sampling.hull=true", "sampling.first_look=0"))
+    assert len(marched) >= 3 and again.hull is not None and not any(bool((cells & ~again.hull).any()) for cells in marched), "no step looks beyond it"
     assert run_of("vm", cut, "optim.steps=3", "sampling.first_look=0").hull is None
     assert run_of("vm", table[0], "sampling.hull=true", "sampling.first_look=0").hull is None, "nothing is cut out"

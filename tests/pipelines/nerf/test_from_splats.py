@@ -12,7 +12,7 @@ from handful.data.atomic import write_bytes
 from handful.data.image_io import encode_png
 from handful.data.registry import load_capture
 from handful.data.synthetic import arc_cameras, capture_of, make_scene, render_truth
-from handful.pipelines.catalog import any_method_config, start_run
+from handful.pipelines.catalog import all_settings, any_method_config, start_run
 from handful.pipelines.cli.main import _run
 from handful.pipelines.config import override
 from handful.pipelines.events import StageProgress, StepDone
@@ -20,7 +20,7 @@ from handful.pipelines.init.protocol import CameraReport, InitState
 from handful.pipelines.job import Reconstruction, ReconstructJob, train_capture
 from handful.pipelines.measure import measure
 from handful.pipelines.methods import METHODS, method_config
-from handful.pipelines.nerf.config import FieldTermsConfig
+from handful.pipelines.nerf.config import FieldTermsConfig, first_splats
 from handful.pipelines.nerf.field_file import FIELD
 from handful.pipelines.nerf.from_splats import after_splats, placed_as, with_splats
 from handful.pipelines.nerf.run import FieldRun
@@ -148,10 +148,12 @@ def test_pictures_and_depth_are_the_splats_and_kept_to_the_bit(photos: Path, spl
     capture = placed_as(load_capture(photos), folder)
     unknown = DepthMap(torch.zeros(48, 64), torch.zeros(48, 64), torch.zeros(48, 64, dtype=torch.bool))
     start = Start(InitState(capture, PointCloud(torch.zeros(0, 3)), CameraReport("given", 4, 4, None, 70.0, "given", None, 0)), (unknown,) * 4)
-    start = with_splats(start, folder.scene)
+    start = with_splats(start, replace(folder.scene, background=(0.0, 0.0, 0.0)), any_method_config("vm"))
+    behind = learned(start, "optim.steps=1").background
+    assert min(behind) > 0.1, "not black"
     assert start.pictures is not None and start.pictures.cameras is not None and capture.cameras is not None
     for k in (0, 11, 23):
-        out = folder.scene.render(start.pictures.cameras[k])
+        out = replace(folder.scene, background=behind).render(start.pictures.cameras[k])
         assert float((start.pictures.views[k].image.load() - out.color[0].clamp(0, 1)).abs().max()) < 0.502 / 255
         mask = start.pictures.views[k].image.load_mask()
         assert mask is not None and float((mask - out.alpha[0]).abs().max()) < 0.502 / 255
@@ -236,10 +238,15 @@ def test_splats_made_first(photos: Path, tmp_path: Path, monkeypatch: pytest.Mon
     splats, _ = train_capture(capture, few)
     plain, without = train_capture(capture, override(config, ["splats=null"]))
     assert without.pictures is None and start.pictures.cameras is not None
+    splats = replace(splats, background=scene.background)
     first = splats.render(start.pictures.cameras[3]).color[0].clamp(0, 1)
     assert float((start.pictures.views[3].image.load() - first).abs().max()) < 0.502 / 255, "the pictures are of those splats"
     assert float((plain.render(camera).color - scene.render(camera).color).abs().max()) > 0.01
 
+    before = ReconstructJob(photos, tmp_path / "x", "vm", config).fingerprint(capture)
+    monkeypatch.setitem(METHODS, "handful", override(few, ["optim.steps=41"]))
+    assert ReconstructJob(photos, tmp_path / "x", "vm", config).fingerprint(capture) != before, "other splats, another job"
+    assert "first" not in all_settings(replace(config, splats=None)) and not first_splats(replace(config, scan=False)).scan
     assert _run(["reconstruct", str(photos), "-o", str(tmp_path / "x"), "--method", "vm", "--set", "splats=none-such", "--quiet"]) == 2
     assert "There is no method 'none-such'" in capsys.readouterr().err
     with pytest.raises(ConfigError, match="leave out the setting"):
@@ -256,5 +263,15 @@ def test_cameras_that_splats_refine_are_the_fields(photos: Path, monkeypatch: py
     init = InitState(wrong, PointCloud(torch.zeros(0, 3)), CameraReport("estimated", 4, 4, None, 70.0, "estimated", None, 0))
     for estimated in (True, False):
         start = measure(init, any_method_config("vm"), estimated, 0, torch.device("cpu"))
-        after = after_splats(start, init, "handful").init.capture.cameras
+        after = after_splats(start, init, replace(any_method_config("vm"), splats="handful")).init.capture.cameras
         assert after is not None and torch.equal(after.cam_from_world, T) != estimated
+
+
+def test_splats_made_in_a_hurry_are_no_start_to_go_on_from(photos: Path, tmp_path: Path) -> None:
+    config = override(any_method_config("vm"), [*TINY, "splats=handful"])
+    work = Reconstruction(ReconstructJob(photos, tmp_path / "out", "vm", config, device="cpu"))
+    for event in work.events():
+        if isinstance(event, StageProgress) and event.what == "making splats first":
+            work.stop()
+    assert work.run is not None and work.run.step <= 1 and not work.start_path.exists()
+    work.close()
