@@ -23,6 +23,7 @@ from .volume import RayColors
 __all__ = ["FieldScene", "pixel_segments"]
 
 CHUNK = 16384  # rays at once
+BAND = 2**20  # pixels that cells give to at once: some 300 bytes each
 
 
 def pixel_segments(space: Space, cameras: Cameras, index: Int[Tensor, "R"], uv: Float[Tensor, "R 2"]) -> Segments:
@@ -75,15 +76,25 @@ class FieldScene:
         return RenderOutput(out[..., :3], out[..., 3], out[..., 4], out[..., 5:8] if normal else None, aux)
 
     def strips(self, camera: Cameras, normal: bool = False, rays: int = CHUNK) -> Iterator[Float[Tensor, "R C"]]:
-        """One camera's picture piece by piece, row after row: at most `rays` pixels each, drawn when asked for. C: red, green, blue, opacity, depth, then
+        """One camera's picture piece by piece, row after row: at most `rays` pixels each (by cells: whole bands of rows), drawn when asked for. C: red, green, blue, opacity, depth, then
         the normal where it is wanted."""
         device = self.cells.device
         camera = camera.to(device, torch.float32)
-        rays = rays if device.type == "cpu" else max(1, rays // 4)  # there plain torch holds all steps of all pieces at once
         if self.order == "points":
-            rays = max(1, camera.width * camera.height)  # cells give to pixels of the whole picture
+            yield from self._bands(camera, normal)
+            return
+        rays = rays if device.type == "cpu" else max(1, rays // 4)  # there plain torch holds all steps of all pieces at once
         for uv in pixel_centers(camera.width, camera.height, device).reshape(-1, 2).split(rays):
             yield self._draw(camera, uv, normal)
+
+    def _bands(self, camera: Cameras, normal: bool) -> Iterator[Float[Tensor, "R C"]]:
+        """Cells give to pixels of a whole picture: rows that BAND pixels fill, each band as a camera of its own."""
+        rows = max(1, BAND // camera.width)
+        for top in range(0, camera.height, rows):
+            K = camera.K.clone()
+            K[:, 1, 2] -= top
+            band = replace(camera, K=K, height=min(rows, camera.height - top))
+            yield self._draw(band, pixel_centers(band.width, band.height, camera.device).reshape(-1, 2), normal)
 
     @torch.no_grad()
     def _draw(self, camera: Cameras, uv: Float[Tensor, "R 2"], normal: bool) -> Float[Tensor, "R C"]:

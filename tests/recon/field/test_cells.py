@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 
 import pytest
@@ -103,6 +104,16 @@ def test_light_that_is_used_up_spares_samples() -> None:
     segments = segments_of(camera)
     _, decoded = draw_cells(scene.field, SPACE, camera, segments, scene.cells, 64)
     assert decoded < 0.3 * len(march(segments, scene.cells, 64))
+
+
+@needs_kernels
+def test_a_picture_in_bands_is_the_picture(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of seven rows, the last one of fewer."""
+    scene, camera = replace(scene_of(30.0), order="points"), camera_at(PLACES[2])
+    whole = flat(scene, camera)
+    monkeypatch.setattr("handful.recon.field.scene.BAND", 7 * camera.width + 3)
+    assert camera.height % 7 and len(list(scene.strips(camera))) == math.ceil(camera.height / 7)
+    torch.testing.assert_close(flat(scene, camera), whole, rtol=1e-4, atol=2e-5)
 
 
 @needs_kernels
