@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Literal
@@ -78,6 +78,10 @@ class FileImage:
                 given = self._mask_of(file)
                 mask = given if mask is None else np.minimum(mask, given)  # no product: the files may tell the same border twice
         return self._placed(mask)
+
+    def load_alpha(self) -> Float[Tensor, "H W"] | None:
+        """The file's transparency as a mask, whatever was put behind it; None where nothing is transparent."""
+        return replace(self, background="mask").load_mask() if self.has_alpha else None
 
     def _mask_of(self, file: Path) -> np.ndarray:
         given = decode_mask(file)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -30,9 +31,23 @@ def outline_on_white(image: Float[Tensor, "H W 3"]) -> Float[Tensor, "H W"] | No
     return torch.from_numpy(~beside).float() if LEAST_OBJECT < share < 1 else None
 
 
+@runtime_checkable
+class KnowsAlpha(Protocol):
+    """An ImageSource whose file may say where the object is, though white was put behind it."""
+
+    @property
+    def has_alpha(self) -> bool:
+        """Known without decoding; what is there may be opaque everywhere."""
+        ...
+
+    def load_alpha(self) -> Float[Tensor, "H W"] | None:
+        """1 on the object, 0 beside it; None where the file says nothing."""
+        ...
+
+
 @dataclass(frozen=True)
 class OutlinedImage:
-    """An ImageSource on white, with the outline as its mask where it has none."""
+    """An ImageSource on white, with the object's outline as its mask where it has none: what the file says of it, else what is white from the border on."""
 
     source: ImageSource
 
@@ -45,13 +60,16 @@ class OutlinedImage:
 
     def load_mask(self) -> Float[Tensor, "H W"] | None:
         mask = self.source.load_mask()
+        if mask is None and isinstance(self.source, KnowsAlpha):
+            mask = self.source.load_alpha()
         return outline_on_white(self.source.load()) if mask is None else mask
 
     def load_extent(self) -> Float[Tensor, "H W"] | None:
         return self.source.load_extent()
 
     def digest(self) -> str:
-        return f"{self.source.digest()}-outlined"
+        said = isinstance(self.source, KnowsAlpha) and self.source.has_alpha
+        return f"{self.source.digest()}-{'cut' if said else 'outlined'}"
 
 
 def outlined(capture: Capture) -> Capture:

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import cv2
 import numpy as np
 import pytest
 import torch
+from handful.data.image_io import FileImage
 from handful.recon.capture import ArrayImage, Capture, View
 from handful.recon.outline import OutlinedImage, outline_on_white, outlined
+from PIL import Image
 from torch import Tensor
 
 
@@ -55,3 +59,17 @@ def test_only_captures_on_white_are_outlined() -> None:
     masks = white.masks()
     assert masks is not None and white.is_cut_out() and white.images().equal(other.images())
     assert white.views[0].image.digest() != view.image.digest()
+
+
+def test_what_the_file_says_of_its_transparency_is_the_outline(tmp_path: Path) -> None:
+    """A white thing on nothing, put on white: its colours say nothing, its alpha all."""
+    alpha = np.zeros((40, 60), np.uint8)
+    alpha[10:30, 20:50] = 255
+    white = np.full((40, 60, 3), 255, np.uint8)
+    for name, a in (("thing", alpha), ("opaque", np.full_like(alpha, 255))):
+        Image.fromarray(np.dstack([white, a])).save(tmp_path / f"{name}.png")
+    thing, opaque = (OutlinedImage(FileImage(tmp_path / f"{n}.png", (60, 40), (60, 40), has_alpha=True, background="white")) for n in ("thing", "opaque"))
+    mask = thing.load_mask()
+    assert bool((thing.load() == 1).all()) and mask is not None and torch.equal(mask, torch.from_numpy(alpha).float() / 255)
+    assert opaque.load_mask() is None and thing.source.load_mask() is None, "the photo itself counts everywhere"
+    assert thing.digest().endswith("-cut") and OutlinedImage(ArrayImage(ring())).digest().endswith("-outlined")
