@@ -82,9 +82,10 @@ def test_the_page_tells_every_run(name: str, protocols: tuple[str, ...]) -> None
     assert len(table) * len(protocols) == len(stored)
     for label, figures in table.items():
         key = label if label in long.values() else label.split("`")[1]
-        expected = [stored[key, p][m]["mean"] for p in protocols for m in ("psnr", "ssim", "lpips_vgg", "seconds")]
-        for text, value, within in zip(figures, expected, [0.00501, 0.000501, 0.000501, 0.501] * len(protocols), strict=True):
-            assert text == pytest.approx(value, abs=within), label
+        within = {"psnr": 0.00501, "ssim": 0.000501, "lpips_vgg": 0.000501, "seconds": 0.501}
+        expected = [(stored[key, p][m]["mean"], within[m]) for p in protocols for m in within if stored[key, p][m] is not None]  # no seconds of jobs side by side
+        for text, (value, near) in zip(figures, expected, strict=True):
+            assert text == pytest.approx(value, abs=near), label
 
 
 def test_the_page_tells_what_numbers_buy() -> None:
