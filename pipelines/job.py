@@ -156,7 +156,8 @@ class Reconstruction:
         if start is None:
             try:
                 start = yield from self._start(capture, splats)
-                if not self.stopped:  # splats made in a hurry are no start to go on from
+                hurried = self.stopped and isinstance(self.job.settings, FieldConfig) and self.job.settings.splats is not None
+                if not hurried:  # splats cut short are no start to go on from
                     save_start(self.start_path, start, self.fingerprint)
             except BaseException:  # Ctrl-C too
                 take_back(self._lock, self.job.out, new)
@@ -276,6 +277,8 @@ class Reconstruction:
 
     def _save(self) -> None:
         assert self.run is not None
+        if not self.start_path.exists():  # what was learned from a start that is not kept cannot go on either
+            return
         tensors, meta = self.run.state()
         save_checkpoint(self.state_path, tensors, {"fingerprint": self.fingerprint, "run": meta})
 

@@ -271,5 +271,5 @@ def test_splats_made_in_a_hurry_are_no_start_to_go_on_from(photos: Path, tmp_pat
     for event in work.events():
         if isinstance(event, StageProgress) and event.what == "making splats first":
             work.stop()
-    assert work.run is not None and work.run.step <= 1 and not work.start_path.exists()
+    assert work.run is not None and work.run.step <= 1 and not work.start_path.exists() and not work.state_path.exists()
     work.close()
