@@ -15,7 +15,7 @@ from ..recon.edits import STEPS, EditStep
 from ..recon.errors import CaptureError, ConfigError
 from .atomic import write_json
 
-__all__ = ["EDITS", "read_edits", "write_edits"]
+__all__ = ["EDITS", "read_edits", "steps_from_jsonable", "steps_to_jsonable", "write_edits"]
 
 EDITS = "edits.json"
 _FORMAT, _VERSION = "handful-edits", 1
@@ -27,8 +27,25 @@ def write_edits(path: Path, steps: Sequence[EditStep]) -> None:
     if not steps:
         path.unlink(missing_ok=True)
         return
+    write_json(path, {"format": _FORMAT, "version": _VERSION, "steps": steps_to_jsonable(steps)})
+
+
+def steps_to_jsonable(steps: Sequence[EditStep]) -> list[dict[str, Any]]:
     names = {kind: name for name, kind in STEPS.items()}
-    write_json(path, {"format": _FORMAT, "version": _VERSION, "steps": [{"step": names[type(s)], **asdict(s)} for s in steps]})  # pyright: ignore
+    return [{"step": names[type(s)], **asdict(s)} for s in steps]  # pyright: ignore
+
+
+def steps_from_jsonable(data: Any) -> tuple[EditStep, ...]:
+    """Raises ValueError, naming the step, for anything that is no list of edits."""
+    if not isinstance(data, list):
+        raise ValueError("it is no list of edits")
+    steps: list[EditStep] = []
+    for i, step in enumerate(data):
+        try:
+            steps.append(_step(step))
+        except (ConfigError, TypeError, ValueError, ArithmeticError) as e:
+            raise ValueError(f"step {i + 1}: {str(e).rstrip('.')}") from e
+    return tuple(steps)
 
 
 def read_edits(path: Path) -> tuple[EditStep, ...]:
@@ -46,13 +63,10 @@ def read_edits(path: Path) -> tuple[EditStep, ...]:
         raise CaptureError(f"{path} is no list of edits; {hint}.")
     if data.get("version") != _VERSION:
         raise CaptureError(f"{path} is of version {data.get('version')!r}, only {_VERSION} is known; {hint}.")
-    steps: list[EditStep] = []
-    for i, step in enumerate(data["steps"]):
-        try:
-            steps.append(_step(step))
-        except (ConfigError, TypeError, ValueError, ArithmeticError) as e:
-            raise CaptureError(f"{path}, step {i + 1}: {str(e).rstrip('.')}; {hint}.") from e
-    return tuple(steps)
+    try:
+        return steps_from_jsonable(data["steps"])
+    except ValueError as e:
+        raise CaptureError(f"{path}, {e}; {hint}.") from e
 
 
 def _step(data: Any) -> EditStep:

@@ -32,7 +32,7 @@ from .nerf.config import FieldConfig, first_splats
 from .nerf.convert import splats_of_field
 from .nerf.from_splats import after_splats, placed_as, splats_digest, with_splats
 from .nerf.run import FieldRun
-from .out_folder import START, STATE, claim_out, take_back
+from .out_folder import START, STATE, claim_out, fingerprint_of, make_room, take_back
 from .protocol import Start
 from .scan.digest import measured_digest
 from .scan.join import joined
@@ -156,6 +156,7 @@ class Reconstruction:
         if start is None:
             try:
                 start = yield from self._start(capture, splats)
+                make_room(self.job.out, self.fingerprint)
                 hurried = self.stopped and isinstance(self.job.settings, FieldConfig) and self.job.settings.splats is not None
                 if not hurried:  # splats cut short are no start to go on from
                     save_start(self.start_path, start, self.fingerprint)
@@ -252,7 +253,7 @@ class Reconstruction:
         return capture
 
     def _resume_start(self, capture: Capture) -> Start | None:
-        if not self.start_path.exists():
+        if not self.start_path.exists() or fingerprint_of(self.start_path) != self.fingerprint:
             return None
         return replace(load_start(self.start_path, capture), seed=self.job.seed, device=self.device)
 

@@ -9,7 +9,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from ..data.atomic import ensure_folder
-from ..data.edits_file import EDITS, write_edits
+from ..data.edits_file import EDITS, read_edits, write_edits
 from ..data.image_io import encode_png
 from ..data.splats import SPLAT_FORMATS, write_splats
 from ..recon.camera_path import CameraPath
@@ -33,12 +33,12 @@ class FolderKeeper:
 
     def save_path(self, path: CameraPath) -> str:
         file = self._folder / PATH
-        save_path(file, path)
+        save_path(file, path, read_edits(self._folder / EDITS))
         return str(file)
 
     def load_path(self) -> CameraPath | None:
         file = self._folder / PATH
-        return load_path(file) if file.exists() else None
+        return load_path(file, read_edits(self._folder / EDITS)) if file.exists() else None
 
     def formats(self, gaussians: Gaussians) -> dict[str, str]:
         n, rest = len(gaussians), 3 * (gaussians.sh.shape[1] - 1)

@@ -15,7 +15,7 @@ from ..recon.errors import CaptureError, CheckpointError
 from .checkpoint import load_checkpoint
 from .path_file import PATH
 
-__all__ = ["SCENE_FILES", "STATE", "START", "claim_out", "take_back"]
+__all__ = ["SCENE_FILES", "STATE", "START", "claim_out", "fingerprint_of", "make_room", "take_back"]
 
 START, STATE = "checkpoint/start.safetensors", "checkpoint/state.safetensors"
 LOCK = "checkpoint/lock"
@@ -24,9 +24,10 @@ SCENE_FILES = ("scene.ply", "images", "masks", "extents", "scans", "sparse", "tr
 
 
 def claim_out(out: Path, photos: Path, fingerprint: str, overwrite: bool) -> IO[str]:
-    """Makes `out` ready for the job with this fingerprint, or raises a HandfulError in one sentence that leaves it as it was.
+    """Sees to it that the job with this fingerprint may write to `out`, or raises a HandfulError in one sentence that leaves it as it was.
 
-    Returns the lock that keeps a second run out of the folder: it holds until it is closed, or the process ends in whatever way.
+    Returns the lock that keeps a second run out of the folder: it holds until it is closed, or the process ends in whatever way. Another scene that may be replaced
+    stays whole until `make_room`.
 
     Args:
         photos: what the job reads; it must not lie where the job writes.
@@ -40,7 +41,8 @@ def claim_out(out: Path, photos: Path, fingerprint: str, overwrite: bool) -> IO[
     ensure_folder(out / "checkpoint")
     lock = _lock(out)
     try:
-        _make_room(out, fingerprint, overwrite)
+        _refuse_other(out, fingerprint, overwrite)
+        clear_leftovers(out, folders_too=True)
     except BaseException:
         take_back(lock, out, new)
         raise
@@ -70,23 +72,26 @@ def _lock(out: Path) -> IO[str]:
     return file
 
 
-def _make_room(out: Path, fingerprint: str, overwrite: bool) -> None:
-    start, state = out / START, out / STATE
+def _refuse_other(out: Path, fingerprint: str, overwrite: bool) -> None:
+    if overwrite:
+        return
+    start = out / START
     if start.exists():
         if fingerprint_of(start) != fingerprint:
-            if not overwrite:
-                raise CheckpointError(f"{out} holds a reconstruction of other photos or settings; choose another folder with -o, or add --overwrite.")
-            with writing(out):
-                state.unlink(missing_ok=True)  # first: a run that is killed between the two must not find it without its start
-                start.unlink()
-                _set_edits_aside(out)
-    elif overwrite:
-        with writing(out):
-            state.unlink(missing_ok=True)
-            _set_edits_aside(out)
+            raise CheckpointError(f"{out} holds a reconstruction of other photos or settings; choose another folder with -o, or add --overwrite.")
     elif (out / "scene.ply").exists():
         raise CheckpointError(f"{out} already holds a scene that this job did not make; choose another folder with -o, or add --overwrite.")
-    clear_leftovers(out, folders_too=True)
+
+
+def make_room(out: Path, fingerprint: str) -> None:
+    """What is kept of another job goes, and the edits made on its scene are set aside: this job, which has claimed `out`, has something to put in its place."""
+    start, state = out / START, out / STATE
+    if start.exists() and fingerprint_of(start) == fingerprint:
+        return
+    with writing(out):
+        state.unlink(missing_ok=True)  # first: a run that is killed between the two must not find it without its start
+        start.unlink(missing_ok=True)
+        _set_edits_aside(out)
 
 
 def _set_edits_aside(out: Path) -> None:

@@ -2,13 +2,16 @@
 
 Ours: {"format": "handful-camera-path", "version": 1, "fps": 30, "width": 1280, "height": 720,
 "loop": false, "keyframes": [{"time": 0.0, "cam_from_world": [[...4 rows of 4...]], "fov_y_degrees": 50.0}, ...]}.
-Times are seconds and grow; between keyframes the camera moves smoothly, with "loop" also from the last one back to the first.
+Times are seconds and grow; between keyframes the camera moves smoothly, with "loop" also from the last one back to the first. "moves", in
+one that was made on a scene, lists those among its edits that move it, as edits.json does: the path is of the world they left, and follows when they change.
 """
 
 from __future__ import annotations
 
 import json
 import math
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +20,10 @@ from jaxtyping import Float
 from torch import Tensor
 
 from ..data.atomic import write_json
+from ..data.edits_file import steps_from_jsonable, steps_to_jsonable
 from ..recon.camera import Cameras
 from ..recon.camera_path import CameraPath
+from ..recon.edits import EditStep, Move, carry_between
 from ..recon.errors import ConfigError, ShapeError
 from .paths import PATHS
 
@@ -30,8 +35,8 @@ _FORMAT, _VERSION = "handful-camera-path", 1
 _MAX_BYTES, _MAX_KEYFRAMES = 64_000_000, 100_000
 
 
-def save_path(path: Path, camera_path: CameraPath) -> None:
-    """Writes our format, beside and then renamed."""
+def save_path(path: Path, camera_path: CameraPath, steps: Sequence[EditStep] | None = None) -> None:
+    """Writes our format, beside and then renamed. `steps`: the edits of the scene it was made on; None = it goes with no scene in particular."""
     cameras = camera_path.cameras.to("cpu", torch.float64)
     fov = torch.rad2deg(2 * torch.atan(cameras.height / (2 * cameras.K[:, 1, 1])))
     keyframes = [
@@ -40,11 +45,14 @@ def save_path(path: Path, camera_path: CameraPath) -> None:
     ]
     head = {"format": _FORMAT, "version": _VERSION, "fps": camera_path.fps, "loop": camera_path.loop}
     head |= {"width": cameras.width, "height": cameras.height}
+    if steps is not None:
+        head["moves"] = steps_to_jsonable([step for step in steps if isinstance(step, Move)])
     write_json(path, {**head, "keyframes": keyframes})
 
 
-def load_path(path: Path) -> CameraPath:
-    """Reads our format or nerfstudio's camera_path.json (its world must be the scene's). Raises ConfigError with one sentence."""
+def load_path(path: Path, steps: Sequence[EditStep] = ()) -> CameraPath:
+    """Reads our format or nerfstudio's camera_path.json (its world must be the scene's); ours is carried into the world that the edits `steps` leave. Raises
+    ConfigError with one sentence."""
     try:
         if path.stat().st_size > _MAX_BYTES:
             raise ConfigError(f"{path} is larger than any camera path ({_MAX_BYTES // 1_000_000} MB).")
@@ -54,7 +62,7 @@ def load_path(path: Path) -> CameraPath:
         raise ConfigError(f"The camera path {path} cannot be read ({why}); name one of {', '.join(PATHS)}, or a path file (.json).") from e
     try:
         if isinstance(data, dict) and data.get("format") == _FORMAT:
-            loaded = _ours(data)
+            loaded = _ours(data, steps)
         elif isinstance(data, dict) and "camera_path" in data:
             loaded = _nerfstudio(data)
         else:
@@ -66,11 +74,11 @@ def load_path(path: Path) -> CameraPath:
     return loaded
 
 
-def _ours(data: dict[str, Any]) -> CameraPath:
+def _ours(data: dict[str, Any], steps: Sequence[EditStep]) -> CameraPath:
     if data.get("version") != _VERSION:
         raise ValueError(f"version {data.get('version')!r} is not known, only {_VERSION} is")
     keys = _keyframes(data["keyframes"])
-    return _assemble(
+    loaded = _assemble(
         _poses(keys, "cam_from_world"),
         [float(k["fov_y_degrees"]) for k in keys],
         [float(k["time"]) for k in keys],
@@ -78,6 +86,9 @@ def _ours(data: dict[str, Any]) -> CameraPath:
         float(data.get("fps", 30)),
         _flag(data.get("loop", False)),
     )
+    loaded.cameras.validate()
+    carry = carry_between(steps_from_jsonable(data["moves"]), steps) if "moves" in data else None
+    return loaded if carry is None else replace(loaded, cameras=carry.apply_to_cameras(loaded.cameras))
 
 
 def _flag(value: Any) -> bool:

@@ -71,7 +71,6 @@ class PathPanel:
         self._at.on_update(lambda event: self._look(event.client))
         self._play.on_click(lambda event: self._toggle(event.client))
         save.on_click(lambda event: page.in_background(lambda: self.save(event.client), event.client))
-        self.load()
 
     # -- the keyframes -------------------------------------------------------------------------------------------
 
@@ -85,18 +84,20 @@ class PathPanel:
             return CameraPath(cameras, times, self._fps, bool(self._loop.value))
 
     def load(self) -> None:
-        """The path saved before, if there is one."""
+        """The path saved beside the scene, if there is one, in the place of what was loaded before."""
         try:
             path = None if self._page.keeper is None else self._page.keeper.load_path()
         except HandfulError as e:
             self._about.content = str(e)
             return
-        if path is None:
+        if path is None and not self._saved:
             return
-        self._fps, self._saved = path.fps, True
-        start = float(path.times[0])
-        self._keys = [(float(t) - start, path.cameras[i]) for i, t in enumerate(path.times)]
-        self._loop.value = path.loop
+        with self._lock:
+            self._saved, self._keys = path is not None, []
+            if path is not None:
+                start = float(path.times[0])
+                self._fps, self._loop.value = path.fps, path.loop
+                self._keys = [(float(t) - start, path.cameras[i]) for i, t in enumerate(path.times)]
         self._refresh(0)
 
     def add_key(self, client: Any) -> None:

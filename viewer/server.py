@@ -171,11 +171,12 @@ class SceneServer:
         self._scan.take(sweeps)
 
     def set_edits(self, steps: Sequence[EditStep]) -> None:
-        """The edits that the scene has already; they are kept as they are."""
+        """The edits that the scene has already; they are kept as they are. Its camera path is looked for, too."""
         with self._lock:
             self._world.edit(steps)
             self._place()
         self._edit.refresh()
+        self._path.load()
         if self._splats.any:
             self._send_splats()
 

@@ -12,9 +12,8 @@ import tyro
 from .common import CommonOptions, duration, whole_field
 
 if TYPE_CHECKING:
-    from torch import Tensor
-
     from ...recon.camera import Cameras
+    from ...recon.edits import EditStep
     from ..scene_folder import SceneFolder
 
 __all__ = ["RenderCommand", "parse_size"]
@@ -63,7 +62,6 @@ class RenderCommand(CommonOptions):
         import torch
 
         from ...data.scene_mark import refuse_own_file
-        from ...recon.edits import up_after
         from ..frame_sinks import open_sink
         from ..scene_folder import load_scene
         from ..video import parse_what, render_path
@@ -76,7 +74,7 @@ class RenderCommand(CommonOptions):
         raw = load_scene(self.scene, device=device)
         folder, steps = (raw, ()) if self.unedited else (raw.edited(), raw.edits())
         field = whole_field(raw, self.unedited, device).quickest() if self.field else None
-        cameras, fps = self._cameras(folder, size, up_after(steps))
+        cameras, fps = self._cameras(folder, size, steps)
         open_sink(self.out, cameras.width * len(layers), cameras.height, len(cameras), fps)  # an impossible name is told before work begins
         console = self.console
 
@@ -92,7 +90,8 @@ class RenderCommand(CommonOptions):
             "seconds": round(report.seconds, 3), "frames_per_second": round(report.frames_per_second, 3),
         }  # fmt: skip
 
-    def _cameras(self, folder: SceneFolder, size: tuple[int, int] | None, up: Tensor | None) -> tuple[Cameras, float]:
+    def _cameras(self, folder: SceneFolder, size: tuple[int, int] | None, steps: tuple[EditStep, ...]) -> tuple[Cameras, float]:
+        from ...recon.edits import up_after
         from ...recon.errors import ConfigError
         from ..path_file import load_path
         from ..paths import PATHS, make_path
@@ -100,12 +99,12 @@ class RenderCommand(CommonOptions):
         for kind in PATHS:
             if self.path == kind:
                 g = folder.gaussians
-                path = make_path(kind, folder.cameras, FRAMES if self.frames is None else self.frames, g.means, g.opacities, size, up)
+                path = make_path(kind, folder.cameras, FRAMES if self.frames is None else self.frames, g.means, g.opacities, size, up_after(steps))
                 return path, 30.0 if self.fps is None else self.fps
         file = Path(self.path)
         if not file.suffix and not file.exists():
             raise ConfigError(f"There is no camera path {self.path!r}; choose one of {', '.join(PATHS)}, or name a path file (.json).")
-        loaded = load_path(file)
+        loaded = load_path(file, steps)
         return loaded.sample(self.frames, size), loaded.fps if self.fps is None else self.fps
 
 

@@ -175,12 +175,14 @@ class LiveView:
         from ...viewer.server import SceneServer
         from ..keeper import FolderKeeper
 
-        self._edits = read_edits(out / EDITS)  # one that cannot be read is told before the work
+        self._edits = out / EDITS
+        read_edits(self._edits)  # one that cannot be read is told before the work
         self._server = SceneServer(host, port, announce=console.say, keeper=FolderKeeper(out))
         self._begun = self._field_begun = False
 
     def update(self, work: Reconstruction, event: Event) -> None:
         """Shows one event. Costs nothing most of the time; takes a snapshot of the scene every few seconds while a page is open."""
+        from ...data.edits_file import read_edits
         from ...viewer.status import LiveInfo
 
         if self._server.live.stopped and not work.stopped:
@@ -191,7 +193,7 @@ class LiveView:
             if not self._begun:
                 self._begun = True
                 scene = work.run.shown()
-                self._server.set_edits(self._edits)
+                self._server.set_edits(read_edits(self._edits))  # as they are now: those of a scene that makes room for this one have been set aside
                 self._server.set_background(scene.background)
                 self._server.set_surfels(scene.surfels)
                 self._server.set_photos(scene.cameras, work.run.images, scene.names, left_out=self._left_out(work))

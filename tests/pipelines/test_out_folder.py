@@ -18,7 +18,7 @@ from handful.pipelines.events import StepDone
 from handful.pipelines.job import Reconstruction, ReconstructJob, reconstruct
 from handful.pipelines.methods import method_config
 from handful.pipelines.methods.splat import SplatMethod
-from handful.pipelines.out_folder import STATE, claim_out
+from handful.pipelines.out_folder import START, STATE, claim_out, make_room
 from handful.pipelines.scene_folder import image_names, load_scene, write_scene_folder
 from handful.pipelines.start_file import load_start, save_start
 from handful.recon.capture import ArrayImage, View
@@ -97,6 +97,27 @@ def test_a_refused_or_failed_run_leaves_the_folder_as_it_was(tmp_path: Path, wri
     assert list(empty.iterdir()) == []
 
 
+def test_photos_that_find_no_place_leave_the_scene_they_were_to_replace(tmp_path: Path, write) -> None:
+    """Its edits stay beside it, and its own job goes on in it."""
+    source, out, photos = write(tmp_path / "capture"), tmp_path / "out", tmp_path / "photos"
+    job = ReconstructJob(source, out, config=QUICK)
+    first = Reconstruction(job)
+    list(first.events())
+    first.finish()
+    write_json(out / "edits.json", {"format": "handful-edits", "version": 1, "steps": [{"step": "drop_faint", "below": 0.2}]})
+    before = contents(out)
+    assert {START, STATE} <= set(before)
+    for i in range(2):
+        write_bytes(photos / f"{i}.png", encode_png(torch.full((40, 40, 3), 0.5)))
+    work = Reconstruction(ReconstructJob(photos, out, config=QUICK), overwrite=True)
+    with pytest.raises(HandfulError):
+        list(work.events())
+    work.close()
+    before.pop("checkpoint/lock", None)
+    assert {k: v for k, v in contents(out).items() if k != "checkpoint/lock"} == before
+    assert list(Reconstruction(job).events())
+
+
 def test_a_lock_does_not_make_the_files_beside_it_ours(tmp_path: Path) -> None:
     """Killed before it had anything to keep; then somebody put a capture there."""
     out = tmp_path / "out"
@@ -113,6 +134,8 @@ def test_edits_and_path_of_another_scene_are_set_aside(tmp_path: Path, write) ->
         write_json(out / "edits.json", {"turn": turn})
         write_json(out / "path.json", {"turn": turn})
         claim_out(out, tmp_path / "photos", "another", overwrite=True).close()
+        assert (out / "edits.json").exists(), "until there is something to put in its place"
+        make_room(out, "another")
     assert not (out / "edits.json").exists() and not (out / "path.json").exists()
     for name in ("edits", "path"):
         assert "1" in (out / f"{name}.before.json").read_text() and "2" in (out / f"{name}.before2.json").read_text()

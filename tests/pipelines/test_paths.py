@@ -12,6 +12,7 @@ from handful.pipelines.path_file import load_path, save_path
 from handful.pipelines.paths import PATHS, make_path
 from handful.recon.camera import Cameras
 from handful.recon.camera_path import CameraPath, fit_size
+from handful.recon.edits import DropFaint, Move
 from handful.recon.errors import ConfigError
 from handful.recon.framing import frame_scene, look_at
 
@@ -137,6 +138,25 @@ def test_our_file_round_trip(tmp_path: Path) -> None:
     assert len(frames) == 31 and len(loaded.sample(7)) == 7
     torch.testing.assert_close(frames.cam_from_world[10], keys.cam_from_world[1].float(), atol=1e-5, rtol=0)
     assert loaded.sample(size=(320, 240)).K[0, 0, 0] == pytest.approx(250.0)
+
+
+def test_a_path_made_on_a_moved_scene_follows_its_edits(tmp_path: Path) -> None:
+    """Saved in the world that edits left, it is of any other: as before edits, after more of them; a path of no scene stays as it is."""
+    keys = ring([0, 20, 50]).to(dtype=torch.float64)
+    path, file = CameraPath(keys, torch.tensor([0.0, 1.0, 3.0], dtype=torch.float64), fps=10), tmp_path / "p.json"
+    large, far = Move(scale=2.0), Move(translation=(1.0, 2.0, 3.0))
+    save_path(file, path, [DropFaint(0.1), large])
+    torch.testing.assert_close(load_path(file, [DropFaint(0.3), large]).cameras.cam_from_world, keys.cam_from_world, atol=1e-5, rtol=0)
+    torch.testing.assert_close(load_path(file).cameras.centers, keys.centers / 2)
+    torch.testing.assert_close(load_path(file, [large, far]).cameras.centers, keys.centers + torch.tensor(far.translation))
+    save_path(file, path, [])
+    torch.testing.assert_close(load_path(file, [large]).cameras.centers, keys.centers * 2)
+    save_path(file, path)
+    torch.testing.assert_close(load_path(file, [large]).cameras.centers, keys.centers)
+    save_path(file, path, [large])
+    file.write_text(file.read_text().replace('"scale": 2.0', '"scale": -2.0'))
+    with pytest.raises(ConfigError, match="p.json is not a camera path: step 1: A move needs a scale above 0"):
+        load_path(file)
 
 
 def test_the_ellipse_is_the_one_that_the_photos_span() -> None:

@@ -301,9 +301,29 @@ def test_a_saved_path_moves_with_the_world(server: SceneServer, tmp_path: Path) 
     assert not (tmp_path / "path.json").exists(), "what was not saved is not"
     server._path.save(SimpleNamespace(add_notification=lambda *a, **k: None))
     server._edit.add([Move(scale=3.0)])
-    torch.testing.assert_close(load_path(tmp_path / "path.json").cameras.centers[1], torch.tensor([6.0, 0, -18]).double(), atol=1e-4, rtol=0)
+    torch.testing.assert_close(load_path(tmp_path / "path.json", server.steps()).cameras.centers[1], torch.tensor([6.0, 0, -18]).double(), atol=1e-4, rtol=0)
     server._edit.undo()
-    torch.testing.assert_close(load_path(tmp_path / "path.json").cameras.centers[1], torch.tensor([2.0, 0, -6]).double(), atol=1e-4, rtol=0)
+    torch.testing.assert_close(load_path(tmp_path / "path.json", server.steps()).cameras.centers[1], torch.tensor([2.0, 0, -6]).double(), atol=1e-4, rtol=0)
+    torch.testing.assert_close(load_path(tmp_path / "path.json").cameras.centers[1], torch.tensor([1.0, 0, -3]).double(), atol=1e-4, rtol=0)  # unedited
+
+
+def test_path_and_edits_are_those_beside_the_scene_when_it_begins(server: SceneServer, tmp_path: Path) -> None:
+    """A page may be open while another scene, with edits and a path of its own, still lies there and then makes room."""
+    keeper = FolderKeeper(tmp_path)
+    server._path._keys = [(0.0, camera((0.0, 0, -3)).to(dtype=torch.float64)), (2.0, camera((1.0, 0, -3)).to(dtype=torch.float64))]
+    made = server._path.path()
+    assert made is not None
+    keeper.save_path(made)
+    server._path._keys = []
+    server.set_edits([])
+    loaded = server._path.path()
+    assert loaded is not None and len(loaded.cameras) == 2
+    (tmp_path / "path.json").unlink()
+    server.set_edits([])
+    assert server._path.path() is None
+    server._path._keys = [(0.0, camera((0.5, 0, -3)).to(dtype=torch.float64))]
+    server.set_edits([])
+    assert server._path.path() is not None, "what a visitor has made meanwhile stays"
 
 
 def test_a_path_of_before_is_drawn_where_it_is(server: SceneServer, tmp_path: Path) -> None:
@@ -311,6 +331,7 @@ def test_a_path_of_before_is_drawn_where_it_is(server: SceneServer, tmp_path: Pa
     server._path.save(SimpleNamespace(add_notification=lambda *a, **k: None))
     with SceneServer(port=18790, announce=None, keeper=FolderKeeper(tmp_path)) as again:
         again.set_photos(together(camera((0.0, 0, -3)), camera((0.5, 0, -3))), torch.rand(2, 64, 64, 3), ["a.png", "b.png"])
+        again.set_edits([])
         again.set_gaussians(wall(0.0))
         assert abs(again.frame.scale - 1) > 0.1
         np.testing.assert_allclose(again._path._drawn[-1].position, again.frame.apply(torch.tensor([[0.5, 0, -3.0]]))[0].numpy(), atol=1e-5)
@@ -347,6 +368,7 @@ def test_keyframes_are_told_and_dragged_in_time(server: SceneServer, monkeypatch
 def test_a_path_that_cannot_be_read_is_told_on_the_page(tmp_path: Path) -> None:
     (tmp_path / "path.json").write_text("{")
     with SceneServer(port=18790, announce=None, keeper=FolderKeeper(tmp_path)) as s:
+        s.set_edits([])
         assert "path.json" in s._path._about.content and s._path.path() is None
 
 
