@@ -202,14 +202,22 @@ def decode_photo(file: Path, content: bytes | None = None, upright: bool = True)
 
 
 def decode_mask(file: Path) -> np.ndarray:
-    """A mask file as H,W float32 in [0, 1], upright: its alpha when it has one and no grey, else its brightness."""
+    """A mask file as H,W float32 in [0, 1], upright: its brightness; its alpha where it is the object itself, cut out, or has one and no grey."""
     pixels = decode_photo(file)
     top = float(np.iinfo(pixels.rgb.dtype).max)
     grey = pixels.rgb.max(axis=2).astype(np.float32) / top
     if pixels.alpha is not None:
         alpha = pixels.alpha.astype(np.float32) / top
-        grey = alpha if grey.max() == 0.0 or grey.min() == 1.0 else grey * alpha
+        grey = alpha if grey.max() == 0.0 or grey.min() == 1.0 or _is_picture(pixels.rgb[alpha > 0.5] / top) and alpha.min() < 0.5 else grey * alpha
     return grey
+
+
+def _is_picture(shown: np.ndarray) -> bool:
+    """Whether visible pixels (N,3 in [0, 1]) are those of a photo: a mask is black and white, but for its edges and what compression does."""
+    if len(shown) == 0:
+        return False
+    darkest, brightest = shown.min(axis=1), shown.max(axis=1)
+    return float((brightest - darkest > 0.1).mean()) > 0.02 or float(((brightest > 0.1) & (brightest < 0.9)).mean()) > 0.2
 
 
 def _is_16bit(im: Image, data: bytes) -> bool:

@@ -23,7 +23,7 @@ def obj_of_mesh(mesh: Mesh, stem: str) -> dict[str, bytes]:
         np.savetxt(out, np.c_[mesh.vertices, mesh.colors], "v %.9g %.9g %.9g %.4f %.4f %.4f")
         np.savetxt(out, faces, "f %d %d %d")
     else:
-        name = stem.replace(" ", "_")
+        name = f"{stem.replace(' ', '_')}_texture"  # a picture of the scene may well have the name of the mesh
         files[f"{name}.png"] = encode_png(torch.from_numpy(mesh.texture.astype(np.float32) / 255))
         files[f"{name}.mtl"] = f"newmtl photos\nKa 0 0 0\nKd 1 1 1\nKs 0 0 0\nmap_Kd {name}.png\n".encode()
         out.write(f"mtllib {name}.mtl\n")

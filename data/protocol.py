@@ -19,7 +19,7 @@ class LoadOptions:
         max_side: photos are reduced so that their longer side is at most this many pixels; None keeps their size.
         downscale: LLFF-like captures only: take images_{downscale} where it exists, else reduce by this factor.
         max_photos: at most this many photos, evenly spaced over the sorted names (index int(i * n / k)); None = all.
-        split: for captures that come in parts (Blender): "train", "test" or None = all; names are then prefixed by the part.
+        split: for captures that come in parts: of Blender's "train", "test" or None = all, names are then prefixed by the part; of nuScenes a scene's name.
     """
 
     max_side: int | None = None

@@ -45,6 +45,8 @@ ENTRIES: dict[str, tuple[str, ...]] = {
     "kitti": ("calib.txt",),
 }
 
+IN_PARTS = ("blender", "nuscenes")
+
 
 def get_adapter(name: str) -> CaptureAdapter:
     """Raises ConfigError for a name that is not there."""
@@ -71,7 +73,7 @@ def load_capture(path: str | Path, options: LoadOptions | None = None, adapter: 
     if not path.exists():
         raise CaptureError(f"There is no file or folder {path}.")
     if adapter is not None:
-        return with_scans_beside(get_adapter(adapter).load(path, options), path)
+        return with_scans_beside(_loaded(get_adapter(adapter), path, options), path)
     found = [a for a in map(get_adapter, ADAPTERS) if a.recognises(path)]
     if len(found) > 1 and is_scene_folder(path):
         # Handful's own result holds the same cameras twice; COLMAP's files have the points as well
@@ -82,7 +84,13 @@ def load_capture(path: str | Path, options: LoadOptions | None = None, adapter: 
         raise CaptureError(f"{path} can be read as {names}; give the one that is meant: {' or '.join(map(str, files))}.")
     if not found:
         raise CaptureError(_unrecognised(path))
-    return with_scans_beside(found[0].load(path, options), path)
+    return with_scans_beside(_loaded(found[0], path, options), path)
+
+
+def _loaded(adapter: CaptureAdapter, path: Path, options: LoadOptions) -> Capture:
+    if options.split is not None and adapter.name not in IN_PARTS:
+        raise ConfigError(f"{path} ({adapter.name}) does not come in parts, so there is no {options.split!r} of it; leave --part away.")
+    return adapter.load(path, options)
 
 
 def _unrecognised(path: Path) -> str:

@@ -160,6 +160,8 @@ def score_views(
     if protocol.quantize_8bit:
         renders, truths = quantize_8bit(renders), quantize_8bit(truths)  # a photo resized here would have been saved and read, too
     shown = renders.clamp(0, 1)
+    if protocol.mask == "ignore" and masks is not None:
+        masks, extents = None, masks  # a mask covers the extent, too
     extents = None if extents is None else (extents > 0.5).to(shown)
     if extents is not None:
         shown = torch.where(extents[..., None] > 0, shown, truths)
@@ -188,10 +190,14 @@ def training_capture(capture: Capture, protocol: EvalProtocol) -> Capture:
 
 
 def held_out(capture: Capture, protocol: EvalProtocol) -> Capture:
-    """The test photos with their given cameras."""
+    """The test photos with their given cameras. Raises CaptureError where cameras are missing, or a mask that the protocol scores by."""
     test = capture.select(resolve(protocol.test, capture.names))
     if test.cameras is None:
         raise CaptureError("The capture has no cameras for its test photos, so nothing can be rendered there; evaluate a capture with cameras.")
+    if protocol.mask == "object":
+        bare = next((v.name for v in test.views if v.image.load_mask() is None), None)
+        if bare is not None:
+            raise CaptureError(f"{protocol.id} scores what masks cut out, but the test photo {bare} has none; add its mask (of a data set: its mask folder).")
     return test
 
 

@@ -74,7 +74,13 @@ def _waiting(out: Path, job: str | None) -> Path | None:
     return mine
 
 
-FRAMES, FRAME, MARK = "frame_[0-9][0-9][0-9][0-9][0-9].png", "frame_%05d.png", ".handful-frames"
+FRAME, MARK = "frame_%05d.png", ".handful-frames"
+
+
+def _frames(folder: Path) -> dict[int, Path]:
+    """Those in a folder, by number; from the 100,000th on they have more digits."""
+    named = ((re.fullmatch(r"frame_(\d{5}|[1-9]\d{5,})\.png", file.name), file) for file in folder.iterdir())
+    return dict(sorted((int(match[1]), file) for match, file in named if match is not None))
 
 
 def _frames_in(folder: Path) -> int:
@@ -108,7 +114,7 @@ class PngSink:
         if not self._single:
             self._new = not self.out.exists()
             ensure_folder(self.out)
-            foreign = None if (self.out / MARK).exists() else next(self.out.glob(FRAMES), None)
+            foreign = None if (self.out / MARK).exists() else next(iter(_frames(self.out).values()), None)
             if foreign is not None:
                 raise HandfulError(f"{self.out} holds {foreign.name}, which Handful did not write and would replace; choose another folder with -o.")
             clear_leftovers(self.out, folders_too=True)
@@ -125,10 +131,10 @@ class PngSink:
             if kind is None:
                 with writing(self.out):
                     (self.out / MARK).touch()
-                    for file in sorted(self._gather.glob(FRAMES)):
+                    for file in _frames(self._gather).values():
                         file.replace(self.out / file.name)
-                for old in self.out.glob(FRAMES):
-                    if int(old.stem[6:]) >= self._count:
+                for number, old in _frames(self.out).items():
+                    if number >= self._count:
                         old.unlink(missing_ok=True)
         finally:
             shutil.rmtree(self._gather, ignore_errors=True)

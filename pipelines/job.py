@@ -39,6 +39,7 @@ from .scan.join import joined
 from .scan.report import beam_report
 from .scene_folder import SceneFolder, load_scene, write_scene_folder
 from .start_file import load_start, save_start
+from .version import version_of
 
 __all__ = ["ReconstructJob", "reconstruct", "torch_device", "train_capture"]
 
@@ -57,6 +58,7 @@ class ReconstructJob:
         method, config: name of the method and its settings.
         max_photos: use at most so many photos, evenly spaced; max_side: reduce photos to this longer side (None = by device).
         seed: of every random number; device: "cpu", "cuda" or "auto".
+        split: part of a capture that comes in parts, see LoadOptions; None = all of it.
         splats: scene folder of these photos that a field starts from, beside them; it stays as it is.
         max_seconds: limit on the optimisation; checkpoint_seconds: time between two checkpoints; neither is part of the job's identity.
     """
@@ -72,6 +74,7 @@ class ReconstructJob:
     max_seconds: float | None = None
     checkpoint_seconds: float = 15.0
     splats: Path | None = None
+    split: str | None = None
 
     def __post_init__(self) -> None:
         """Raises ConfigError for a number that makes no sense, before any work is done."""
@@ -130,6 +133,7 @@ class Reconstruction:
         self.overwrite = overwrite
         self.device = torch_device(job.device)
         self._lock: IO[str] | None = None  # on the output folder, from its claim to the end
+        self._by: str | None = None  # version of the program that began it
 
     @property
     def state_path(self) -> Path:
@@ -175,6 +179,12 @@ class Reconstruction:
             tensors, meta = load_checkpoint(self.state_path)
             if meta.get("fingerprint") == self.fingerprint:  # else another job was killed while it was being replaced
                 self.run.restore(tensors, meta["run"])
+                self._by = meta.get("by")
+                now = version_of("handful")
+                if None not in (self._by, now) and self._by != now:
+                    text = f"This scene was begun by Handful {self._by}, this is {now}; to have all of it made by this version, choose another folder with -o."
+                    self.warnings.append(text)
+                    yield Warned(text)
                 yield StageProgress(f"continuing after step {self.run.step}", self.run.step / max(1, self.run.steps))
         if self.stopped:
             self.run.stop()
@@ -236,7 +246,7 @@ class Reconstruction:
 
     def _load(self) -> Capture:
         side = self.job.max_side or DEFAULT_MAX_SIDE[self.device.type if self.device.type in DEFAULT_MAX_SIDE else "cpu"]
-        capture = outlined(load_capture(self.job.photos, LoadOptions(max_side=side, max_photos=self.job.max_photos))).kept()
+        capture = outlined(load_capture(self.job.photos, LoadOptions(max_side=side, max_photos=self.job.max_photos, split=self.job.split))).kept()
         if len(capture) < 2:
             why = f" ({capture.unplaced[0].name} is left out: {capture.unplaced[0].reason.rstrip('.')})" if capture.unplaced else ""
             raise CaptureError(
@@ -260,7 +270,7 @@ class Reconstruction:
     def _start(self, capture: Capture, splats: SceneFolder | None) -> Generator[Event, None, Start]:
         config = self.job.settings
         _require_priors(config, capture)
-        initializer = get_initializer("auto", config.init, capture, self.device)
+        initializer = get_initializer("auto", config.init, capture, self.device, _wants_points(config, capture))
         found = yield from _with_progress(lambda progress: initializer.run(capture, self.job.seed, progress))
         given = capture.cameras is not None
         init, said = yield from _with_progress(lambda progress: joined(found, given, progress, config.scan))
@@ -281,7 +291,12 @@ class Reconstruction:
         if not self.start_path.exists():  # what was learned from a start that is not kept cannot go on either
             return
         tensors, meta = self.run.state()
-        save_checkpoint(self.state_path, tensors, {"fingerprint": self.fingerprint, "run": meta})
+        save_checkpoint(self.state_path, tensors, {"fingerprint": self.fingerprint, "run": meta, "by": self._by or version_of("handful")})
+
+
+def _wants_points(config: AnyConfig, capture: Capture) -> bool:
+    """A field in a box around an object asks for none; splats are seeded by them."""
+    return not isinstance(config, FieldConfig) or config.splats is not None or config.wants_depth(capture.white_background or capture.is_cut_out())
 
 
 def reconstruct(
@@ -331,7 +346,7 @@ def train_capture(
     check_any(config)
     _require_priors(config, capture)
     capture = outlined(capture).kept()
-    init = get_initializer("auto", config.init, capture, device).run(capture, seed, None)
+    init = get_initializer("auto", config.init, capture, device, _wants_points(config, capture)).run(capture, seed, None)
     init, said = joined(init, capture.cameras is not None, wanted=config.scan)
     start = measure(init, config, capture.cameras is None, seed, device or torch.device("cpu"), anew=True)
     start = replace(start, notes=(*said, *start.notes, *said_of(config, start)))

@@ -92,6 +92,7 @@ def measure(
         alone = isinstance(prior, RelativeDepth)
         guide = predict_depth(prior, views, None if alone else cameras, None if alone else init.points, anew)
     flow = _flow(init, config.flow_prior, device) if config.wants_flow else {}
+    depth = [replace(d, normal=None) for d in depth]  # as large as the photos, and nothing learns from them
     return Start(init, tuple(depth), estimated_cameras, seed, device, tuple(guide), flow, None if scan is None else scan.returns, moving, said_of_moving(moving))
 
 

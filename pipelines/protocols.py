@@ -18,7 +18,7 @@ from ..data.atomic import write_json
 from ..data.files import natural_key
 from ..data.protocol import LoadOptions
 from ..data.registry import load_capture
-from ..recon.capture import Capture
+from ..recon.capture import Capture, View
 from ..recon.errors import CaptureError, ConfigError
 from .config import load_config, to_jsonable
 
@@ -100,7 +100,7 @@ class EvalProtocol:
         size: (width, height) of photos and renders, None = as the capture is.
         poses: "given"; or cameras are estimated and test cameras mapped by a similarity ("sim3_aligned"), then optimised against the frozen
             scene ("test_time_optimized").
-        mask: "object": the capture's masks cut out what counts.
+        mask: "object": the capture's masks cut out what counts, the rest is white; "ignore": what they leave out (somebody passing by) has no part in a score.
         quantize_8bit: renders are rounded to 8 bits first, as if saved and read.
         metrics: the columns.
     """
@@ -113,7 +113,7 @@ class EvalProtocol:
     downscale: int = 0
     size: tuple[int, int] | None = None
     poses: PoseMode = "given"
-    mask: Literal["none", "object"] = "none"
+    mask: Literal["none", "object", "ignore"] = "none"
     quantize_8bit: bool = True
     metrics: tuple[MetricSpec, ...] = field(default_factory=metrics)
 
@@ -343,10 +343,18 @@ def load_benchmark(dataset: str, path: Path, views: int, downscale: int | None =
 
 
 def load_validation(dataset: str, path: Path, views: int, downscale: int | None = None) -> tuple[Capture, EvalProtocol]:
-    """The capture at the protocol's size, and `validation` on the training photos of its largest protocol up to VALIDATED_ON."""
-    most = max((v for v in _dataset(dataset, DATASETS[dataset].views[0], downscale)[0].views if v <= VALIDATED_ON), default=0)
+    """The capture at the protocol's size, and `validation` on the training photos of its largest protocol up to VALIDATED_ON, or the smallest beyond."""
+    if dataset not in DATASETS:
+        _dataset(dataset, views, downscale)  # says so
+    defined = DATASETS[dataset].views
+    most = max((v for v in defined if v <= VALIDATED_ON), default=min(defined))
     capture, protocol = load_benchmark(dataset, path, most, downscale)
     return capture, validation(protocol, views)
+
+
+def _hides_more_than_padding(view: View) -> bool:
+    mask, extent = view.image.load_mask(), view.image.load_extent()
+    return mask is not None and bool(((mask < 0.5) if extent is None else (mask < 0.5) & (extent > 0.5)).any())
 
 
 def load_holdout(path: Path, every: int, views: int | None, options: LoadOptions) -> tuple[Capture, EvalProtocol]:
@@ -358,4 +366,8 @@ def load_holdout(path: Path, every: int, views: int | None, options: LoadOptions
             "`handful reconstruct` writes."
         )
     protocol = holdout(capture.names, every, views, path.resolve().name)
+    if capture.is_cut_out():
+        protocol = replace(protocol, mask="object", metrics=metrics("white", mask_psnr=True))
+    elif any(_hides_more_than_padding(v) for v in capture.views):
+        protocol = replace(protocol, mask="ignore")
     return capture, replace(protocol, downscale=options.downscale or 0, size=capture.views[0].image.size)

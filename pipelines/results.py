@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.metadata
 import os
 import platform
 import statistics
@@ -19,6 +18,7 @@ from ..recon.kernels import native_or_none
 from .config import to_jsonable
 from .evaluate import EvalReport
 from .protocols import EvalProtocol
+from .version import version_of
 
 __all__ = [
     "METRICS", "ORIGIN_SCHEMA", "PROTOCOL_SCHEMA", "SCHEMA", "VIEW_SCHEMA", "EvalResults", "SeedResult", "check_results", "check_schema", "commit",
@@ -120,7 +120,7 @@ def commit() -> str:
             return head + ("+changes" if changed.stdout.strip() else "")
         except (OSError, subprocess.SubprocessError):
             pass
-    return f"release {_version('handful') or 'unknown'}"
+    return f"release {version_of('handful') or 'unknown'}"
 
 
 def machine() -> dict[str, Any]:
@@ -150,14 +150,7 @@ def _cpu_name() -> str:
 
 def versions(*more: str) -> dict[str, str]:
     """Of Python and of the packages that figures depend on, and `more` of them; those that are here."""
-    return {"python": platform.python_version(), **{p: v for p in (*_PACKAGES, *more) if (v := _version(p))}}
-
-
-def _version(package: str) -> str | None:
-    try:
-        return importlib.metadata.version(package)
-    except importlib.metadata.PackageNotFoundError:
-        return None
+    return {"python": platform.python_version(), **{p: v for p in (*_PACKAGES, *more) if (v := version_of(p))}}
 
 
 # -- files -------------------------------------------------------------------------------------------------------------
@@ -183,7 +176,7 @@ PROTOCOL_SCHEMA = strict_object(
         "downscale": {"type": "integer", "minimum": 0},
         "size": {"type": ["array", "null"], "items": {"type": "integer"}, "minItems": 2, "maxItems": 2},
         "poses": {"enum": ["given", "sim3_aligned", "test_time_optimized"]},
-        "mask": {"enum": ["none", "object"]},
+        "mask": {"enum": ["none", "object", "ignore"]},
         "quantize_8bit": {"type": "boolean"},
         "metrics": {"type": "array", "items": {"type": "object", "required": ["name", "region"]}, "minItems": 1},
     }

@@ -107,6 +107,10 @@ class SceneFolder:
                 raise CaptureError(f"{file} has {size} pixels, its camera {self.cameras.width} x {self.cameras.height}; restore the scene folder or reconstruct again.")
         return torch.stack(images)
 
+    def extents(self) -> list[Float[Tensor, "H W"] | None]:
+        """Where each picture is a photo, not padding or a corner that the lens left out; None = everywhere."""
+        files = [self.path / extent_name(file) for file in image_names(self.names)]
+        return [_read_image(file)[..., 0] if file.is_file() else None for file in files]
 
 def image_names(view_names: Sequence[str]) -> list[str]:
     """Where photos lie inside the scene folder: PNG files, folders of the capture flattened; the ending is kept where two would meet."""

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from .camera import Cameras
@@ -19,8 +21,11 @@ COLORS = ((0.45, 0.15, 0.55), (0.93, 0.45, 0.13), (0.98, 0.85, 0.35), (0.15, 0.6
 
 
 @torch.no_grad()
-def count_sightings(gaussians: Gaussians, cameras: Cameras, rasterizer: Rasterizer) -> Int[Tensor, "N"]:
-    """The number of photos in which each Gaussian's centre lies on, or before, the surface that is drawn there."""
+def count_sightings(
+    gaussians: Gaussians, cameras: Cameras, rasterizer: Rasterizer, extents: Sequence[Bool[Tensor, "h w"] | None] = ()
+) -> Int[Tensor, "N"]:
+    """The number of photos in which each Gaussian's centre lies on, or before, the surface that is drawn there. `extents`: of each photo, where it is one, at any
+    resolution; None = everywhere."""
     count = torch.zeros(len(gaussians), dtype=torch.long, device=gaussians.device)
     scale = min(1.0, SIDE / max(cameras.width, cameras.height))
     cameras = cameras.to(gaussians.device, gaussians.means.dtype).resized(max(1, round(cameras.width * scale)), max(1, round(cameras.height * scale)))
@@ -28,6 +33,9 @@ def count_sightings(gaussians: Gaussians, cameras: Cameras, rasterizer: Rasteriz
         camera = cameras[i]
         out = rasterizer.render(gaussians, camera, RasterOptions(camera_grads=False))
         surface = torch.where(out.alpha[0] > 0.5, out.depth[0], torch.inf)
+        if extents and (extent := extents[i]) is not None:  # padding shows no surface, and nothing before one
+            there = torch.nn.functional.interpolate(extent[None, None].to(surface), surface.shape, mode="nearest")[0, 0]
+            surface = torch.where(there > 0.5, surface, -torch.inf)
         uv, z = camera.project(gaussians.means)
         u, v = uv[0].nan_to_num(-1).floor().long().unbind(-1)
         inside = (u >= 0) & (v >= 0) & (u < camera.width) & (v < camera.height) & (z[0] > 0)

@@ -15,6 +15,7 @@ from ..recon.se3 import quat_from_matrix, turn_to
 from .newest import NewestWins
 from .page import Page
 from .picker import Picker
+from .plain import plain
 from .splats import SCENE_DEPTH, faded, tinted
 
 __all__ = ["EditPanel", "upright"]
@@ -75,7 +76,7 @@ class EditPanel:
     def refresh(self) -> None:
         """Says what the list is, and how many splats it leaves."""
         steps, shown = self._page.steps(), self._page.shown()
-        lines = [f"{i + 1}. {step.title}" for i, step in enumerate(steps)]
+        lines = [f"{i + 1}. {plain(step.title)}" for i, step in enumerate(steps)]
         left = "" if shown is None else f"{len(shown[0]):,} splats are left.\n\n"
         self._list.content = left + "\n".join(lines) if lines else "No edits. They are kept beside the scene, which itself stays as it is."
         self._undo.disabled, self._redo.disabled = not steps, not self._undone

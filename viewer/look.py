@@ -8,6 +8,7 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
+import torch
 from jaxtyping import UInt8
 
 from ..recon.camera import Cameras
@@ -200,7 +201,8 @@ class LookPanel:
     def _count(self, gaussians: Gaussians, cameras: Cameras) -> None:
         """By the photos that the scene has learned from; then everybody sees it."""
         learned = [i for i, photo in enumerate(self._page.photos) if photo.kind == "trained"]
-        painted = painted_by_sightings(gaussians, count_sightings(gaussians, cameras[learned], self._page.rasterizer()))
+        extents = [None if (extent := self._page.photos[i].extent) is None else torch.from_numpy(extent) for i in learned]
+        painted = painted_by_sightings(gaussians, count_sightings(gaussians, cameras[learned], self._page.rasterizer(), extents))
         with self._lock:
             self._painted = (gaussians, painted)
         self._draw_all()

@@ -18,6 +18,7 @@ from ..recon.camera_path import CameraPath
 from ..recon.errors import HandfulError
 from ..recon.se3 import quat_from_matrix
 from .page import Page
+from .plain import plain
 from .splats import SCENE_DEPTH
 
 __all__ = ["PathPanel"]
@@ -88,7 +89,7 @@ class PathPanel:
         try:
             path = None if self._page.keeper is None else self._page.keeper.load_path()
         except HandfulError as e:
-            self._about.content = str(e)
+            self._about.content = plain(str(e))
             return
         if path is None and not self._saved:
             return

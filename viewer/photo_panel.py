@@ -10,6 +10,7 @@ import numpy as np
 
 from .page import Page
 from .photos import Photo, PhotoLayer, fit_fov
+from .plain import plain
 from .splats import SCENE_DEPTH
 
 __all__ = ["PhotoPanel"]
@@ -38,7 +39,7 @@ class PhotoPanel:
         """What is to be known about them: which the scene has not learned from, and which have no place."""
         held = sum(photo.kind == "held out" for photo in self.photos)
         held_text = [f"{held} of {len(self.photos)} photos are held out (blue): the scene has not learned from them."] if held else []
-        self._about.content = "\n\n".join([*held_text, *(f"Left out: {text}" for text in left_out)])
+        self._about.content = "\n\n".join([*held_text, *(f"Left out: {plain(text)}" for text in left_out)])
         self._about.visible = bool(self._about.content)
 
     def placed(self) -> None:

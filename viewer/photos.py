@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Float, UInt8
+from jaxtyping import Bool, Float, UInt8
 from torch import Tensor
 
 from ..recon.camera import Cameras
@@ -38,10 +38,14 @@ class Photo:
     tan_half: tuple[float, float] = (1.0, 1.0)
     shift: tuple[float, float] = (0.0, 0.0)  # of the picture's middle from the optical axis, at distance 1
     camera: Cameras | None = None  # world frame
+    extent: Bool[np.ndarray, "H W"] | None = None  # where `picture` is a photo, not padding or a corner that the lens left out; None = everywhere
 
     @staticmethod
-    def of(image: Float[Tensor, "H W 3"], name: str, kind: str = "trained") -> Photo:
-        return Photo(name, _reduced(image, THUMBNAIL), _reduced(image, FULL), kind)
+    def of(image: Float[Tensor, "H W 3"], name: str, kind: str = "trained", extent: Float[Tensor, "H W"] | None = None) -> Photo:
+        there = None
+        if extent is not None and bool((extent < 0.5).any()):
+            there = _reduced(extent[..., None].expand(-1, -1, 3), FULL)[..., 0] > 127
+        return Photo(name, _reduced(image, THUMBNAIL), _reduced(image, FULL), kind, extent=there)
 
     @property
     def rotation(self) -> Float[np.ndarray, "3 3"]:

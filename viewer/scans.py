@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from ..recon.camera import Cameras
@@ -88,7 +88,8 @@ def photo_colors(cloud: Cloud, photos: Sequence[Photo]) -> Coloring:
     """What the nearest photo that sees a return shows there."""
     rgb = torch.tensor(UNSEEN).repeat(len(cloud), 1)
     placed = [p for p in photos if p.camera is not None]
-    for photo, (index, uv, _) in zip(placed, _nearest_seen(cloud, [p.camera for p in placed if p.camera is not None]), strict=True):
+    extents = [None if p.extent is None else torch.from_numpy(p.extent) for p in placed]
+    for photo, (index, uv, _) in zip(placed, _nearest_seen(cloud, [p.camera for p in placed if p.camera is not None], extents), strict=True):
         h, w = photo.picture.shape[:2]
         assert photo.camera is not None, "only placed ones are asked"
         at = uv * (torch.tensor([w, h]) / torch.tensor([photo.camera.width, photo.camera.height]))
@@ -120,19 +121,31 @@ def depth_error(
     return error, Coloring(rgb, f"{_scale_legend('0 %', f'{ERROR_SCALE:.0%} of the depth and more')}; grey: no photo sees it, or nothing is there{middle}")
 
 
-def _nearest_seen(cloud: Cloud, cameras: Sequence[Cameras]) -> list[tuple[Int[Tensor, "m"], Float[Tensor, "m 2"], Float[Tensor, "m"]]]:
-    """Per camera: the returns that it sees and no nearer camera does, their pixels and depths."""
+def _nearest_seen(
+    cloud: Cloud, cameras: Sequence[Cameras], extents: Sequence[Bool[Tensor, "H W"] | None] | None = None
+) -> list[tuple[Int[Tensor, "m"], Float[Tensor, "m 2"], Float[Tensor, "m"]]]:
+    """Per camera: the returns that it sees and no nearer camera does, their pixels and depths. What lies beyond a photo's extent it does not see."""
     best = torch.full((len(cloud),), torch.inf, dtype=torch.float64)
     owner = torch.full((len(cloud),), -1)
     seen = []
     for i, camera in enumerate(cameras):
         returns, _ = returns_in_view(camera, cloud.xyz)
+        extent = None if extents is None else extents[i]
+        if extent is not None:
+            returns = returns.kept(_within(extent, returns.uv, camera))
         seen.append(returns)
         far = (cloud.xyz[returns.index] - camera.centers[0].cpu().double()).norm(dim=-1)
         nearer = far < best[returns.index]
         best[returns.index[nearer]], owner[returns.index[nearer]] = far[nearer], i
     kept = [r.kept(owner[r.index] == i) for i, r in enumerate(seen)]
     return [(r.index, r.uv, r.z) for r in kept]
+
+
+def _within(extent: Bool[Tensor, "H W"], uv: Float[Tensor, "m 2"], camera: Cameras) -> Bool[Tensor, "m"]:
+    h, w = extent.shape
+    column = (uv[:, 0] * w / camera.width).long().clamp(0, w - 1)
+    row = (uv[:, 1] * h / camera.height).long().clamp(0, h - 1)
+    return extent[row, column]
 
 
 def _scale_legend(low: str, high: str) -> str:

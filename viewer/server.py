@@ -136,19 +136,23 @@ class SceneServer:
         names: Sequence[str],
         held_out: Sequence[bool] | None = None,
         left_out: Sequence[str] = (),
+        extents: Float[Tensor, "V H W"] | Sequence[Float[Tensor, "H W"] | None] | None = None,
     ) -> None:
         """Shows the photos as frustums; the first one is where a visitor stands at the start. Call again when cameras were refined.
 
         Args:
             held_out: which of them the scene has not learned from; None = none.
             left_out: photos that found no place, each with the reason.
+            extents: 1 where each picture is a photo, 0 in padding and in corners that the lens left out; None = everywhere.
         """
         if not len(cameras) == len(images) == len(names):
             raise ShapeError(f"The viewer needs one image and name per camera; got {len(cameras)} cameras, {len(images)} images, {len(names)} names.")
         held = [False] * len(names) if held_out is None else list(held_out)
         with self._lock:
             self._world.take_cameras(cameras.to("cpu", torch.float32))
-            self._photos.photos = [Photo.of(image, name, "held out" if h else "trained") for image, name, h in zip(images, names, held, strict=True)]
+            kinds = ["held out" if h else "trained" for h in held]
+            parts = [None] * len(names) if extents is None else extents
+            self._photos.photos = [Photo.of(*photo) for photo in zip(images, names, kinds, parts, strict=True)]
             self._place()
         self._photos.tell(left_out)
         if self._splats.any:  # the frame they were sent in, and the colours the photos see, may have changed

@@ -112,9 +112,9 @@ def compare(a: Sequence[Run], b: Sequence[Run], name_a: str = "A", name_b: str =
 
 def _scene_means(by_place: Mapping[tuple[str, str], Sequence[float]]) -> list[float]:
     """One mean per scene: a scene under several protocols (views, sizes) is still one scene, and says no more about others."""
-    scenes: dict[str, list[float]] = {}
-    for (_, scene), values in by_place.items():
-        scenes.setdefault(scene, []).append(sum(values) / len(values))
+    scenes: dict[tuple[str, str], list[float]] = {}
+    for (protocol, scene), values in by_place.items():
+        scenes.setdefault((protocol.split("-")[0], scene), []).append(sum(values) / len(values))  # two data sets may each have a "room"
     return [sum(means) / len(means) for means in scenes.values()]
 
 

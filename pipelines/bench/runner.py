@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from ...recon.errors import ConfigError, HandfulError
+from ..evaluate import available_lpips
 from .isolated import Task, run_task, task_of
 from .material import load_material, photo_digests
 from .plan import Plan
@@ -48,7 +49,7 @@ def run_plan(plan: Plan, out: Path, command: str, say: Progress, at_a_time: int 
     """
     if at_a_time < 1:
         raise ConfigError(f"--jobs must be at least 1, got {at_a_time}.")
-    bases, jobs, troubles, origin = [], [], [], origin_now()
+    bases, jobs, measurable, troubles, origin = [], [], [], [], origin_now()
     for place in plan.places:
         say(f"reading {place.title}", False)
         try:
@@ -58,15 +59,17 @@ def run_plan(plan: Plan, out: Path, command: str, say: Progress, at_a_time: int 
             troubles.append(f"{place.title}: {place.plain(str(e))}")
             say(f"Left out: {troubles[-1]}", True)  # now: the others may take hours
             continue
+        here = tuple(available_lpips(material.protocol, size=material.capture.views[0].image.size)[0])
         for job in plan.jobs(place):
             jobs.append(job)
             bases.append(base_record(job, material, digests, origin))
+            measurable.append(here)
     if not jobs:
         raise ConfigError(troubles[0])
     _refuse_twins(bases)
     with claim_folder(out):
         write_list(out, _listing(plan, command, bases, troubles))
-        todo = [i for i, base in enumerate(bases) if read_done(out, base["name"], base["identity"]) is None]
+        todo = [i for i, base in enumerate(bases) if read_done(out, base["name"], base["identity"], measurable[i]) is None]
         skipped = len(jobs) - len(todo)
         if skipped:
             say(f"{skipped} of {len(jobs)} jobs are done already.", True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import fcntl
 import statistics
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -111,8 +111,9 @@ def read_record(path: Path) -> dict[str, Any]:
     return data
 
 
-def read_done(out: Path, name: str, identity: str) -> dict[str, Any] | None:
-    """The record of a job that is done; None when it is not, has failed, or its record is broken: it is then done again."""
+def read_done(out: Path, name: str, identity: str, measurable: Collection[str] = ()) -> dict[str, Any] | None:
+    """The record of a job that is done; None when it is not, has failed, lacks one of the metrics that are `measurable` here, or its record is broken: it is
+    then done again."""
     from ...recon.errors import HandfulError
 
     path = _record_path(out, name)
@@ -122,7 +123,10 @@ def read_done(out: Path, name: str, identity: str) -> dict[str, Any] | None:
         record = read_record(path)
     except HandfulError:
         return None
-    return record if record["status"] == "done" and record["identity"] == identity else None
+    if record["status"] != "done" or record["identity"] != identity:
+        return None
+    scores = record["scores"]
+    return None if scores is not None and any(scores.get(m) is None for m in measurable) else record
 
 
 def keep(out: Path, output: JobOutput) -> None:

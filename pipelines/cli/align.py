@@ -48,6 +48,8 @@ class Align(CommonOptions):
     """Find the scans' poses first, by LiDAR odometry (pip install 'handful[odometry]')."""
     max_side: int | None = None
     """Reduce photos to this longer side (default: 640)."""
+    part: str | None = None
+    """Part of a capture that comes in several: a scene of nuScenes."""
     max_photos: int | None = None
     """Use at most so many photos, evenly spaced."""
     seed: int = 0
@@ -81,7 +83,7 @@ class Align(CommonOptions):
         from ...recon.errors import CaptureError, ConfigError
         from ..job import DEFAULT_MAX_SIDE
 
-        capture = load_capture(self.capture, LoadOptions(max_side=self.max_side or DEFAULT_MAX_SIDE["cpu"], max_photos=self.max_photos)).kept()
+        capture = load_capture(self.capture, LoadOptions(max_side=self.max_side or DEFAULT_MAX_SIDE["cpu"], max_photos=self.max_photos, split=self.part)).kept()
         if self.scan:
             read = [read_scan(file) for file in self.scan]
             capture = replace(capture, sweeps=tuple(sweep for one in read for sweep in one.sweeps))

@@ -8,7 +8,7 @@ import sys
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, TextIO
 
 import tyro
 
@@ -50,12 +50,12 @@ class Console:
     def say(self, text: str) -> None:
         if not self.quiet:
             self._close()
-            self._print(text)
+            self._print(text, sys.stdout)
 
     def warn(self, text: str) -> None:
         if not self.quiet:
             self._close()
-            print(f"note: {text}", file=sys.stderr, flush=True)
+            self._print(f"note: {text}", sys.stderr)
 
     def progress(self, text: str, final: bool = False) -> None:
         """A line that replaces the one before it on a terminal; elsewhere shown every few seconds and when `final`."""
@@ -72,14 +72,14 @@ class Console:
                 self._close()
         elif final or time.monotonic() - self._last >= PLAIN_EVERY:
             self._last = time.monotonic()
-            self._print(text)
+            self._print(text, sys.stdout)
 
-    def _print(self, text: str) -> None:
+    def _print(self, text: str, stream: TextIO) -> None:
         """A reader that goes away (`| head`) must not end hours of work: what follows goes nowhere."""
         try:
-            print(text, flush=True)
+            print(text, file=stream, flush=True)
         except BrokenPipeError:
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
 
     def _close(self) -> None:
         if self._open:

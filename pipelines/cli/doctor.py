@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import importlib.metadata
 import platform
 from dataclasses import dataclass
 from typing import Annotated, Any
 
 import tyro
 
+from ..version import version_of
 from .common import CommonOptions
 
 __all__ = ["Doctor"]
@@ -83,7 +83,7 @@ def sections(weights: dict[str, str]) -> dict[str, dict[str, str]]:
         "machine": machine,
         "rasterizers": rasterizer_status(),
         "sparse convolutions": backend_status("cuda" if torch.cuda.is_available() else "cpu"),
-        "core packages": {name: _version(name) or "MISSING: run `pip install handful` again" for name in CORE},
+        "core packages": {name: version_of(name) or "MISSING: run `pip install handful` again" for name in CORE},
         "extras": {extra: extra_status(extra) for extra in OPTIONAL},
         "priors": {f"{kind}: {name}": prior_status(kind, name) for kind, names in PRIORS.items() for name in names},
         "weights": weights,
@@ -98,8 +98,8 @@ def sections(weights: dict[str, str]) -> dict[str, dict[str, str]]:
 def extra_status(extra: str) -> str:
     """Versions of what it brings, and what of it is missing with the command that installs it."""
     distributions, what = OPTIONAL[extra]
-    here = ", ".join(f"{d} {v}" for d in distributions if (v := _version(d)))
-    lacks = [d for d in distributions if _version(d) is None]
+    here = ", ".join(f"{d} {v}" for d in distributions if (v := version_of(d)))
+    lacks = [d for d in distributions if version_of(d) is None]
     missing = f"missing {', '.join(lacks)} ({what}): pip install 'handful[{extra}]'" if lacks else ""
     return "; ".join(filter(None, (here, missing)))
 
@@ -121,10 +121,3 @@ def prior_status(kind: str, name: str) -> str:
     lacks = [f"package {module}: {how}" for module, how in getattr(cls, "packages", {}).items() if find_spec(module) is None]
     lacks += [f"weights {name} (below)" for name in getattr(cls, "weights", ()) if not is_here(name)]
     return f"missing {'; '.join(lacks)}; {stated}" if lacks else f"available, {stated}"
-
-
-def _version(distribution: str) -> str | None:
-    try:
-        return importlib.metadata.version(distribution)
-    except importlib.metadata.PackageNotFoundError:
-        return None

@@ -13,6 +13,7 @@ from typing import Annotated, Any, Union
 import tyro
 
 from ...recon.errors import HandfulError
+from ..version import version_of
 from .align import Align
 from .benchmark import Benchmark
 from .common import check_summary, show_log, write_summary
@@ -43,15 +44,6 @@ COMMANDS: dict[str, type] = {
 }
 
 
-def _version() -> str:
-    from importlib.metadata import PackageNotFoundError, version
-
-    try:
-        return version("handful")
-    except PackageNotFoundError:
-        return "(not installed: run from its source)"
-
-
 def _subcommand(name: str, command: type) -> Any:
     # the whole docstring: tyro's own reading would drop the examples
     return Annotated[command, tyro.conf.subcommand(name, description=inspect.getdoc(command))]
@@ -64,7 +56,7 @@ def main(argv: list[str] | None = None) -> None:
 
 def _run(argv: list[str]) -> int:
     if argv in (["--version"], ["-V"]):
-        print(f"handful {_version()}")
+        print(f"handful {version_of('handful') or '(not installed: run from its source)'}")
         return 0
     command: Any = tyro.cli(
         Union[tuple(_subcommand(name, command) for name, command in COMMANDS.items())],  # noqa: UP007  # pyright: ignore

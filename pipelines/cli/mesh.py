@@ -12,6 +12,8 @@ import tyro
 from .common import CommonOptions, Console, duration, whole_field
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from ...recon.mesh import Mesh
     from ..mesh import MeshOptions
     from ..scene_folder import SceneFolder
@@ -103,7 +105,20 @@ class MeshCommand(CommonOptions):
             console.progress(f"{what} {share:.0%}")
 
         field = whole_field(raw, self.unedited) if self.field else None
-        photos = tuple(folder.images()) if self.texture else ()
+        photos = _photos_without_gaps(folder) if self.texture else ()
         if field is None:
             return mesh_scene(folder.scene, options, photos, tell)
         return mesh_field(field, options, self.bounds, LEVEL if self.level is None else self.level, photos, tell)
+
+
+def _photos_without_gaps(folder: SceneFolder) -> tuple[Tensor, ...]:
+    """The photos, with the scene itself drawn where a picture is padding or a corner that the lens left out: a texture is blended from all there is."""
+    import torch
+
+    photos = []
+    for i, (image, extent) in enumerate(zip(folder.images(), folder.extents(), strict=True)):
+        if extent is not None and bool((extent < 0.5).any()):
+            drawn = folder.scene.render(folder.cameras[i]).color[0].to(image).clamp(0, 1)
+            image = torch.where(extent[..., None] > 0.5, image, drawn)
+        photos.append(image)
+    return tuple(photos)

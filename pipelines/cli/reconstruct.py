@@ -44,6 +44,8 @@ class Reconstruct(CommonOptions):
     """Change settings of the method, as in --set optim.steps=500 seed.budget=100000."""
     splats: Annotated[Path | None, tyro.conf.arg(name="from", metavar="DIR")] = None
     """Scene folder of these photos whose splats a field (vm, zerorf, ...) also learns from; cameras are taken from there."""
+    part: Annotated[str | None, tyro.conf.arg(metavar="NAME")] = None
+    """Part of a capture that comes in several: a scene of nuScenes; train, val or test of a Blender capture."""
     max_photos: Annotated[int | None, tyro.conf.arg(aliases=["--views"], metavar="N")] = None
     """Use at most N photos, evenly spaced."""
     max_side: Annotated[int | None, tyro.conf.arg(metavar="PIXELS")] = None
@@ -73,7 +75,7 @@ class Reconstruct(CommonOptions):
         check_device(self.device)
         job = ReconstructJob(
             self.photos, self.out, self.method, config, self.max_photos, self.max_side, self.seed, self.device,
-            self.max_seconds, self.checkpoint_seconds, self.splats,
+            self.max_seconds, self.checkpoint_seconds, self.splats, self.part,
         )  # fmt: skip
         work, console = Reconstruction(job, self.overwrite), self.console
         with stop_on_interrupt(work, console), live_viewer(self, console) as show:

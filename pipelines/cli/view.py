@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import signal
 import time
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from ...recon.camera import Cameras
+    from ...recon.capture import ImageSource
     from ...recon.field.scene import FieldScene
     from ...recon.gaussians import Gaussians
     from ...recon.sweeps import Sweep
@@ -75,7 +77,8 @@ class ViewCommand(CommonOptions):
         with SceneServer(self.host, self.port, announce=console.say, max_splats=self.max_splats, keeper=keeper) as server:
             if folder is not None:
                 server.set_edits(folder.edits())
-                server.set_photos(*photos_of(folder, self.photos), left_out=left_out(folder.metrics))
+                cameras, images, names, held_out, extents = photos_of(folder, self.photos)
+                server.set_photos(cameras, images, names, held_out, left_out(folder.metrics), extents)
                 server.set_background(folder.scene.background)
                 server.set_surfels(folder.scene.surfels)
             server.set_gaussians(gaussians)
@@ -125,8 +128,8 @@ def field_of(folder: SceneFolder, console: Console) -> FieldScene | None:
         return None
 
 
-def photos_of(folder: SceneFolder, capture: Path | None) -> tuple[Cameras, list[Tensor], tuple[str, ...], list[bool]]:
-    """Cameras, images and names of the scene's photos, then of the capture's others; and which are the others. Raises ConfigError for a capture whose
+def photos_of(folder: SceneFolder, capture: Path | None) -> tuple[Cameras, Sequence[Tensor], tuple[str, ...], list[bool], list[Tensor | None]]:
+    """Cameras, images and names of the scene's photos, then of the capture's others; which are the others, and where each picture is a photo. Raises ConfigError for a capture whose
     cameras are not in the scene's world."""
     import torch
 
@@ -137,8 +140,8 @@ def photos_of(folder: SceneFolder, capture: Path | None) -> tuple[Cameras, list[
 
     cameras, images, names = folder.cameras, list(folder.images()), folder.names
     if capture is None:
-        return cameras, images, names, [False] * len(names)
-    other = load_capture(capture, LoadOptions(max_side=max(cameras.width, cameras.height))).kept()
+        return cameras, images, names, [False] * len(names), folder.extents()
+    other = load_capture(capture, LoadOptions(max_side=max(cameras.width, cameras.height)))
     if other.cameras is None:
         raise ConfigError(f"{capture} has no cameras, so its other photos cannot be placed in the scene; leave --photos away.")
     if (other.cameras.width, other.cameras.height) != (cameras.width, cameras.height):
@@ -157,7 +160,25 @@ def photos_of(folder: SceneFolder, capture: Path | None) -> tuple[Cameras, list[
         torch.cat([cameras.cam_from_world.float(), other.cameras.cam_from_world[more].float()]), torch.cat([cameras.K.float(), other.cameras.K[more].float()]),
         cameras.width, cameras.height,
     )  # fmt: skip
-    return together, [*images, *(other.images()[more])], (*names, *(other.names[i] for i in more)), [False] * len(names) + [True] * len(more)
+    added = [other.views[i].image for i in more]
+    return (
+        together, _Pictures(images, added), (*names, *(other.names[i] for i in more)), [False] * len(names) + [True] * len(more),
+        [*folder.extents(), *(image.load_extent() for image in added)],
+    )  # fmt: skip
+
+
+class _Pictures(Sequence["Tensor"]):
+    """Some that are there, and others that are read one by one when asked for: a capture may hold hundreds."""
+
+    def __init__(self, there: list[Tensor], files: list[ImageSource]) -> None:
+        self._there, self._files = there, files
+
+    def __len__(self) -> int:
+        return len(self._there) + len(self._files)
+
+    def __getitem__(self, i: Any) -> Any:
+        i = range(len(self))[i]
+        return self._there[i] if i < len(self._there) else self._files[i - len(self._there)].load()
 
 
 def warn_if_open(host: str, console: Console) -> None:
@@ -196,7 +217,7 @@ class LiveView:
                 self._server.set_edits(read_edits(self._edits))  # as they are now: those of a scene that makes room for this one have been set aside
                 self._server.set_background(scene.background)
                 self._server.set_surfels(scene.surfels)
-                self._server.set_photos(scene.cameras, work.run.images, scene.names, left_out=self._left_out(work))
+                self._server.set_photos(scene.cameras, work.run.images, scene.names, left_out=self._left_out(work), extents=self._extents(work))
                 if work.init is not None:
                     self._server.set_scans(work.init.capture.sweeps)
             info = LiveInfo(event.steps, event.psnr, event.seconds_left, loss=event.loss)
@@ -214,7 +235,8 @@ class LiveView:
         elif isinstance(event, Finished) and work.run is not None:
             scene = work.splats or work.run.shown()
             self._server.set_background(scene.background)
-            self._server.set_photos(scene.cameras, work.run.images, scene.names, left_out=self._left_out(work))  # where refinement has brought the cameras
+            # where refinement has brought the cameras
+            self._server.set_photos(scene.cameras, work.run.images, scene.names, left_out=self._left_out(work), extents=self._extents(work))
             self._server.live.end()
             self._server.set_gaussians(scene.gaussians)
             self._show_field(work.run, event)
@@ -227,6 +249,9 @@ class LiveView:
             learns = self._field_begun and not isinstance(event, Finished)
             self._server.set_field(run.snapshot if learns else run.snapshot())
             self._field_begun = True
+
+    def _extents(self, work: Reconstruction) -> Tensor | None:
+        return None if work.init is None else work.init.capture.extents()
 
     def _left_out(self, work: Reconstruction) -> list[str]:
         return [] if work.init is None else [f"{u.name} ({u.reason.rstrip('.')})" for u in work.init.report.unplaced]

@@ -24,6 +24,9 @@ from .twoview import epipolar_agreement
 __all__ = ["FromCapture", "FromCaptureConfig"]
 
 
+FEW = 8  # points: fewer are chance
+
+
 @dataclass(frozen=True)
 class FromCaptureConfig:
     """Settings of the initialiser "given".
@@ -33,12 +36,13 @@ class FromCaptureConfig:
         partners: each photo is matched with this many others that look the same way from nearby.
         least_sigma: given cameras are a fraction of a pixel off themselves (distortion, rounding): no keypoint counts as sharper than this share of
             the longer side.
+        needs_points: few or none are an error, also where none came with the capture.
     """
 
     matchers: tuple[str, ...] = ("xfeat", "sift")
     partners: int = 4
     least_sigma: float = 0.0008
-    min_points: int = 8
+    needs_points: bool = True
 
 
 class FromCapture:
@@ -99,13 +103,13 @@ class FromCapture:
     def _state(self, capture: Capture, model: Model) -> InitState:
         assert capture.cameras is not None
         points = point_cloud(model, capture)
-        if len(points) < self.config.min_points:
-            if capture.points is None or not len(capture.points):
-                raise CaptureError(
-                    f"Nothing in the {len(capture)} photos fits the given cameras (only {len(points)} matching points agree with them); check that the cameras belong "
-                    "to these photos, or leave the cameras out to have them found."
-                )
+        if capture.points is not None and len(points) < min(len(capture.points), FEW):
             points = capture.points
+        elif len(points) < FEW and self.config.needs_points:
+            raise CaptureError(
+                f"Nothing in the {len(capture)} photos fits the given cameras (only {len(points)} matching points agree with them); check that the cameras belong "
+                "to these photos, or leave the cameras out to have them found."
+            )
         report = CameraReport(
             method="given",
             registered=len(capture),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from importlib import import_module
 
 import torch
@@ -21,9 +22,10 @@ INITIALIZERS: dict[str, str] = {
 
 
 def get_initializer(
-    name: str, config: InitConfig | None = None, capture: Capture | None = None, device: torch.device | None = None
+    name: str, config: InitConfig | None = None, capture: Capture | None = None, device: torch.device | None = None, points: bool = True
 ) -> Initializer:
-    """Builds an initialiser whose larger networks work on `device` (None: the CPU).
+    """Builds an initialiser whose larger networks work on `device` (None: the CPU). Without `points` given cameras are taken even where nothing in the photos
+    vouches for them: what follows asks for no points.
 
     "auto" is "given" where the capture has cameras; else "pointmap" where the settings name one, and "matches" where they do not.
 
@@ -35,4 +37,7 @@ def get_initializer(
     if name not in INITIALIZERS:
         raise ConfigError(f"There is no initialiser {name!r}; choose one of auto, {', '.join(INITIALIZERS)}.")
     module, attr = INITIALIZERS[name].split(":")
-    return getattr(import_module(f".{module}", __package__), attr).named(config, device)
+    made = getattr(import_module(f".{module}", __package__), attr).named(config, device)
+    if name == "given" and not points:
+        made.config = replace(made.config, needs_points=False)
+    return made

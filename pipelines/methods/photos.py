@@ -29,6 +29,7 @@ class Photos:
         cameras, images, masks, depth: one per photo; no masks = everywhere counts.
         extents: where each picture is a photo, not padding or a corner that the lens left out; None = everywhere.
         cut_out: the masks leave out what the photos show (see Capture.is_cut_out), not only padding.
+        white: the photos show an object on white (its outline is then the mask).
         guide: the depth that ranking and correlation compare with; `depth` itself unless the method names another prior.
         nearest: of each photo, the other that was taken nearest to it; neighbour: how far from it, world units. A single photo is its own, at 0.
         flow: from photo i to photo j, by (i, j); empty unless the method asks for it.
@@ -49,6 +50,7 @@ class Photos:
     scene_depth: float
     flow: Mapping[tuple[int, int], FlowField]
     scan: Float[Tensor, "V H W"] | None = None
+    white: bool = False
 
     @cached_property
     def completed(self) -> Float[Tensor, "V H W"]:
@@ -77,6 +79,7 @@ class Photos:
             _median_depth(start.depth),
             {pair: FlowField(f.flow.to(start.device), f.confidence.to(start.device)) for pair, f in start.flow.items()},
             None if start.scan is None else start.scan.to(start.device),
+            capture.white_background,
         )
 
     def __len__(self) -> int:
@@ -84,7 +87,6 @@ class Photos:
 
 
 def _to(depth: DepthMap, device: torch.device) -> DepthMap:
-    """Without the normals, which nothing here learns from: they are as large as the photos."""
     return replace(depth, depth=depth.depth.to(device), confidence=depth.confidence.to(device), valid=depth.valid.to(device), normal=None)
 
 

@@ -59,7 +59,10 @@ def seed_gaussians(capture: Capture, depth: tuple[DepthMap, ...], config: SeedCo
     dense = torch.stack([complete_depth(d.depth, d.confidence, images[i]) for i, d in enumerate(depth)])
     hull = Hull.of(cameras, masks, extents) if cut_out and masks is not None and config.hull else None
     if hull is not None:
-        dense = torch.stack([_held(hull, cameras[i], z, _median_depth(d, z)) for i, (d, z) in enumerate(zip(depth, dense, strict=True))])
+        typical = torch.stack([_median_depth(d, z) for d, z in zip(depth, dense, strict=True)])
+        if bool((typical > 0).any()):  # a photo that shares nothing with another has no depth; it stands about as far away as they do
+            typical = torch.where(typical > 0, typical, typical[typical > 0].median())
+        dense = torch.stack([_held(hull, cameras[i], dense[i], typical[i]) for i in range(len(cameras))])
     keep = [inside[i] & ~_explained(cameras, depth, dense, i) if config.merge else inside[i].clone() for i in range(len(cameras))]
     if not config.guesses:
         keep = [k & d.valid for k, d in zip(keep, depth, strict=True)]
@@ -165,10 +168,13 @@ def _explained(cameras: Cameras, depth: tuple[DepthMap, ...], dense: Tensor, i: 
 def _looked_at(cameras: Cameras, dense: Float[Tensor, "V H W"], i: int) -> Bool[Tensor, "H W"]:
     """Pixels of photo i whose place lies within another photo, too, in front of it or hidden there."""
     h, w = dense.shape[1:]
-    uv, z = cameras.project(cameras[i].unproject_depth(dense[i][None]).reshape(-1, 3))
-    within = (z > 0) & (uv > 0).all(-1) & (uv[..., 0] < w) & (uv[..., 1] < h)
-    within[i] = False
-    return within.any(0).reshape(h, w)
+    xyz = cameras[i].unproject_depth(dense[i][None]).reshape(-1, 3)
+    within = torch.zeros(h * w, dtype=torch.bool)
+    for j in range(len(cameras)):  # one by one: all at once would take the memory of all photos times all photos
+        if j != i:
+            uv, z = cameras[j].project(xyz)
+            within |= (z[0] > 0) & (uv[0] > 0).all(-1) & (uv[0, :, 0] < w) & (uv[0, :, 1] < h)
+    return within.reshape(h, w)
 
 
 def _photo_layer(camera: Cameras, image: Tensor, prior: DepthMap, dense: Tensor, keep: Tensor, rate: float, config: SeedConfig) -> Layer:

@@ -38,6 +38,7 @@ __all__ = ["FieldMethod", "FieldRun"]
 COARSEST = 1 / 8  # of the resolution, at the start of a run from coarse to fine
 BOX_STEPS, OPEN_STEPS = 256, 128  # samples to an edge of the cube; what is open runs in disparity, where half of them are enough
 FIRST_SIDE, FIRST_STEPS = 64, 128  # grid and samples to an edge of the first look
+FOG = 4  # so many times further apart are samples before any cell is passed over: all is fog then, and the first steps would take as long as a quarter of the run
 BETAS, EPS = (0.9, 0.99), 1e-15
 
 
@@ -199,7 +200,8 @@ class FieldRun(Paced):
         asked = [(term, request) for term in FIELD_TERMS if (request := term.draw(context, self.config.terms)) is not None]
         segments = Segments.joined([self._segments(request) for _, request in asked])
         jitter = torch.rand(len(segments), generator=self.rng).to(self.device)
-        seen = field.rays(march(segments, self.cells(), self.samples, jitter), segments.directions)
+        samples = self.samples if self.step >= self.config.sampling.warm_up else max(1, self.samples / FOG)
+        seen = field.rays(march(segments, self.cells(), samples, jitter), segments.directions)
         losses, at = [], 0
         for term, request in asked:
             part = slice(at, at + len(request.index))

@@ -172,6 +172,19 @@ def test_masks_from_grey_and_alpha(tmp_path):
     assert np.array_equal(decode_mask(tmp_path / "a.png"), m / 255.0)
 
 
+def test_a_cut_out_object_is_its_own_mask(tmp_path, make_texture):
+    """What a program that removes backgrounds writes: the photo's colours with an alpha. Dark places of the object are the object."""
+    alpha = np.zeros((40, 60), np.uint8)
+    alpha[:, :30] = 255
+    for rgb in (make_texture(60, 40), np.repeat(make_texture(60, 40).mean(-1, keepdims=True), 3, -1)):  # black-and-white photos, too
+        Image.fromarray(np.dstack([rgb.astype(np.uint8), alpha])).save(tmp_path / "cut.png")
+        assert np.array_equal(decode_mask(tmp_path / "cut.png"), alpha / 255.0)
+    mask = np.zeros((40, 60, 3), np.uint8)
+    mask[:20] = 255
+    Image.fromarray(np.dstack([mask, alpha])).save(tmp_path / "both.png")  # a mask proper: both count
+    assert np.array_equal(decode_mask(tmp_path / "both.png"), mask[..., 0] / 255.0 * (alpha / 255.0))
+
+
 def test_digest_changes_with_content_and_options(tmp_path, make_texture):
     path, mask = tmp_path / "a.png", tmp_path / "m.png"
     Image.fromarray(make_texture(*SIZE)).save(path)

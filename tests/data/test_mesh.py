@@ -133,12 +133,13 @@ def test_a_textured_obj_shows_the_photos(ball: Mesh, tmp_path: Path) -> None:
     """Read line by line, as the format says: v goes up, a picture's first row is at v = 1."""
     small = textured(ball, seen(cameras(), [((0.0, 0.0, 0.0), 1.0)])[1], cameras(), 512)
     write_mesh(tmp_path / "m.obj", small)
-    assert {p.name for p in tmp_path.iterdir()} == {"m.obj", "m.mtl", "m.png"} and "map_Kd m.png" in (tmp_path / "m.mtl").read_text()
+    assert {p.name for p in tmp_path.iterdir()} == {"m.obj", "m_texture.mtl", "m_texture.png"}
+    assert "map_Kd m_texture.png" in (tmp_path / "m_texture.mtl").read_text()
     lines = [line.split() for line in (tmp_path / "m.obj").read_text().splitlines()]
     v = np.array([line[1:] for line in lines if line[0] == "v"], float)
     vt = np.array([line[1:] for line in lines if line[0] == "vt"], float)
     f = np.array([[corner.split("/") for corner in line[1:]] for line in lines if line[0] == "f"], int) - 1
-    picture = np.asarray(Image.open(tmp_path / "m.png").convert("RGB")) / 255
+    picture = np.asarray(Image.open(tmp_path / "m_texture.png").convert("RGB")) / 255
     middle, at = v[f[:, :, 0]].mean(1), vt[f[:, :, 1]].mean(1)
     shown = picture[((1 - at[:, 1]) * 511).round().astype(int), (at[:, 0] * 511).round().astype(int)]
     want = 0.5 + 0.5 * middle / np.linalg.norm(middle, axis=1, keepdims=True)

@@ -95,6 +95,11 @@ def test_a_scene_under_two_protocols_is_one_scene() -> None:
     assert c.across["psnr"].pairs == 2 and c.across["psnr"].mean == pytest.approx(2)
 
 
+def test_two_data_sets_may_each_have_a_room() -> None:
+    a, b = ([_run_of("m", 0, 20.0 + x, "room", id=p) for p, x in zip(("llff-3", "mipnerf360-12"), gains, strict=True)] for gains in ((0, 0), (1, 3)))
+    assert compare(a, b).across["psnr"].pairs == 2
+
+
 def test_a_verdict_needs_an_interval_without_zero() -> None:
     a = [_run_of("m", s, 20.0) for s in range(4)]
     unsure = compare(a, [_run_of("n", s, 20.0 + x) for s, x in enumerate((0.5, -0.4, 0.3, -0.2))])

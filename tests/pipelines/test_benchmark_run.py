@@ -119,6 +119,7 @@ def test_what_is_done_is_skipped_and_a_changed_setting_is_not(ran: Path, table: 
         return JobOutput({**good, **task["base"]})
 
     monkeypatch.setattr(runner, "run_task", pretend)
+    monkeypatch.setenv("HANDFUL_WEIGHTS", str(table / "none"))  # as it was run: weights that have come since are a reason to do it again
     before = {p.name: p.read_bytes() for p in (ran / "jobs").iterdir()}
     assert _run(["benchmark", "run", str(table / "b.json"), "-o", str(ran)]) == 0
     assert asked == [] and "2 of 2 jobs are done already" in capsys.readouterr().out
@@ -267,6 +268,9 @@ def test_records_are_checked(ran: Path, tmp_path: Path) -> None:
         keep(tmp_path, JobOutput(good, {"pictures/../../evil.png": b""}))
     keep(tmp_path, JobOutput(good, {"pictures/a/b.png": b"x"}))
     assert read_done(tmp_path, good["name"], good["identity"]) == good and read_done(tmp_path, good["name"], "0" * 64) is None
+    assert good["scores"]["lpips_vgg"] is None and read_done(tmp_path, good["name"], good["identity"], ["lpips_vgg"]) is None, "its weights have come since"
+    keep(tmp_path, JobOutput({**good, "scores": {**good["scores"], "lpips_vgg": 0.2}}, {}))
+    assert read_done(tmp_path, good["name"], good["identity"], ["lpips_vgg"]) is not None
     with pytest.raises(ConfigError):
         read_results(ran / "results.json")
     assert json.loads((ran / "results.json").read_text())["kind"] == "benchmark summary"

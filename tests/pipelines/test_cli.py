@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from handful.pipelines.cli.common import show_log
+from handful.pipelines.cli.common import Console, show_log
 from handful.pipelines.cli.demo import write_photos
 from handful.pipelines.cli.main import COMMANDS, _run
 from handful.pipelines.results import check_results
@@ -117,6 +117,16 @@ def test_evaluate(shared_data: Path, tmp_path: Path, capsys: pytest.CaptureFixtu
     assert (tmp_path / "out" / "report.html").stat().st_size > 10_000 and (tmp_path / "out" / "pictures.png").is_file()
     assert _run(["evaluate", "llff", str(shared_data / "llff_fern"), "--views", "5"]) == 2
     assert "3, 6, 9" in capsys.readouterr().err
+
+
+def test_a_note_that_nobody_reads_ends_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """`handful reconstruct ... 2>&1 | head`."""
+    read, write = os.pipe()
+    with os.fdopen(write, "w") as stream:
+        monkeypatch.setattr(sys, "stderr", stream)
+        os.close(read)
+        for _ in range(2):
+            Console().warn("the photos are dark")
 
 
 def test_evaluate_photos_of_ones_own(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -6,9 +6,13 @@ from dataclasses import replace
 
 import pytest
 import torch
+from handful.data.atomic import write_bytes
+from handful.data.image_io import encode_png
+from handful.data.nerfstudio_json import write_transforms
+from handful.data.protocol import LoadOptions
 from handful.pipelines.evaluate import available_lpips, evaluate_scene, held_out, score_views, training_capture
 from handful.pipelines.poses import map_cameras, optimise_test_cameras, pose_errors, turn_errors
-from handful.pipelines.protocols import EvalProtocol, metrics, pose_free
+from handful.pipelines.protocols import EvalProtocol, load_holdout, metrics, pose_free
 from handful.recon.camera import Cameras
 from handful.recon.capture import ArrayImage, Capture, View
 from handful.recon.errors import BackendUnavailable, CaptureError, ShapeError
@@ -85,6 +89,31 @@ def test_what_no_camera_took_is_not_scored(photos):
     padded = replace(capture, views=tuple(replace(v, image=replace(v.image, extent=extents[0])) for v in capture.views))  # pyright: ignore[reportArgumentType]
     order = iter((*renders, *renders))
     assert evaluate_scene(lambda cameras: next(order)[None], padded, PROTOCOL, nets={}).psnr == pytest.approx(some.psnr)
+
+
+def test_masks_of_one_s_own_photos(photos, tmp_path):
+    """A holdout leaves out who passes by, scores an object that is cut out alone, and says which photo lacks the mask it would need."""
+    passing, around = torch.ones(2, 40, 50), torch.zeros(2, 40, 50)
+    passing[:, :, :10], around[:, 12:28, 15:35] = 0, 1
+    renders = photos.clone()
+    renders[:, :, :10] = 0.7
+    ignoring = replace(PROTOCOL, mask="ignore")
+    assert score_views(("t0", "t1"), renders, photos, passing, ignoring, {}).psnr == 100.0
+    for masks, mask in ((None, "none"), (passing, "ignore"), (around, "object")):
+        folder = tmp_path / mask
+        for i, image in enumerate(torch.cat([photos, photos])):
+            write_bytes(folder / "images" / f"{i}.png", encode_png(image))
+            if masks is not None:
+                write_bytes(folder / "masks" / f"{i}.png", encode_png(masks[0, ..., None].expand(-1, -1, 3)))
+        cameras = _capture(photos).cameras
+        assert cameras is not None
+        write_transforms(folder / "transforms.json", cameras, [f"images/{i}.png" for i in range(4)])
+        _, protocol = load_holdout(folder, 2, None, LoadOptions())
+        assert protocol.mask == mask and [m.region for m in protocol.metrics][:2] == (["mask", "white"] if mask == "object" else ["image", "image"])
+    (tmp_path / "object" / "masks" / "2.png").unlink()
+    capture, protocol = load_holdout(tmp_path / "object", 2, None, LoadOptions())
+    with pytest.raises(CaptureError, match="the test photo 2.png has none; add its mask"):
+        held_out(capture, protocol)
 
 
 def test_missing_masks_are_said(photos):

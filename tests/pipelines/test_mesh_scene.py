@@ -22,7 +22,7 @@ from handful.recon.sh import sh_dc_from_rgb
 open3d = pytest.importorskip("open3d", reason="needs open3d")
 
 from handful.pipelines.cli.export import Export  # noqa: E402
-from handful.pipelines.cli.mesh import MeshCommand  # noqa: E402
+from handful.pipelines.cli.mesh import MeshCommand, _photos_without_gaps  # noqa: E402
 from handful.pipelines.cli.render import RenderCommand  # noqa: E402
 from handful.pipelines.mesh import MeshOptions, facing, mesh_scene  # noqa: E402
 from handful.pipelines.scene_folder import load_scene  # noqa: E402
@@ -81,6 +81,18 @@ def test_a_glb_stands_upright_and_a_crop_is_kept(folder: Path, tmp_path: Path) -
     # photos look along z with y down: in the .glb the ball's front, which they see, looks to +z
     front = whole[np.linalg.norm(whole, axis=1) < 0.6].mean(0)
     assert front[2] < -0.2 and cut.mean(0)[2] > 0.2 and np.abs(cut.mean(0)[:2]).max() < 0.12
+
+
+def test_padding_is_no_texture(folder: Path) -> None:
+    """Where a picture is padding, the scene itself stands in; the rest of it, and pictures without padding, stay."""
+    extent = torch.ones(120, 160, 3)
+    extent[:, :60] = 0
+    write_bytes(folder / "extents" / "b.png", encode_png(extent))
+    scene = load_scene(folder)
+    photos, plain = _photos_without_gaps(scene), scene.images()
+    drawn = scene.scene.render(scene.cameras).color.clamp(0, 1)
+    torch.testing.assert_close(photos[1][:, :60], drawn[1][:, :60])
+    assert torch.equal(photos[1][:, 60:], plain[1][:, 60:]) and torch.equal(photos[0], plain[0]) and torch.equal(photos[2], plain[2])
 
 
 def test_facing() -> None:

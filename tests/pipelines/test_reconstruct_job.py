@@ -19,6 +19,8 @@ from handful.data.image_io import encode_png
 from handful.data.nerfstudio_json import read_cameras, write_transforms
 from handful.data.ply import read_gaussians
 from handful.data.registry import load_capture
+from handful.pipelines import job
+from handful.pipelines.checkpoint import load_checkpoint, save_checkpoint
 from handful.pipelines.cli.main import _run
 from handful.pipelines.job import reconstruct
 from handful.pipelines.scene_folder import load_scene
@@ -129,6 +131,21 @@ def test_done_stays_done(capture: Path, whole: Path) -> None:
     again = run("reconstruct", capture, "-o", whole, *QUICK, "--quiet")
     assert again.returncode == 0 and again.stdout == ""
     assert (whole / "scene.ply").read_bytes() == before
+
+
+def test_a_scene_that_another_version_began_says_so(capture: Path, whole: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    assert _run(["reconstruct", str(capture), "-o", str(whole), *QUICK]) == 0
+    assert "was begun by" not in capsys.readouterr().err
+    monkeypatch.setattr(job, "version_of", lambda package: "99.0")
+    state, meta = load_checkpoint(whole / "checkpoint" / "state.safetensors")
+    save_checkpoint(whole / "checkpoint" / "state.safetensors", state, {**meta, "by": "98.0"})
+    assert _run(["reconstruct", str(capture), "-o", str(whole), *QUICK]) == 0
+    assert "was begun by Handful 98.0, this is 99.0" in capsys.readouterr().err
+
+
+def test_parts_of_what_has_none(capture: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert _run(["reconstruct", str(capture), "-o", str(tmp_path / "out"), "--part", "train"]) == 2
+    assert "does not come in parts" in capsys.readouterr().err and not (tmp_path / "out").exists()
 
 
 def test_from_python(capture: Path) -> None:

@@ -184,4 +184,7 @@ def test_depth_beyond_an_object_s_hull_becomes_that_of_its_front():
     held, free = (seed_gaussians(capture, maps, SeedConfig(hull=h)).means for h in (True, False))
     assert float((held - middle).abs().amax()) < 1.0  # pixels are large here
     assert int((held[:, 2] < 2.5).sum()) > 8, "those of photo 0 lie on the front"
+    blank = DepthMap(torch.zeros(SIZE, SIZE), torch.zeros(SIZE, SIZE), none)  # it shares nothing with the other
+    alone = seed_gaussians(capture, (blank, maps[1]), SeedConfig(hull=True)).means
+    assert int((alone[:, 2] < 2.5).sum()) > 8 and float((alone - middle).abs().amax()) < 1.0
     assert float((free - middle).abs().amax()) > 3

@@ -326,6 +326,19 @@ def test_frames_of_somebody_else_are_left_alone(tmp_path: Path) -> None:
     assert {p.name: p.read_bytes() for p in frames.iterdir()} == {f"frame_{i:05d}.png": b"mine" for i in range(3)}
 
 
+def test_frames_past_the_99999th_arrive(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Their names are longer; a shorter film then leaves none of them."""
+    frames = tmp_path / "frames"
+    for first, added in ((99_999, 3), (99_998, 1)):
+        with open_sink(frames, 8, 8, added) as sink:
+            assert isinstance(sink, frame_sinks.PngSink)
+            sink._count = first
+            for _ in range(added):
+                sink.add(torch.zeros(8, 8, 3))
+        made = sorted(p.name for p in frames.iterdir() if p.suffix == ".png")
+        assert made == (["frame_100000.png", "frame_100001.png", "frame_99999.png"] if added == 3 else ["frame_99998.png"])
+
+
 def test_an_encoder_that_dies_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     fake = tmp_path / "ffmpeg"
     fake.write_text("#!/bin/sh\necho 'av_interleaved_write_frame(): No space left on device' >&2\nexit 1\n")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 import threading
 import time
 from pathlib import Path
@@ -30,6 +31,7 @@ from handful.viewer.painter import Painter, Wish, window_camera
 from handful.viewer.path_panel import PathPanel
 from handful.viewer.photos import Photo
 from handful.viewer.picker import hit
+from handful.viewer.plain import plain
 from handful.viewer.server import SceneServer
 from handful.viewer.splats import ViewFrame
 from handful.viewer.wipe import Wipe, difference
@@ -169,6 +171,26 @@ def test_sightings_count_photos_that_see_it() -> None:
     for number, rows in ((2, slice(0, n)), (1, slice(n, 2 * n)), (0, slice(2 * n, None))):
         same = count[rows] == number
         torch.testing.assert_close(painted[rows][same], (torch.tensor(COLORS[number]) * 0.725).expand(int(same.sum()), 3))
+
+
+def test_padding_sees_nothing() -> None:
+    """The left half of the first picture is padding: what only it would show there is seen by one photo less."""
+    g, cameras = wall(0.0), together(camera((0.0, 0, -3)), camera((0.1, 0, -3)))
+    extent = torch.ones(64, 64, dtype=torch.bool)
+    extent[:, :32] = False
+    before, after = (count_sightings(g, cameras, ReferenceRasterizer(), extents) for extents in ((), (extent, None)))
+    u = cameras[0].project(g.means)[0][0, :, 0]
+    left, right = (u > 1) & (u < cameras.width / 2 - 1), u > cameras.width / 2 + 1
+    assert (before[left] - after[left] == 1).all() and left.sum() > 50 and torch.equal(before[right], after[right])
+    photo = Photo.of(torch.rand(64, 64, 3), "a", extent=extent.float())
+    assert photo.extent is not None and np.array_equal(photo.extent, extent.numpy())
+    assert Photo.of(torch.rand(64, 64, 3), "a", extent=torch.ones(64, 64)).extent is None
+
+
+def test_text_of_files_is_no_markup() -> None:
+    shown = plain("<img src=x onerror=alert(1)> a*b*c [x](javascript:y) `z` _d_ & ä.jpg")
+    assert not set("<>*[]()`_") & set(shown)
+    assert html.unescape(shown) == "<img src=x onerror=alert(1)> a*b*c [x](javascript:y) `z` _d_ & ä.jpg"
 
 
 # -- clicking --------------------------------------------------------------------------------------------------------------------

@@ -34,7 +34,7 @@ def flow_agreement(context: StepContext, config: TermsConfig) -> Tensor | None:
     end = pixel_centers(w, h, depth.device) + flow.flow
     x, y = end[..., 0].floor().long(), end[..., 1].floor().long()
     inside = (x >= 0) & (x < w) & (y >= 0) & (y < h)
-    z = depth[j][y.clamp(0, h - 1), x.clamp(0, w - 1)]
+    z = depth[j].flatten().gather(0, (y.clamp(0, h - 1) * w + x.clamp(0, w - 1)).flatten()).view(h, w)  # indexing by two would add its gradients in any order
     here = photos.cameras[i].unproject_depth(depth[i][None])[0].reshape(-1, 3)
     there = photos.cameras[j].unproject(end.reshape(1, -1, 2), z.reshape(1, -1))[0]
     weight = torch.where(inside & (z > 0) & (depth[i] > 0), flow.confidence, 0.0).reshape(-1)

@@ -11,7 +11,9 @@ from .protocol import StepContext
 
 
 def photometric(context: StepContext, config: TermsConfig) -> Tensor | None:
-    color = context.out.color[0]
-    if context.extent is not None:  # D-SSIM's windows reach across the border: else the render would learn the padding's black along it
-        color = torch.where(context.extent[..., None] > 0.5, color, context.image)
-    return fused_l1_dssim(color, context.image, context.mask, config.ssim)
+    color, counts = context.out.color[0], context.mask
+    if context.photos.white and config.silhouette <= 0:  # nothing carves what lies beside the object, but the photos show what is there: white
+        counts = context.extent
+    if counts is not None:  # D-SSIM's windows reach across the border: else the render would learn along it the padding's black, or the passer-by who is masked
+        color = torch.where(counts[..., None] > 0.5, color, context.image)
+    return fused_l1_dssim(color, context.image, counts, config.ssim)

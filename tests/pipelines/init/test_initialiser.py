@@ -18,6 +18,7 @@ from handful.pipelines.init.gauge import MEDIAN_DEPTH
 from handful.pipelines.init.model import evaluate
 from handful.pipelines.init.pairing import PairingOptions
 from handful.pipelines.init.protocol import InitState
+from handful.pipelines.init.registry import get_initializer
 from handful.pipelines.poses import pose_errors
 from handful.priors.oracle import OracleMatches
 from handful.recon.capture import ArrayImage, Capture, View
@@ -205,6 +206,18 @@ def test_given_cameras_at_one_point_are_refused(photos):
     capture = replace(photos.capture, cameras=replace(cameras, cam_from_world=T))
     with pytest.raises(CaptureError, match="All 5 given cameras stand at one point"):
         FromCapture(FromCaptureConfig(), [photos.points()]).run(capture)
+
+
+def test_given_cameras_that_no_match_vouches_for(photos):
+    """Photos a quarter turn apart share nothing: what asks for no points takes the cameras as they are."""
+    nothing = [photos.points(count=0)]
+    given = replace(photos.capture, cameras=photos.cameras)
+    with pytest.raises(CaptureError, match="Nothing in the 5 photos fits the given cameras"):
+        FromCapture(FromCaptureConfig(), nothing).run(given)
+    state = FromCapture(FromCaptureConfig(needs_points=False), nothing).run(given)
+    assert len(state.points) == 0 and state.report.reprojection_px is None and state.capture is given
+    made = get_initializer("auto", None, given, points=False)
+    assert isinstance(made, FromCapture) and not made.config.needs_points
 
 
 def test_the_same_picture_twice_is_named(photos):
