@@ -86,6 +86,7 @@ class FieldOptimConfig:
     Attributes:
         steps: optimisation steps; rays: pixels in each, from all photos.
         lr_grid: learning rate of planes, lines and tables; lr_prior: of the network that makes them; lr_decoder: of the one that reads them.
+        prior: how that network's layers learn: "adam", or "muon", whose steps are as large in all directions (recon/muon.py).
         lr_final: all fall exponentially to this share.
         weight_decay: pull of all that is learned towards 0, a step, relative to its learning rate (Loshchilov and Hutter 2019, AdamW).
         fine_from: share of the run over which a VM grid grows from an eighth of its resolution to the whole, or frequencies open one after the other (0 = whole from the
@@ -96,6 +97,7 @@ class FieldOptimConfig:
     rays: int = 4096
     lr_grid: float = 2e-2
     lr_prior: float = 2e-3
+    prior: Literal["adam", "muon"] = "muon"
     lr_decoder: float = 2e-3
     lr_final: float = 0.1
     weight_decay: float = 0.0

@@ -19,6 +19,7 @@ from ...recon.field.radiance import RadianceField
 from ...recon.field.samples import Segments
 from ...recon.field.scene import FieldScene, pixel_segments
 from ...recon.field.space import BoxSpace, FrustumSpace, Space, space_from_tensors, space_to_tensors
+from ...recon.muon import Muon
 from ...recon.optim import SparseAdam
 from ...recon.raster.registry import get_rasterizer
 from ...recon.scene import SplatScene
@@ -38,7 +39,7 @@ __all__ = ["FieldMethod", "FieldRun"]
 COARSEST = 1 / 8  # of the resolution, at the start of a run from coarse to fine
 BOX_STEPS, OPEN_STEPS = 256, 128  # samples to an edge of the cube; what is open runs in disparity, where half of them are enough
 FIRST_SIDE, FIRST_STEPS = 64, 128  # grid and samples to an edge of the first look
-FOG = 4  # so many times further apart are samples before any cell is passed over: all is fog then, and the first steps would take as long as a quarter of the run
+FOG_STEPS = 64  # samples to an edge at most before any cell is passed over: all is fog then, and the first steps would take as long as half of a short run
 BETAS, EPS = (0.9, 0.99), 1e-15
 
 
@@ -80,7 +81,9 @@ class FieldRun(Paced):
         rate = {"vm-prior": config.optim.lr_prior, "frequency": config.optim.lr_decoder}.get(config.grid.kind, config.optim.lr_grid)
         learned = dict(self.field.named_parameters()) | {f"occupancy.{n}": p for n, p in self.occupancy.named_parameters()}
         self.rates = {n: config.optim.lr_decoder if n.startswith(("decoder.", "occupancy.")) else rate for n in learned}
-        self.optimiser = SparseAdam(learned, self.rates, betas=BETAS, eps=EPS)
+        layers = {n: p for n, p in learned.items() if config.grid.kind == "vm-prior" and config.optim.prior == "muon" and n.startswith("encoding.") and p.ndim > 1}
+        self.optimiser = SparseAdam({n: p for n, p in learned.items() if n not in layers}, self.rates, betas=BETAS, eps=EPS)
+        self.muon = Muon(layers, self.rates)
 
     def events(self) -> Iterator[Event]:
         """A first look, where one is due, then one event per step."""
@@ -119,6 +122,7 @@ class FieldRun(Paced):
             tensors |= {f"occupancy.{k}": v.detach().clone() for k, v in self.occupancy.state_dict().items()}
             tensors |= {f"field.{k}": v.detach().clone() for k, v in self.field.state_dict().items()}
             tensors |= {f"optimiser.{k}": v.clone() for k, v in self.optimiser.state_dict().items()}
+            tensors |= {f"muon.{k}": v.clone() for k, v in self.muon.state_dict().items()}
             tensors |= {f"space.{k}": v for k, v in space_to_tensors(self.space).items()}
             if self._seen is not None:
                 tensors["seen"] = self._seen.clone()
@@ -132,6 +136,7 @@ class FieldRun(Paced):
             own = {k.removeprefix("field."): v for k, v in tensors.items() if k.startswith("field.")}
             self.field.load_state_dict(own)
             self.optimiser.load_state_dict({k.removeprefix("optimiser."): v for k, v in tensors.items() if k.startswith("optimiser.")})
+            self.muon.load_state_dict({k.removeprefix("muon."): v for k, v in tensors.items() if k.startswith("muon.")})
             self.occupancy.load_state_dict({k.removeprefix("occupancy."): v for k, v in tensors.items() if k.startswith("occupancy.")})
             self.rng.set_state(tensors["rng"])
             self.restore_pace(meta)
@@ -191,7 +196,7 @@ class FieldRun(Paced):
         progress = self.step / self.steps
         fall = optim.lr_final**progress
         for name, rate in self.rates.items():
-            self.optimiser.set_lr(name, rate * fall)
+            (self.muon if name in self.muon.params else self.optimiser).set_lr(name, rate * fall)
         if isinstance(self.field.encoding, FrequencyEncoding):
             self.field.encoding.share.fill_(min(1.0, progress / optim.fine_from) if optim.fine_from else 1.0)
         field = self.field.ready(side=self._side(progress))
@@ -200,7 +205,7 @@ class FieldRun(Paced):
         asked = [(term, request) for term in FIELD_TERMS if (request := term.draw(context, self.config.terms)) is not None]
         segments = Segments.joined([self._segments(request) for _, request in asked])
         jitter = torch.rand(len(segments), generator=self.rng).to(self.device)
-        samples = self.samples if self.step >= self.config.sampling.warm_up else max(1, self.samples / FOG)
+        samples = self.samples if self.step >= self.config.sampling.warm_up else min(self.samples, FOG_STEPS)
         seen = field.rays(march(segments, self.cells(), samples, jitter), segments.directions)
         losses, at = [], 0
         for term, request in asked:
@@ -210,12 +215,14 @@ class FieldRun(Paced):
         own = self.occupancy.loss(self.step, lambda xyz: field.opacity(xyz, 1 / self.samples), self.rng)
         loss = torch.stack(losses if own is None else [*losses, own]).sum()
         self.optimiser.zero_grad()
+        self.muon.zero_grad()
         loss.backward()
         if optim.weight_decay:
             with torch.no_grad():
                 for name, p in self.field.named_parameters():
                     p.mul_(1 - optim.weight_decay * self.rates[name] * fall)
         self.optimiser.step()
+        self.muon.step()
         with torch.no_grad():
             self.occupancy.after_step(self.step, lambda xyz: self.field.ready(side=self._side(progress)).density(xyz), self.rng)
         self.step += 1

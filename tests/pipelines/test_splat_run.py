@@ -197,6 +197,39 @@ def test_padding_teaches_nothing_and_what_lies_in_it_does_not_fade(small_start) 
     assert color.grad is not None and not color.grad[:, :30].any() and color.grad[:, 30:].abs().min() > 0, "D-SSIM's windows reach five pixels across"
 
 
+def test_a_masked_passer_by_teaches_nothing(small_start) -> None:
+    """Nor through D-SSIM's windows."""
+    mask = torch.ones(90, 120)
+    mask[30:60, 40:70] = 0
+    capture = small_start.init.capture
+    views = tuple(replace(v, image=ArrayImage(v.image.load(), mask)) for v in capture.views)
+    start = replace(small_start, init=replace(small_start.init, capture=replace(capture, views=views)))
+    run = SplatMethod(override(method_config("handful"), SMALL)).start(start)
+    assert not run.photos.cut_out
+    color = torch.full((90, 120, 3), 0.5, requires_grad=True)
+    loss = photometric(step_on(run.photos, rendered(torch.ones(90, 120), color)), run.config.terms)
+    assert loss is not None
+    loss.backward()
+    assert color.grad is not None and not color.grad[mask == 0].any() and color.grad[mask > 0].abs().min() > 0
+
+
+def test_white_around_an_object_teaches_what_nothing_carves(small_start) -> None:
+    """Methods without a silhouette term see the whole photo of an object on white; the others are told by it where nothing is."""
+    mask = torch.zeros(90, 120)
+    mask[30:60, 40:70] = 1
+    capture = small_start.init.capture
+    views = tuple(replace(v, image=ArrayImage(torch.where(mask[..., None] > 0, v.image.load(), 1.0), mask)) for v in capture.views)
+    start = replace(small_start, init=replace(small_start.init, capture=replace(capture, views=views, white_background=True)))
+    for method, taught in (("3dgs", True), ("handful", False)):
+        run = SplatMethod(override(method_config(method), SMALL)).start(start)
+        assert run.photos.cut_out and run.photos.white
+        color = torch.full((90, 120, 3), 0.5, requires_grad=True)
+        loss = photometric(step_on(run.photos, rendered(torch.ones(90, 120), color)), run.config.terms)
+        assert loss is not None
+        loss.backward()
+        assert color.grad is not None and bool(color.grad[:20].any()) is taught
+
+
 def test_what_masks_leave_out_has_no_part_in_the_background() -> None:
     images, masks = torch.zeros(1, 4, 4, 3), torch.zeros(1, 4, 4)
     images[0, :2] = torch.tensor([0.2, 0.4, 0.6])
