@@ -4,7 +4,7 @@ from __future__ import annotations
 
 __all__ = ["plain"]
 
-MARKUP = "\\`*_~#[]()!|{}<>&$"
+MARKUP = "\\`*_~#[]()!|{}<>&$:@"  # the last two: of addresses that would become links
 
 
 def plain(text: str) -> str:
