@@ -7,10 +7,11 @@ import subprocess
 
 import numpy as np
 import pytest
+from handful.data import video as video_module
 from handful.data.ffmpeg import ffmpeg_exe
 from handful.data.protocol import LoadOptions
 from handful.data.registry import load_capture
-from handful.data.video import choose_frames
+from handful.data.video import _can_map_tones, choose_frames
 from handful.recon.errors import CaptureError
 from PIL import Image
 
@@ -83,3 +84,36 @@ def test_a_table_beside_a_video_makes_no_recording_of_it(video, tmp_path):
     shutil.copy(video[0], tmp_path / "clip.mp4")
     (tmp_path / "odometry.csv").write_text("day, kilometres\n1, 5\n")
     assert load_capture(tmp_path, LoadOptions(max_photos=2)).source == "video"
+
+
+def pq(nits):
+    """ITU-R BT.2100's curve: signal of light in cd/m2."""
+    y = (nits / 10000) ** 0.1593017578125
+    return ((0.8359375 + 18.8515625 * y) / (1 + 18.6875 * y)) ** 78.84375
+
+
+def hlg(nits):
+    """The same for HLG, on a display of 1000 cd/m2."""
+    e = (nits / 1000) ** (1 / 1.2)
+    return np.where(e <= 1 / 12, np.sqrt(3 * e), 0.17883277 * np.log(np.maximum(12 * e - 0.28466892, 1e-9)) + 0.55991073)
+
+
+@pytest.mark.skipif(not _can_map_tones(), reason="this ffmpeg has no zscale")
+@pytest.mark.parametrize(("curve", "coded"), [("smpte2084", pq), ("arib-std-b67", hlg)])
+def test_hdr_becomes_what_it_shows(tmp_path, monkeypatch, curve, coded):
+    """Greys by the standards' formulas: up to nine tenths of diffuse white they come out as sRGB of that light."""
+    nits = np.array([2.0, 5, 10, 25, 50, 80, 120, 160, 203, 400, 900])
+    w, h = 16 * len(nits), 64
+    luma = np.repeat(np.round(64 + 876 * coded(nits)).astype("<u2"), 16)[None].repeat(h, 0)
+    frame = luma.tobytes() + np.full((h // 2, w // 2), 512, "<u2").tobytes() * 2
+    said = ["-color_trc", curve, "-color_primaries", "bt2020", "-colorspace", "bt2020nc"]
+    command = [ffmpeg_exe(), "-v", "error", "-f", "rawvideo", "-pix_fmt", "yuv420p10le", "-s", f"{w}x{h}", "-r", "10", *said, "-color_range", "tv", "-i", "-"]
+    subprocess.run([*command, "-c:v", "libx264", "-qp", "4", *said, str(tmp_path / "hdr.mp4")], input=frame * 3, check=True)
+    capture = load_capture(tmp_path / "hdr.mp4")
+    shown = capture.views[0].image.load()[32, 8::16].numpy() * 255
+    light = nits / 203
+    want = 255 * np.where(light <= 0.0031308, 12.92 * light, 1.055 * light ** (1 / 2.4) - 0.055)
+    assert "HDR" not in str(capture.warnings) and np.abs(shown[:8] - want[:8, None]).max() < 2.5 and shown[8:].min() > 245
+    monkeypatch.setattr(video_module, "_can_map_tones", lambda: False)
+    pale = load_capture(tmp_path / "hdr.mp4")
+    assert "is recorded in HDR" in pale.warnings[-1] and np.abs(pale.views[0].image.load()[32, 8::16].numpy() * 255 - want[:, None])[2:8].max() > 20
