@@ -14,7 +14,7 @@ FIELD_METHODS: dict[str, FieldConfig] = {
     # a VM-factorised field without any prior: the baseline of this room
     "vm": PLAIN,
     # the same planes and lines, made by a convolutional network from fixed noise; nothing else
-    "zerorf": replace(PLAIN, grid=GridConfig(kind="vm-prior"), optim=FieldOptimConfig(steps=6000, weight_decay=0.2)),
+    "zerorf": replace(PLAIN, grid=GridConfig(kind="vm-prior"), optim=FieldOptimConfig(steps=4000, weight_decay=0.2)),
     # small tensors of three lines each, of two sizes, on what stereo and a first look find; without any prior
     "strivec": replace(PLAIN, grid=GridConfig(kind="trivec")),
     # which of two pixels is nearer, and which belong together, is as a coarse depth map says

@@ -86,9 +86,9 @@ class FieldOptimConfig:
     Attributes:
         steps: optimisation steps; rays: pixels in each, from all photos.
         lr_grid: learning rate of planes, lines and tables; lr_prior: of the network that makes them; lr_decoder: of the one that reads them.
-        prior: how that network's layers learn: "adam", or "muon", whose steps are as large in all directions (recon/muon.py).
+        prior: how that network's layers learn: "adam", or "muon", whose steps are as large in all directions (recon/muon.py), at the rate lr_muon.
         lr_final: all fall exponentially to this share.
-        weight_decay: pull of all that is learned towards 0, a step, relative to its learning rate (Loshchilov and Hutter 2019, AdamW).
+        weight_decay: pull of all that is learned towards 0, a step, relative to its learning rate by Adam (Loshchilov and Hutter 2019, AdamW).
         fine_from: share of the run over which a VM grid grows from an eighth of its resolution to the whole, or frequencies open one after the other (0 = whole from the
             start); of no meaning to other kinds.
     """
@@ -98,6 +98,7 @@ class FieldOptimConfig:
     lr_grid: float = 2e-2
     lr_prior: float = 2e-3
     prior: Literal["adam", "muon"] = "muon"
+    lr_muon: float = 6e-3
     lr_decoder: float = 2e-3
     lr_final: float = 0.1
     weight_decay: float = 0.0
@@ -185,7 +186,7 @@ def check_field_settings(config: FieldConfig) -> None:
         "optim.rays": (optim.rays, 1, 10**7), "optim.lr_final": (optim.lr_final, 1e-6, 1), "optim.weight_decay": (optim.weight_decay, 0, 10), "optim.fine_from": (optim.fine_from, 0, 1),
         "terms.occlusion_reach": (config.terms.occlusion_reach, 1e-3, 1), "terms.pictures_final": (config.terms.pictures_final, 1e-6, 1),
     }  # fmt: skip
-    ranges |= {f"optim.{n}": (getattr(optim, n), 1e-9, 10) for n in ("lr_grid", "lr_prior", "lr_decoder")}
+    ranges |= {f"optim.{n}": (getattr(optim, n), 1e-9, 10) for n in ("lr_grid", "lr_prior", "lr_muon", "lr_decoder")}
     ranges |= {f"terms.{n}": (getattr(config.terms, n), 0, 1e6) for n in ("distortion", "rank", "continuity", "smooth_patches", "occlusion", "pictures")}
     for name, (value, least, most) in ranges.items():
         if value is not None and not least <= value <= most:

@@ -83,7 +83,7 @@ class FieldRun(Paced):
         self.rates = {n: config.optim.lr_decoder if n.startswith(("decoder.", "occupancy.")) else rate for n in learned}
         layers = {n: p for n, p in learned.items() if config.grid.kind == "vm-prior" and config.optim.prior == "muon" and n.startswith("encoding.") and p.ndim > 1}
         self.optimiser = SparseAdam({n: p for n, p in learned.items() if n not in layers}, self.rates, betas=BETAS, eps=EPS)
-        self.muon = Muon(layers, self.rates)
+        self.muon = Muon(layers, config.optim.lr_muon)
 
     def events(self) -> Iterator[Event]:
         """A first look, where one is due, then one event per step."""
@@ -195,8 +195,10 @@ class FieldRun(Paced):
         optim = self.config.optim
         progress = self.step / self.steps
         fall = optim.lr_final**progress
-        for name, rate in self.rates.items():
-            (self.muon if name in self.muon.params else self.optimiser).set_lr(name, rate * fall)
+        for name in self.optimiser.groups:
+            self.optimiser.set_lr(name, self.rates[name] * fall)
+        for name in self.muon.params:
+            self.muon.set_lr(name, optim.lr_muon * fall)
         if isinstance(self.field.encoding, FrequencyEncoding):
             self.field.encoding.share.fill_(min(1.0, progress / optim.fine_from) if optim.fine_from else 1.0)
         field = self.field.ready(side=self._side(progress))
