@@ -217,7 +217,8 @@ def _is_picture(shown: np.ndarray) -> bool:
     if len(shown) == 0:
         return False
     darkest, brightest = shown.min(axis=1), shown.max(axis=1)
-    return float((brightest - darkest > 0.1).mean()) > 0.02 or float(((brightest > 0.1) & (brightest < 0.9)).mean()) > 0.2
+    colored, between, white = brightest - darkest > 0.1, (brightest > 0.1) & (brightest < 0.9), darkest >= 0.9
+    return float(colored.mean()) > 0.02 or float(between.mean()) > 0.2 or float(white.mean()) < 0.002
 
 
 def _is_16bit(im: Image, data: bytes) -> bool:

@@ -122,7 +122,7 @@ def _scene_samples(tables: Path, scene: str | None) -> dict[str, str]:
     if len(chosen) != 1:
         known = ", ".join(names.get(t, t) for t in list(there)[:5])
         what = f"no scene {scene!r}" if scene is not None else f"{len(there)} scenes"
-        raise CaptureError(f"{tables} has {what} ({known}{', ..' if len(there) > 5 else ''}); name the one that is meant with --part NAME, or keep one only.")
+        raise CaptureError(f"{tables} has {what} ({known}{', ..' if len(there) > 5 else ''}); name the one that is meant (--part NAME of reconstruct and align), or keep one only.")
     meant = [s for s in samples if str(s.get("scene_token", "")) == chosen[0]]
     times = [s.get("timestamp") for s in meant]
     timed = all(isinstance(t, int) for t in times) and len(set(times)) == len(times)

@@ -18,7 +18,7 @@ from .axes import rigid, rigid_inverse
 from .files import MASK_FOLDERS, find_mask, read_text
 from .phone_depth import depth_and_trust, rotation_of_xyzw
 from .protocol import LoadOptions
-from .video import DEFAULT_FRAMES, ODOMETRY, RECORDING, choose_frames, frame_sharpness, frames_as_png
+from .video import DEFAULT_FRAMES, ODOMETRY, RECORDING, choose_frames, frame_sharpness, frames_as_png, pale
 
 __all__ = ["Stray"]
 
@@ -52,7 +52,7 @@ class Stray:
         chosen = [posed[i] for i in choose_frames(sharp[posed], options.max_photos or DEFAULT_FRAMES)]
         common = _matrix(path / MATRIX) if (path / MATRIX).is_file() else None
         masks = [path / m for m in MASK_FOLDERS]
-        notes: list[str] = []
+        notes = pale(path / RECORDING)
         shots = []
         for i, png in zip(chosen, frames_as_png(path / RECORDING, chosen), strict=True):
             name = f"frame_{i:06d}.png"

@@ -17,14 +17,14 @@ from .assemble import Shot, assemble
 from .ffmpeg import ffmpeg_exe
 from .protocol import LoadOptions
 
-__all__ = ["DEFAULT_FRAMES", "VIDEO_SUFFIXES", "Video", "choose_frames", "frame_sharpness", "frames_as_png", "sharpness"]
+__all__ = ["DEFAULT_FRAMES", "VIDEO_SUFFIXES", "Video", "choose_frames", "frame_sharpness", "frames_as_png", "pale", "sharpness"]
 
 VIDEO_SUFFIXES = frozenset(".mp4 .mov .mkv .webm .avi .m4v .mpg .mpeg .3gp".split())
 DEFAULT_FRAMES = 24
 RECORDING, ODOMETRY = "rgb.mp4", "odometry.csv"  # together they tell where the camera was: another format (stray)
 # What phones call HDR: HLG and PQ (ITU-R BT.2100). Shown as it is it looks pale; diffuse white, at 203 cd/m2 (ITU-R BT.2408), becomes white, and what is brighter is pressed together.
 HDR = ("arib-std-b67", "smpte2084")
-TONES = "zscale=t=linear:npl=203,format=gbrpf32le,zscale=p=bt709,tonemap=mobius:param=0.9:desat=0,zscale=t=iec61966-2-1:m=gbr:r=full"
+TONES = "zscale=tin={curve}:pin=bt2020:min=bt2020nc:t=linear:npl=203,format=gbrpf32le,zscale=p=bt709,tonemap=mobius:param=0.9:desat=0,zscale=t=iec61966-2-1:m=gbr:r=full"
 _LOOK = (640, 360)  # frames are judged at this size: fine enough to tell blur, quick enough for a long video
 
 
@@ -48,10 +48,7 @@ class Video:
         pictures = frames_as_png(file, chosen)
         shots = [Shot(f"frame_{i:06d}.png", file / f"frame_{i:06d}.png", content=png) for i, png in zip(chosen, pictures, strict=True)]
         capture = assemble(shots, replace(options, max_photos=None), self.name, drop_duplicates=True)
-        if _transfer(file) in HDR and not _can_map_tones():
-            text = f"{file.name} is recorded in HDR, and this ffmpeg ({ffmpeg_exe()}) cannot map its tones (no zscale): colours will look pale; convert it to SDR first."
-            capture = replace(capture, warnings=(*capture.warnings, text))
-        return capture
+        return replace(capture, warnings=(*capture.warnings, *pale(file)))
 
 
 def _videos(folder: Path) -> list[Path]:
@@ -125,6 +122,13 @@ def _grey_frames(file: Path) -> Iterator[np.ndarray]:
             del buffer[:size]
 
 
+def pale(file: Path) -> list[str]:
+    """A sentence where the colours of a video's frames cannot be brought to what they show."""
+    if _transfer(file) is None or _can_map_tones():
+        return []
+    return [f"{file.name} is recorded in HDR, and this ffmpeg ({ffmpeg_exe()}) cannot map its tones (no zscale): colours will look pale; convert it to SDR first."]
+
+
 def _transfer(file: Path) -> str | None:
     """The curve of HDR by which a video's light was coded; None for an ordinary one."""
     said = subprocess.run([ffmpeg_exe(), "-nostdin", "-hide_banner", "-protocol_whitelist", "file,pipe", "-i", f"file:{file.absolute()}"], capture_output=True).stderr
@@ -140,8 +144,9 @@ def _can_map_tones() -> bool:
 
 def _png_frames(file: Path, indices: list[int]) -> Iterator[bytes]:
     chosen = "select=" + "+".join(f"eq(n\\,{i})" for i in indices)
-    if _transfer(file) in HDR and _can_map_tones():
-        chosen += f",{TONES}"
+    curve = _transfer(file)
+    if curve is not None and _can_map_tones():
+        chosen += "," + TONES.format(curve=curve)
     stream = b"".join(_run(file, ["-vf", chosen, "-f", "image2pipe", "-c:v", "png", "-pix_fmt", "rgb24", "-compression_level", "3"]))
     start = at = 0
     while at + 8 < len(stream):

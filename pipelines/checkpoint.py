@@ -12,7 +12,7 @@ from torch import Tensor
 from ..data.atomic import write_bytes
 from ..recon.errors import CheckpointError
 
-__all__ = ["load_checkpoint", "save_checkpoint"]
+__all__ = ["load_checkpoint", "read_meta", "save_checkpoint"]
 
 VERSION = 1
 
@@ -28,12 +28,21 @@ def save_checkpoint(path: Path, tensors: dict[str, Tensor], meta: dict[str, Any]
 
 def load_checkpoint(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """Raises CheckpointError when the file is not a whole checkpoint of this version."""
+    return _read(path, True)
+
+
+def read_meta(path: Path) -> dict[str, Any]:
+    """What `load_checkpoint` gives beside the tensors, without reading them."""
+    return _read(path, False)[1]
+
+
+def _read(path: Path, whole: bool) -> tuple[dict[str, Tensor], dict[str, Any]]:
     from safetensors import SafetensorError, safe_open
 
     try:
         with safe_open(str(path), framework="pt") as f:
             meta = json.loads((f.metadata() or {}).get("handful", "{}"))
-            tensors = {k: f.get_tensor(k) for k in f.keys()}  # noqa: SIM118 (not a dict)
+            tensors = {k: f.get_tensor(k) for k in f.keys()} if whole else {}  # noqa: SIM118 (not a dict)
     except (OSError, SafetensorError, json.JSONDecodeError) as e:
         raise CheckpointError(f"{path} is not a checkpoint that can be read ({e}); delete it to start anew.") from e
     if meta.pop("version", None) != VERSION:

@@ -194,10 +194,13 @@ def held_out(capture: Capture, protocol: EvalProtocol) -> Capture:
     test = capture.select(resolve(protocol.test, capture.names))
     if test.cameras is None:
         raise CaptureError("The capture has no cameras for its test photos, so nothing can be rendered there; evaluate a capture with cameras.")
-    if protocol.mask == "object":
-        bare = next((v.name for v in test.views if v.image.load_mask() is None), None)
-        if bare is not None:
-            raise CaptureError(f"{protocol.id} scores what masks cut out, but the test photo {bare} has none; add its mask (of a data set: its mask folder).")
+    if protocol.mask != "none":
+        for view in test.views:
+            mask = view.image.load_mask()
+            if mask is None and protocol.dataset != "holdout":  # one's own photo may well be filled by the object
+                raise CaptureError(f"{protocol.id} scores what masks cut out, but the test photo {view.name} has none; add the data set's mask folder.")
+            if mask is not None and not bool((mask > 0.5).any()):
+                raise CaptureError(f"The mask of the test photo {view.name} leaves nothing of it to score; mend it (masks are white where pixels count), or leave the photo away.")
     return test
 
 

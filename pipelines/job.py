@@ -160,7 +160,7 @@ class Reconstruction:
         if start is None:
             try:
                 start = yield from self._start(capture, splats)
-                make_room(self.job.out, self.fingerprint)
+                make_room(self.job.out)
                 hurried = self.stopped and isinstance(self.job.settings, FieldConfig) and self.job.settings.splats is not None
                 if not hurried:  # splats cut short are no start to go on from
                     save_start(self.start_path, start, self.fingerprint)

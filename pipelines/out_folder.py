@@ -12,7 +12,7 @@ from ..data.edits_file import EDITS
 from ..data.files import list_photos
 from ..data.scene_mark import is_scene_folder
 from ..recon.errors import CaptureError, CheckpointError
-from .checkpoint import load_checkpoint
+from .checkpoint import read_meta
 from .path_file import PATH
 
 __all__ = ["SCENE_FILES", "STATE", "START", "claim_out", "fingerprint_of", "make_room", "take_back"]
@@ -83,14 +83,11 @@ def _refuse_other(out: Path, fingerprint: str, overwrite: bool) -> None:
         raise CheckpointError(f"{out} already holds a scene that this job did not make; choose another folder with -o, or add --overwrite.")
 
 
-def make_room(out: Path, fingerprint: str) -> None:
+def make_room(out: Path) -> None:
     """What is kept of another job goes, and the edits made on its scene are set aside: this job, which has claimed `out`, has something to put in its place."""
-    start, state = out / START, out / STATE
-    if start.exists() and fingerprint_of(start) == fingerprint:
-        return
     with writing(out):
-        state.unlink(missing_ok=True)  # first: a run that is killed between the two must not find it without its start
-        start.unlink(missing_ok=True)
+        (out / STATE).unlink(missing_ok=True)  # first: a run that is killed between the two must not find it without its start
+        (out / START).unlink(missing_ok=True)
         _set_edits_aside(out)
 
 
@@ -106,8 +103,7 @@ def _set_edits_aside(out: Path) -> None:
 
 def fingerprint_of(file: Path) -> str | None:
     """Of the job that wrote a checkpoint file."""
-    _, meta = load_checkpoint(file)
-    return meta.get("fingerprint")
+    return read_meta(file).get("fingerprint")
 
 
 def _refuse_foreign(out: Path, photos: Path, ours: bool) -> None:

@@ -112,6 +112,7 @@ class SceneFolder:
         files = [self.path / extent_name(file) for file in image_names(self.names)]
         return [_read_image(file)[..., 0] if file.is_file() else None for file in files]
 
+
 def image_names(view_names: Sequence[str]) -> list[str]:
     """Where photos lie inside the scene folder: PNG files, folders of the capture flattened; the ending is kept where two would meet."""
     flat = [n.replace("/", "__").replace("\\", "__") for n in view_names]

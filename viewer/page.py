@@ -25,12 +25,12 @@ class Keeper(Protocol):
 
     def save_edits(self, steps: Sequence[EditStep]) -> None: ...
 
-    def save_path(self, path: CameraPath) -> str:
-        """Returns where, for people."""
+    def save_path(self, path: CameraPath, steps: Sequence[EditStep]) -> str:
+        """Of the world that the edits `steps` leave. Returns where, for people."""
         ...
 
-    def load_path(self) -> CameraPath | None:
-        """The one saved before, if any."""
+    def load_path(self, steps: Sequence[EditStep]) -> CameraPath | None:
+        """The one saved before, if any, in the world that the edits `steps` leave."""
         ...
 
     def formats(self, gaussians: Gaussians) -> dict[str, str]:

@@ -87,7 +87,7 @@ class PathPanel:
     def load(self) -> None:
         """The path saved beside the scene, if there is one, in the place of what was loaded before."""
         try:
-            path = None if self._page.keeper is None else self._page.keeper.load_path()
+            path = None if self._page.keeper is None else self._page.keeper.load_path(self._page.steps())
         except HandfulError as e:
             self._about.content = plain(str(e))
             return
@@ -247,7 +247,7 @@ class PathPanel:
         self._draw()
         path, keeper = self.path(), self._page.keeper
         if self._saved and path is not None and keeper is not None:
-            keeper.save_path(path)
+            keeper.save_path(path, self._page.steps())
 
     # -- looking -------------------------------------------------------------------------------------------------
 
@@ -309,7 +309,7 @@ class PathPanel:
         elif keeper is None:
             self._page.tell(client, "Nothing to save it beside", "Open the scene with `handful view FOLDER`.", bad=True)
         else:
-            where = keeper.save_path(path)
+            where = keeper.save_path(path, self._page.steps())
             self._saved = True
             self._page.tell(client, "Saved", f"Make the film with `handful render SCENE --path {where} -o film.mp4`.")
 

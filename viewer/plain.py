@@ -4,9 +4,9 @@ from __future__ import annotations
 
 __all__ = ["plain"]
 
-MARKUP = "\\`*_~#[]()!|{}<>&$:@"  # the last two: of addresses that would become links
+MARKUP = "\\`*_~#[]()!|{}<>&$:@"
 
 
 def plain(text: str) -> str:
-    """Markdown that shows `text` as it is: nothing in it is a tag, a link or emphasis."""
-    return "".join(f"&#{ord(c)};" if c in MARKUP else c for c in text)
+    """Markdown that shows `text` as it is, in one line: nothing in it is a tag, a picture or emphasis."""
+    return "".join(f"&#{ord(c)};" if c in MARKUP else c for c in " ".join(text.split()))

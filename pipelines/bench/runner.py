@@ -63,13 +63,16 @@ def run_plan(plan: Plan, out: Path, command: str, say: Progress, at_a_time: int 
         for job in plan.jobs(place):
             jobs.append(job)
             bases.append(base_record(job, material, digests, origin))
-            measurable.append(here)
+            measurable.append(() if ray_address is not None else here)  # what other machines have is not known here
     if not jobs:
         raise ConfigError(troubles[0])
     _refuse_twins(bases)
     with claim_folder(out):
         write_list(out, _listing(plan, command, bases, troubles))
         todo = [i for i, base in enumerate(bases) if read_done(out, base["name"], base["identity"], measurable[i]) is None]
+        kept = [i for i in todo if read_done(out, bases[i]["name"], bases[i]["identity"]) is not None]
+        if kept:
+            say(f"{len(kept)} jobs that are done are done again: a metric they lack ({', '.join(measurable[kept[0]])}) can be measured now.", True)
         skipped = len(jobs) - len(todo)
         if skipped:
             say(f"{skipped} of {len(jobs)} jobs are done already.", True)
@@ -77,7 +80,8 @@ def run_plan(plan: Plan, out: Path, command: str, say: Progress, at_a_time: int 
         tasks = [task_of(jobs[i], bases[i], alone, threads) for i in todo]
         failed = 0
         for count, output in enumerate(_outputs(tasks, out, at_a_time, ray_address, say), 1):
-            keep(out, output)
+            if output.record["status"] != "failed" or read_done(out, output.record["name"], output.record["identity"]) is None:
+                keep(out, output)
             write_summary(read_listed(out))  # each time: a run that is stopped leaves a summary of what it did
             record = output.record
             if record["status"] == "failed":

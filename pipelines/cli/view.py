@@ -198,12 +198,12 @@ class LiveView:
 
         self._edits = out / EDITS
         read_edits(self._edits)  # one that cannot be read is told before the work
-        self._server = SceneServer(host, port, announce=console.say, keeper=FolderKeeper(out))
+        self._keeper = FolderKeeper(out, ready=False)
+        self._server = SceneServer(host, port, announce=console.say, keeper=self._keeper)
         self._begun = self._field_begun = False
 
     def update(self, work: Reconstruction, event: Event) -> None:
         """Shows one event. Costs nothing most of the time; takes a snapshot of the scene every few seconds while a page is open."""
-        from ...data.edits_file import read_edits
         from ...viewer.status import LiveInfo
 
         if self._server.live.stopped and not work.stopped:
@@ -212,9 +212,8 @@ class LiveView:
             self._server.set_status(f"**{event.what[:1].upper()}{event.what[1:]}** ...", event.done or None)
         elif isinstance(event, StepDone) and work.run is not None:
             if not self._begun:
-                self._begun = True
+                self._begin()
                 scene = work.run.shown()
-                self._server.set_edits(read_edits(self._edits))  # as they are now: those of a scene that makes room for this one have been set aside
                 self._server.set_background(scene.background)
                 self._server.set_surfels(scene.surfels)
                 self._server.set_photos(scene.cameras, work.run.images, scene.names, left_out=self._left_out(work), extents=self._extents(work))
@@ -233,6 +232,8 @@ class LiveView:
             self._show_field(run, event)
             run.rest(self._server.live.gate(lambda: work.stopped))
         elif isinstance(event, Finished) and work.run is not None:
+            if not self._begun:  # nothing was left to do
+                self._begin()
             scene = work.splats or work.run.shown()
             self._server.set_background(scene.background)
             # where refinement has brought the cameras
@@ -240,6 +241,13 @@ class LiveView:
             self._server.live.end()
             self._server.set_gaussians(scene.gaussians)
             self._show_field(work.run, event)
+
+    def _begin(self) -> None:
+        """The folder is this scene's from here on, and so are the edits and the path in it: those of one that made room for it have been set aside."""
+        from ...data.edits_file import read_edits
+
+        self._begun = self._keeper.ready = True
+        self._server.set_edits(read_edits(self._edits))
 
     def _show_field(self, run: Run, event: Event) -> None:
         """Where the run learns one: as it is at the first step and at the end, and between them when somebody looks at it."""

@@ -36,7 +36,7 @@ class FromCaptureConfig:
         partners: each photo is matched with this many others that look the same way from nearby.
         least_sigma: given cameras are a fraction of a pixel off themselves (distortion, rounding): no keypoint counts as sharper than this share of
             the longer side.
-        needs_points: few or none are an error, also where none came with the capture.
+        needs_points: where too few are found, and none came with the capture, that is an error.
     """
 
     matchers: tuple[str, ...] = ("xfeat", "sift")
@@ -103,7 +103,7 @@ class FromCapture:
     def _state(self, capture: Capture, model: Model) -> InitState:
         assert capture.cameras is not None
         points = point_cloud(model, capture)
-        if capture.points is not None and len(points) < min(len(capture.points), FEW):
+        if len(points) < FEW and capture.points is not None and len(capture.points):
             points = capture.points
         elif len(points) < FEW and self.config.needs_points:
             raise CaptureError(

@@ -59,7 +59,7 @@ class SamplingConfig:
         space: "box" around what all photos look at, "frustum" of photos that look one way, all of the world around what they look at ("contracted"), or what the
             cameras suggest ("auto").
         first_look: steps of a quick field without a prior, after which a box is drawn tight around what was found (0 = left as it is).
-        steps: samples to an edge of the cube. None = 256 in a box, 128 elsewhere.
+        steps: samples to an edge of the cube (64 in the first steps, while all is fog). None = 256 in a box, 128 elsewhere.
         occupancy: what tells which cells hold something: "grid" looks at the field's density in them (Instant NGP); "learned" is a small classifier that learns with
             the field (LeC2O-NeRF; recon/field/learned_occupancy.py).
         cells: that are told apart, along an edge; warm_up: steps before any is passed over.
@@ -86,7 +86,8 @@ class FieldOptimConfig:
     Attributes:
         steps: optimisation steps; rays: pixels in each, from all photos.
         lr_grid: learning rate of planes, lines and tables; lr_prior: of the network that makes them; lr_decoder: of the one that reads them.
-        prior: how that network's layers learn: "adam", or "muon", whose steps are as large in all directions (recon/muon.py), at the rate lr_muon.
+        prior: how that network's layers learn: "adam", or "muon", whose steps are as large in all directions (recon/muon.py), at the rate lr_muon in place of lr_prior
+            (which then is that of its norms and biases, and of the layers' decay).
         lr_final: all fall exponentially to this share.
         weight_decay: pull of all that is learned towards 0, a step, relative to its learning rate by Adam (Loshchilov and Hutter 2019, AdamW).
         fine_from: share of the run over which a VM grid grows from an eighth of its resolution to the whole, or frequencies open one after the other (0 = whole from the

@@ -39,7 +39,7 @@ __all__ = ["FieldMethod", "FieldRun"]
 COARSEST = 1 / 8  # of the resolution, at the start of a run from coarse to fine
 BOX_STEPS, OPEN_STEPS = 256, 128  # samples to an edge of the cube; what is open runs in disparity, where half of them are enough
 FIRST_SIDE, FIRST_STEPS = 64, 128  # grid and samples to an edge of the first look
-FOG_STEPS = 64  # samples to an edge at most before any cell is passed over: all is fog then, and the first steps would take as long as half of a short run
+FOG, FOG_STEPS = 100, 64  # in the first steps, while no cell is passed over, all is fog: so many samples to an edge are enough, and more would take half of a short run
 BETAS, EPS = (0.9, 0.99), 1e-15
 
 
@@ -207,8 +207,9 @@ class FieldRun(Paced):
         asked = [(term, request) for term in FIELD_TERMS if (request := term.draw(context, self.config.terms)) is not None]
         segments = Segments.joined([self._segments(request) for _, request in asked])
         jitter = torch.rand(len(segments), generator=self.rng).to(self.device)
-        samples = self.samples if self.step >= self.config.sampling.warm_up else min(self.samples, FOG_STEPS)
-        seen = field.rays(march(segments, self.cells(), samples, jitter), segments.directions)
+        cells = self.cells()
+        samples = min(self.samples, FOG_STEPS) if self.step < FOG and bool(cells.all()) else self.samples
+        seen = field.rays(march(segments, cells, samples, jitter), segments.directions)
         losses, at = [], 0
         for term, request in asked:
             part = slice(at, at + len(request.index))

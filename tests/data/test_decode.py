@@ -176,7 +176,8 @@ def test_a_cut_out_object_is_its_own_mask(tmp_path, make_texture):
     """What a program that removes backgrounds writes: the photo's colours with an alpha. Dark places of the object are the object."""
     alpha = np.zeros((40, 60), np.uint8)
     alpha[:, :30] = 255
-    for rgb in (make_texture(60, 40), np.repeat(make_texture(60, 40).mean(-1, keepdims=True), 3, -1)):  # black-and-white photos, too
+    black = np.random.default_rng(0).integers(0, 20, (40, 60, 1)).repeat(3, -1)
+    for rgb in (make_texture(60, 40), np.repeat(make_texture(60, 40).mean(-1, keepdims=True), 3, -1), black):  # black-and-white photos, too, and matte black things
         Image.fromarray(np.dstack([rgb.astype(np.uint8), alpha])).save(tmp_path / "cut.png")
         assert np.array_equal(decode_mask(tmp_path / "cut.png"), alpha / 255.0)
     mask = np.zeros((40, 60, 3), np.uint8)

@@ -110,9 +110,14 @@ def test_masks_of_one_s_own_photos(photos, tmp_path):
         write_transforms(folder / "transforms.json", cameras, [f"images/{i}.png" for i in range(4)])
         _, protocol = load_holdout(folder, 2, None, LoadOptions())
         assert protocol.mask == mask and [m.region for m in protocol.metrics][:2] == (["mask", "white"] if mask == "object" else ["image", "image"])
-    (tmp_path / "object" / "masks" / "2.png").unlink()
+    (tmp_path / "object" / "masks" / "2.png").unlink()  # the object fills this one
     capture, protocol = load_holdout(tmp_path / "object", 2, None, LoadOptions())
-    with pytest.raises(CaptureError, match="the test photo 2.png has none; add its mask"):
+    assert protocol.mask == "object" and len(held_out(capture, protocol)) == 2
+    with pytest.raises(CaptureError, match="the test photo 2.png has none; add the data set's mask folder"):
+        held_out(capture, replace(protocol, dataset="dtu"))
+    write_bytes(tmp_path / "ignore" / "masks" / "2.png", encode_png(torch.zeros(40, 50, 3)))
+    capture, protocol = load_holdout(tmp_path / "ignore", 2, None, LoadOptions())
+    with pytest.raises(CaptureError, match="The mask of the test photo 2.png leaves nothing of it to score"):
         held_out(capture, protocol)
 
 

@@ -220,9 +220,12 @@ def test_white_around_an_object_teaches_what_nothing_carves(small_start) -> None
     capture = small_start.init.capture
     views = tuple(replace(v, image=ArrayImage(torch.where(mask[..., None] > 0, v.image.load(), 1.0), mask)) for v in capture.views)
     start = replace(small_start, init=replace(small_start.init, capture=replace(capture, views=views, white_background=True)))
-    for method, taught in (("3dgs", True), ("handful", False)):
-        run = SplatMethod(override(method_config(method), SMALL)).start(start)
-        assert run.photos.cut_out and run.photos.white
+    filling = torch.zeros(90, 120)
+    filling[20:, 20:] = 1  # out of two sides: nothing carves then
+    wide = replace(start, init=replace(start.init, capture=replace(start.init.capture, views=tuple(replace(v, image=ArrayImage(v.image.load(), filling)) for v in views))))
+    for method, begin, taught in (("3dgs", start, True), ("handful", start, False), ("handful", wide, True)):
+        run = SplatMethod(override(method_config(method), SMALL)).start(begin)
+        assert run.photos.cut_out is (begin is start) and run.photos.white
         color = torch.full((90, 120, 3), 0.5, requires_grad=True)
         loss = photometric(step_on(run.photos, rendered(torch.ones(90, 120), color)), run.config.terms)
         assert loss is not None

@@ -348,6 +348,22 @@ def test_path_and_edits_are_those_beside_the_scene_when_it_begins(server: SceneS
     assert server._path.path() is not None, "what a visitor has made meanwhile stays"
 
 
+def test_nothing_is_kept_of_a_page_before_its_scene_begins(tmp_path: Path) -> None:
+    """Another scene may still lie in the folder."""
+    keeper = FolderKeeper(tmp_path, ready=False)
+    with SceneServer(port=18790, announce=None, keeper=keeper) as s:
+        s.set_photos(together(camera((0.0, 0, -3))), torch.rand(1, 64, 64, 3), ["a.png"])
+        s.set_gaussians(wall(0.0))
+        s._path._keys = [(0.0, camera((0.5, 0, -3)).to(dtype=torch.float64))]
+        for act in (lambda: s.edit([DropFaint(0.3)]), lambda: s._path.save(None), lambda: keeper.export("ply", wall(0.0))):
+            with pytest.raises(HandfulError, match="has not begun yet"):
+                act()
+        assert not list(tmp_path.iterdir()) and s.steps() == ()
+        keeper.ready = True
+        s.edit([DropFaint(0.3)])
+        assert (tmp_path / "edits.json").is_file()
+
+
 def test_a_path_of_before_is_drawn_where_it_is(server: SceneServer, tmp_path: Path) -> None:
     server._path._keys = [(0.0, camera((0.5, 0, -3)).to(dtype=torch.float64))]
     server._path.save(SimpleNamespace(add_notification=lambda *a, **k: None))

@@ -12,9 +12,10 @@ from .protocol import StepContext
 
 def photometric(context: StepContext, config: TermsConfig) -> Tensor | None:
     color, counts = context.out.color[0], context.mask
-    if context.photos.white and config.silhouette <= 0:  # nothing carves what lies beside the object, but the photos show what is there: white
+    carved = config.silhouette > 0 and context.photos.cut_out
+    if context.photos.white and not carved:  # the photos show what lies beside the object: white
         counts = context.extent
-    beyond = context.extent if context.photos.cut_out else counts
+    beyond = context.extent if carved else counts
     if beyond is not None:  # D-SSIM's windows reach across the border: else the render would learn along it the padding's black, or the passer-by who is masked
         color = torch.where(beyond[..., None] > 0.5, color, context.image)
     return fused_l1_dssim(color, context.image, counts, config.ssim)
