@@ -110,6 +110,17 @@ def test_photos_that_found_no_place_are_named(table: Path, tmp_path: Path, monke
     assert notes[0] == "v4.png is left out: it shares too little with the others." and "focal length" in notes[1]
 
 
+def test_a_repeat_for_a_metric_that_fails_loses_nothing(ran: Path, table: Path, monkeypatch: pytest.MonkeyPatch, capsys) -> None:
+    """Weights have come since: what lacks their metric is done again, and says why; its record stays where that fails."""
+    good = _records(ran)["one"]
+    monkeypatch.setattr(runner, "run_task", lambda task, *args: JobOutput({**good, **task["base"], "status": "failed", "error": "no memory", "scores": None}))
+    monkeypatch.setattr(runner, "available_lpips", lambda protocol, **options: ({"lpips_vgg": None}, ()))
+    before = {p.name: p.read_bytes() for p in (ran / "jobs").iterdir()}
+    assert _run(["benchmark", "run", str(table / "b.json"), "-o", str(ran)]) != 0
+    assert "2 jobs that are done are done again: a metric they lack (lpips_vgg) can be measured now" in capsys.readouterr().out
+    assert {p.name: p.read_bytes() for p in (ran / "jobs").iterdir()} == before
+
+
 def test_what_is_done_is_skipped_and_a_changed_setting_is_not(ran: Path, table: Path, monkeypatch: pytest.MonkeyPatch, capsys) -> None:
     asked: list[str] = []
     good = _records(ran)["one"]
