@@ -15,7 +15,7 @@ def photometric(context: StepContext, config: TermsConfig) -> Tensor | None:
     carved = config.silhouette > 0 and context.photos.cut_out
     if context.photos.white and not carved:  # the photos show what lies beside the object: white
         counts = context.extent
-    beyond = context.extent if carved else counts
+    beyond = context.extent if context.photos.cut_out else counts
     if beyond is not None:  # D-SSIM's windows reach across the border: else the render would learn along it the padding's black, or the passer-by who is masked
         color = torch.where(beyond[..., None] > 0.5, color, context.image)
     return fused_l1_dssim(color, context.image, counts, config.ssim)
